@@ -1,0 +1,103 @@
+"""A network, its process and its parameterization as one function x_t -> (x0, eps)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mrdiff.parameterization import Parameterization, to_data_and_noise
+from mrdiff.process import MRProcess, expand_like
+
+
+class Prediction(NamedTuple):
+    """What is believed of a state: clean image x0 and noise eps, both ``[B, C, H, W]``."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class DenoiserLike(Protocol):
+    """Anything a sampler can run: callable as ``(x, t, mu)`` with a ``process``."""
+
+    @property
+    def process(self) -> MRProcess:
+        """The process that the states belong to."""
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t`` (0-dim or ``[B]``)."""
+
+
+class Denoiser(nn.Module):
+    """The network as a predictor of the clean image and the noise.
+
+    The network's raw output is the target divided by its standard deviation
+    ``sqrt(a² data_std² + b²)``, so that it learns a quantity of unit size in every
+    parameterization: the raw residual is small and learns slowly.
+
+    Args:
+        network: ``forward(x, mu, t, context=None)``, ``[B, C, H, W]`` in and out, t ``[B]``.
+        process: the mean-reverting process.
+        parameterization: what the network predicts.
+        data_std: standard deviation assumed for the residual x0 - mu, in image units; > 0.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: MRProcess,
+        parameterization: Parameterization,
+        *,
+        data_std: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not data_std > 0:
+            raise ValueError(f"data_std must be positive, got {data_std}")
+        self.network = network
+        self.process = process
+        self.parameterization = parameterization
+        self.data_std = data_std
+
+    def _target_numbers(self, t: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(a, b, standard deviation of the target), broadcastable over ``image``."""
+        a, b = self.parameterization.coefficients(self.process, t)
+        scale = torch.sqrt(a**2 * self.data_std**2 + b**2)
+        return expand_like(a, image), expand_like(b, image), expand_like(scale, image)
+
+    def scaled_target(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network should return for x_t, unit size. Images ``[B, C, H, W]``."""
+        a, b, scale = self._target_numbers(t, x0)
+        return (a * (x0 - mu) + b * eps) / scale
+
+    def scaled_output(
+        self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """The network's raw output for the state ``x`` at ``t``; float32 or wider."""
+        times = t.expand(x.shape[0]) if t.ndim == 0 else t
+        out = self.network(x, mu, times, context)
+        # Under autocast the network may answer in bfloat16; the solver works in float32.
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def forward(
+        self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Prediction:
+        """Predict x0 and eps.
+
+        Args:
+            x: state ``[B, C, H, W]``.
+            t: 0-dim or ``[B]``, in (0, 1].
+            mu: degraded image ``[B, C, H, W]`` in [0, 1].
+            context: extra conditions for networks that take them.
+        """
+        a, b, scale = self._target_numbers(t, x)
+        out = scale * self.scaled_output(x, t, mu, context)
+        y0, eps = to_data_and_noise(
+            out,
+            x - mu,
+            a=a,
+            b=b,
+            alpha=expand_like(self.process.alpha(t), x),
+            sigma=expand_like(self.process.sigma(t), x),
+        )
+        return Prediction(mu + y0, eps)

@@ -1,0 +1,56 @@
+"""Training losses on the network's scaled target, and the draw of training times."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def stratified_times(batch: int, generator: torch.Generator | None = None) -> Tensor:
+    """One time in each of ``batch`` equal parts of (0, 1], in random order.
+
+    Low variance at no cost: the batch always covers the whole range, and each time alone is
+    uniform (Kingma et al. 2021, App. I.1 in the stratified form).
+
+    Returns:
+        float32 ``[batch]`` on the generator's device, in (0, 1].
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    jitter = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
+    order = torch.randperm(batch, generator=generator, device=device)
+    # rand is in [0, 1): counting down from the upper edge gives (0, 1].
+    return ((order + 1 - jitter) / batch).clamp(min=1e-6).float()
+
+
+class L1(nn.Module):
+    """Mean absolute error."""
+
+    def forward(self, out: Tensor, target: Tensor) -> Tensor:
+        """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
+        return (out - target).abs().mean()
+
+
+class L2(nn.Module):
+    """Mean squared error."""
+
+    def forward(self, out: Tensor, target: Tensor) -> Tensor:
+        """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
+        return (out - target).square().mean()
+
+
+class Charbonnier(nn.Module):
+    """Mean of sqrt(d² + epsilon²) - epsilon, a smooth L1 (Charbonnier et al. 1994).
+
+    Args:
+        epsilon: where it turns from quadratic to linear, in units of the scaled target; > 0.
+    """
+
+    def __init__(self, *, epsilon: float = 0.01) -> None:
+        super().__init__()
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        self.epsilon = epsilon
+
+    def forward(self, out: Tensor, target: Tensor) -> Tensor:
+        """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
+        return (torch.sqrt((out - target).square() + self.epsilon**2) - self.epsilon).mean()

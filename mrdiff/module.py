@@ -1,0 +1,173 @@
+"""The LightningModule that trains a denoiser under any of the three parameterizations."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from mrdiff.checkpoint import CONFIG_KEY, FORMAT, describe, describe_denoiser
+from mrdiff.denoiser import Denoiser
+from mrdiff.losses import L1, stratified_times
+from mrdiff.noise import named_noise
+from mrdiff.optim import WarmupCosine
+from mrdiff.parameterization import Parameterization, ParameterizationName
+from mrdiff.process import MRProcess
+from mrdiff.sampler import MRSampler
+
+
+class Batch(TypedDict, total=False):
+    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict."""
+
+    lq: Tensor
+    gt: Tensor
+    name: list[str]
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """AdamW with the rate and momenta of the shipped recipes."""
+    return AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator that depends on the key alone, so that a resumed run repeats its noise."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class MRDiffusion(pl.LightningModule):
+    """Trains a network to undo a degradation, and restores with MR Sampler.
+
+    Args:
+        network: ``forward(x, mu, t, context=None)``.
+        process: the mean-reverting process.
+        parameterization: what the network predicts: ``data``, ``noise`` or ``velocity``.
+        loss: ``(out, target) -> scalar`` on the scaled target.
+        data_std: standard deviation assumed for x0 - mu, in image units.
+        optimizer: parameters -> optimizer.
+        lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
+        sampler: restores at predict.
+        channels_last: memory format of the network.
+        compile: compile the network in place when training starts.
+    """
+
+    # The resolved ``model`` and ``data`` sections of the run, set by the command line; a module
+    # made in Python describes itself.
+    config: dict[str, Any] | None = None
+    data_config: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: MRProcess = MRProcess(),  # noqa: B008  (frozen)
+        parameterization: ParameterizationName = "data",
+        *,
+        loss: nn.Module | None = None,
+        data_std: float = 0.1,
+        optimizer: OptimizerCallable = default_optimizer,
+        lr_scheduler: LRSchedulerCallable = WarmupCosine,
+        sampler: MRSampler | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        target = Parameterization.named(parameterization)
+        self.denoiser = Denoiser(network, process, target, data_std=data_std)
+        self.loss = loss if loss is not None else L1()
+        self.sampler = sampler if sampler is not None else MRSampler()
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._compile_network = compile
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside the denoiser."""
+        return self.denoiser.network
+
+    @property
+    def process(self) -> MRProcess:
+        """The mean-reverting process."""
+        return self.denoiser.process
+
+    @property
+    def parameterization(self) -> Parameterization:
+        """What the network predicts."""
+        return self.denoiser.parameterization
+
+    def on_fit_start(self) -> None:
+        if self._compile_network:
+            # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
+            self.network.compile()
+
+    def _noised_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        lq, gt = batch["lq"], batch["gt"]
+        t = stratified_times(len(gt), generator)
+        eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
+        x = self.process.marginal(gt, lq, t, eps)
+        out = self.denoiser.scaled_output(x, t, lq)
+        return self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of denoising at stratified times."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        step = self.trainer.fit_loop.total_batch_idx
+        loss = self._noised_loss(batch, keyed_generator(self.device, seed, self.global_rank, step))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["lq"]))
+        return loss
+
+    def _evaluation_loss(self, name: str, batch: Batch, batch_idx: int) -> None:
+        # The same times and noise at every validation, so that the curve is comparable.
+        loss = self._noised_loss(batch, keyed_generator(self.device, batch_idx))
+        size = len(batch["lq"])
+        self.log(name, loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The training loss at fixed times and noise."""
+        self._evaluation_loss("val/loss", batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The training loss at fixed times and noise."""
+        self._evaluation_loss("test/loss", batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Restore: ``{"name": [B], "restored": [B, C, H, W] in [0, 1]}``.
+
+        The noise of an image depends on its name alone.
+        """
+        noise = named_noise(0, batch["name"])
+        restored = self.sampler(self.denoiser, batch["lq"], noise=noise)
+        return {"name": batch["name"], "restored": restored.clamp(0, 1)}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer and a scheduler stepped at every optimizer step."""
+        optimizer = self._optimizer(self.network.parameters())
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
+            scheduler.total = int(self.trainer.estimated_stepping_batches)
+        return {  # type: ignore[return-value]
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the description that makes the checkpoint complete without its config file."""
+        model = dict(self.config or {})
+        if not model:
+            model = {
+                **describe_denoiser(self.denoiser),
+                "sampler": describe(self.sampler),
+            }
+        checkpoint[CONFIG_KEY] = {
+            "format": FORMAT,
+            "model": model,
+            "data": self.data_config,
+        }

@@ -1,0 +1,165 @@
+"""A plain convolutional U-Net: small enough for two CPU cores, and wide enough for a GPU."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of t at octaves, then two linear layers: ``[B]`` -> ``[B, width]``."""
+
+    def __init__(self, width: int, octaves: int = 8) -> None:
+        super().__init__()
+        frequencies = math.pi * 2.0 ** torch.arange(octaves)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * octaves, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t[:, None] * self.frequencies
+        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(film(conv(act(x))))), the time acting through scale and shift (FiLM).
+
+    The second convolution starts at zero, so that a new network is the identity in its blocks.
+    """
+
+    def __init__(self, width: int, time_width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(time_width, 2 * width)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.first(F.silu(x))
+        hidden = torch.addcmul(shift, hidden, 1 + scale)
+        return x + self.second(F.silu(hidden))
+
+
+class Stage(nn.Module):
+    """Residual blocks of one width, one after the other."""
+
+    def __init__(self, width: int, count: int, time_width: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(width, time_width) for _ in range(count))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, time)
+        return x
+
+
+class UNet(nn.Module):
+    """Time-conditioned residual U-Net for any image size.
+
+    It sees ``[input_gain (x - mu), 2 mu - 1]`` behind a pixel-unshuffle and starts by returning
+    zero. Every layer is local, so the receptive field is bounded and tiles are exact inside it.
+
+    Args:
+        channels: image channels C.
+        widths: channels of each level, the finest first.
+        encoder: residual blocks of each level but the coarsest, going down.
+        middle: residual blocks of the coarsest level.
+        decoder: residual blocks of each level but the coarsest, going up: the coarsest first.
+        patch: pixel-unshuffle factor at the input.
+        time_width: width of the time embedding.
+        input_gain: factor that brings x - mu to unit size.
+
+    Raises:
+        ValueError: if the numbers of levels disagree.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        widths: Sequence[int] = (32, 64, 128),
+        encoder: Sequence[int] = (1, 1),
+        middle: int = 2,
+        decoder: Sequence[int] = (1, 1),
+        patch: int = 2,
+        time_width: int = 64,
+        input_gain: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if not len(encoder) == len(decoder) == len(widths) - 1:
+            raise ValueError(
+                f"encoder and decoder need one entry for each of the {len(widths) - 1} finer "
+                f"levels, got {len(encoder)} and {len(decoder)}"
+            )
+        self.channels, self.widths, self.encoder = (
+            channels,
+            tuple(widths),
+            tuple(encoder),
+        )
+        self.middle, self.decoder, self.patch = middle, tuple(decoder), patch
+        self.time_width, self.input_gain = time_width, input_gain
+        steps = list(itertools.pairwise(widths))
+        self.time = TimeEmbedding(time_width)
+        self.head = nn.Conv2d(2 * channels * patch**2, widths[0], 3, padding=1)
+        self.down_stages = nn.ModuleList(
+            Stage(w, n, time_width) for w, n in zip(widths[:-1], encoder, strict=True)
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.middle_stage = Stage(widths[-1], middle, time_width)
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in reversed(steps)
+        )
+        self.merges = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a, _ in reversed(steps))
+        self.up_stages = nn.ModuleList(
+            Stage(a, n, time_width) for (a, _), n in zip(reversed(steps), decoder, strict=True)
+        )
+        self.tail = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width are padded to a multiple of this."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    def forward(
+        self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """The raw prediction.
+
+        Args:
+            x: state ``[B, C, H, W]``, any H and W.
+            mu: degraded image ``[B, C, H, W]`` in [0, 1].
+            t: ``[B]`` in [0, 1].
+            context: must be None: this network takes no extra condition.
+        """
+        if context is not None:
+            raise ValueError("UNet takes no context")
+        height, width = x.shape[-2:]
+        image = torch.cat([self.input_gain * (x - mu), 2 * mu - 1], dim=1)
+        pad = -height % self.size_multiple, -width % self.size_multiple
+        # Replication works for any size; reflection needs an image larger than its border.
+        image = F.pad(image, (0, pad[1], 0, pad[0]), mode="replicate") if any(pad) else image
+        out = self._levels(F.pixel_unshuffle(image, self.patch), self.time(t.to(x.dtype)))
+        return F.pixel_shuffle(out, self.patch)[..., :height, :width]
+
+    def _levels(self, image: Tensor, time: Tensor) -> Tensor:
+        hidden = self.head(image)
+        skips = []
+        for stage, down in zip(self.down_stages, self.downs, strict=True):
+            hidden = stage(hidden, time)
+            skips.append(hidden)
+            hidden = down(hidden)
+        hidden = self.middle_stage(hidden, time)
+        for up, merge, stage in zip(self.ups, self.merges, self.up_stages, strict=True):
+            hidden = merge(torch.cat([up(hidden), skips.pop()], dim=1))
+            hidden = stage(hidden, time)
+        return self.tail(F.silu(hidden))

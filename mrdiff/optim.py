@@ -1,0 +1,46 @@
+"""The default learning-rate schedule: linear warm-up, then half a cosine."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up to the optimizer's rate, then a cosine down to a share of it, by step.
+
+    Args:
+        optimizer: the optimizer.
+        warmup: steps of the warm-up.
+        total: steps of the whole run; None takes the trainer's estimate when it starts.
+        final: share of the peak rate at the end, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup: int = 100,
+        total: int | None = None,
+        final: float = 0.02,
+    ) -> None:
+        if warmup < 0 or not 0 <= final <= 1:
+            raise ValueError(f"need warmup >= 0 and final in [0, 1], got {warmup}, {final}")
+        self.warmup = warmup
+        self.total = total
+        self.final = final
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """The share of the peak rate at a step."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        if self.total is None:
+            return 1.0
+        progress = (step - self.warmup) / max(1, self.total - self.warmup)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def get_lr(self) -> list[float]:
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]

@@ -1,0 +1,103 @@
+"""Residual coordinates y = x - mu, in which every solver works.
+
+MR diffusion is a variance-preserving diffusion of the residual: y_t = alpha_t y0 + sigma_t eps.
+mu is subtracted once at the start and added once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.noise import Noise, draw
+from mrdiff.process import MRProcess
+
+StepCallback = Callable[[int, float, Tensor, Prediction], None]
+
+
+class Residual(NamedTuple):
+    """Predicted clean residual y0 = x0 - mu and noise eps, both ``[B, C, H, W]``."""
+
+    y0: Tensor
+    eps: Tensor
+
+
+class ResidualDenoiser:
+    """A denoiser bound to its degraded image: ``(y, t) -> Residual``.
+
+    Counts its calls, each one network call.
+
+    Args:
+        denoiser: predicts from (x, t, mu) and has ``.process``.
+        mu: degraded image ``[B, C, H, W]`` in [0, 1].
+        callback: called as ``(step, t, x, prediction)`` after each network call.
+    """
+
+    def __init__(
+        self, denoiser: DenoiserLike, mu: Tensor, callback: StepCallback | None = None
+    ) -> None:
+        self._denoiser = denoiser
+        self._mu = mu
+        self._callback = callback
+        self.calls = 0
+
+    @property
+    def process(self) -> MRProcess:
+        return self._denoiser.process
+
+    def __call__(self, y: Tensor, t: float) -> Residual:
+        x = self._mu + y
+        time = torch.tensor(t, dtype=y.dtype, device=y.device)
+        prediction = self._denoiser(x, time, self._mu)
+        if self._callback is not None:
+            self._callback(self.calls, t, x, prediction)
+        self.calls += 1
+        return Residual(prediction.x0 - self._mu, prediction.eps)
+
+
+class Draw:
+    """The noise of one sampling run: ``draw(step)`` is N(0, 1) of the state's shape."""
+
+    def __init__(self, noise: Noise, like: Tensor) -> None:
+        self._noise = noise
+        self._like = like
+
+    def __call__(self, step: int) -> Tensor:
+        return draw(self._noise, step, self._like)
+
+
+ResidualSolver = Callable[[ResidualDenoiser, Tensor, Tensor, Draw], Tensor]
+
+
+def integrate(
+    solver: ResidualSolver,
+    denoiser: DenoiserLike,
+    mu: Tensor,
+    times: Tensor,
+    *,
+    noise: Noise,
+    callback: StepCallback | None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Run a residual solver from the prior to the clean image, in float32 or wider.
+
+    Args:
+        solver: ``(denoiser, y, times, noise) -> y`` at the last time.
+        denoiser: predicts from (x, t, mu).
+        mu: degraded image ``[B, C, H, W]`` in [0, 1].
+        times: decreasing grid, float64.
+        noise: see :func:`mrdiff.noise.draw`; step 0 is the prior.
+        callback: see :class:`ResidualDenoiser`.
+        temperature: scales the prior noise.
+
+    Returns:
+        x0 ``[B, C, H, W]``, not clamped.
+    """
+    mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
+    source = Draw(noise, mu)
+    start = denoiser.process.prior(torch.zeros_like(mu), temperature * source(0))
+    return mu + solver(ResidualDenoiser(denoiser, mu, callback), start, times, source)

@@ -1,0 +1,77 @@
+"""Closed-form denoisers and slow, obvious references that the solvers are tested against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mrdiff import ConstantTheta, CosineTheta, LinearTheta, MRProcess, Prediction, TabulatedTheta
+from mrdiff.denoiser import Denoiser
+from mrdiff.parameterization import Parameterization
+
+SCHEDULES = {
+    "cosine": CosineTheta(),
+    "linear": LinearTheta(),
+    "constant": ConstantTheta(),
+    "table": TabulatedTheta.irsde("cosine"),
+    "table-first": TabulatedTheta.irsde("linear", keep_first=True),
+}
+CONTINUOUS = {name: SCHEDULES[name] for name in ("cosine", "linear", "constant")}
+
+
+@dataclass
+class GaussianOracle:
+    """The exact denoiser where the residual y0 is N(mean, std²) in every pixel."""
+
+    process: MRProcess
+    mean: float = 0.3
+    std: float = 0.15
+    calls: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        self.calls += 1
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        y = x - mu
+        gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
+        y0 = self.mean + gain * (y - alpha * self.mean)
+        return Prediction(mu + y0, (y - alpha * y0) / sigma)
+
+    def flow_end(self, y1: Tensor) -> Tensor:
+        """Where the probability-flow ODE carries y_1: the standardized state is constant."""
+        one = torch.ones((), dtype=torch.float64)
+        alpha, sigma = float(self.process.alpha(one)), float(self.process.sigma(one))
+        spread = math.sqrt(alpha**2 * self.std**2 + sigma**2)
+        return self.mean + self.std * (y1 - alpha * self.mean) / spread
+
+
+class OracleNetwork(nn.Module):
+    """The Gaussian oracle expressed as a network in one of the parameterizations."""
+
+    def __init__(self, oracle: GaussianOracle, parameterization: Parameterization, std: float):
+        super().__init__()
+        self.oracle, self.parameterization, self.data_std = oracle, parameterization, std
+
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: None = None) -> Tensor:
+        t = t.reshape(-1, 1, 1, 1)
+        prediction = self.oracle(x, t, mu)
+        a, b = self.parameterization.coefficients(self.oracle.process, t)
+        out = a * (prediction.x0 - mu) + b * prediction.eps
+        return out / torch.sqrt(a**2 * self.data_std**2 + b**2)
+
+
+def oracle_denoiser(oracle: GaussianOracle, name: str, data_std: float = 0.1) -> Denoiser:
+    """The oracle behind the real :class:`Denoiser` in the named parameterization."""
+    target = Parameterization.named(name)
+    network = OracleNetwork(oracle, target, data_std)
+    return Denoiser(network, oracle.process, target, data_std=data_std)
+
+
+def fitted_slope(counts: list[int], errors: list[float]) -> float:
+    """Order of convergence: minus the least-squares slope of log(error) over log(count)."""
+    x = torch.log(torch.tensor(counts, dtype=torch.float64))
+    y = torch.log(torch.tensor(errors, dtype=torch.float64))
+    x, y = x - x.mean(), y - y.mean()
+    return float(-(x * y).sum() / (x * x).sum())
