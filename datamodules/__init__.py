@@ -1,0 +1,24 @@
+"""Data for image restoration: datasets named by ``class_path`` and the module that loads them."""
+
+from datamodules.datasets import CleanFolder, DeadLeaves, LQFolder
+from datamodules.degradations import Degradation, Rain
+from datamodules.demo import DemoPhotos, write_demo
+from datamodules.errors import DataError
+from datamodules.paired import PairedFolder
+from datamodules.restoration_data import RestorationData
+from datamodules.samples import RestorationDataset, Sample
+
+__all__ = [
+    "CleanFolder",
+    "DataError",
+    "DeadLeaves",
+    "Degradation",
+    "DemoPhotos",
+    "LQFolder",
+    "PairedFolder",
+    "Rain",
+    "RestorationData",
+    "RestorationDataset",
+    "Sample",
+    "write_demo",
+]

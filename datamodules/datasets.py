@@ -1,0 +1,178 @@
+"""Datasets that need no pairs of files: clean photos spoilt on the fly, and photos to restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from datamodules.dead_leaves import LeafBank, LeafReader
+from datamodules.degradations import Degradation
+from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
+from datamodules.samples import (
+    RestorationDataset,
+    Sample,
+    centre_crop,
+    check_patch_size,
+    find_images,
+    index_of,
+    name_of,
+    random_patches,
+    random_turn,
+)
+from mrdiff.photo import read_rgb
+
+
+def _spoilt(
+    clean: Tensor, degradation: Degradation, patch_size: int | None, key: SampleKey, name: str
+) -> Sample:
+    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone."""
+    generator = generator_of(key)
+    if patch_size is not None:
+        clean = random_patches([clean], patch_size, generator)[0]
+        clean = random_turn([clean], generator)[0]
+    return {"lq": degradation.degrade(clean, generator), "gt": clean, "name": name}
+
+
+class CleanFolder(RestorationDataset):
+    """Clean photos of a folder and all below it, degraded when they are read.
+
+    In training every epoch brings another patch and another degradation. Elsewhere an image and
+    its degradation are the same each time: a function of (seed, name) alone.
+
+    Args:
+        path: folder of clean photos.
+        degradation: how they are spoilt.
+        patch_size: side of the random training patch in pixels; null for the whole image.
+        crop_size: outside training, the central part to keep; null for the whole image.
+        seed: of the fixed degradations outside training.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        degradation: Degradation,
+        *,
+        patch_size: int | None = None,
+        crop_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_patch_size(patch_size)
+        check_patch_size(crop_size)
+        self.folder = Path(path).expanduser()
+        self.degradation = degradation
+        self.patch_size = patch_size
+        self.crop_size = crop_size
+        self.seed = seed
+        self._paths: list[Path] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photos, sorted.
+
+        Raises:
+            DataError: no such folder, or no images in it.
+        """
+        if not self._paths:
+            self._paths = find_images(self.folder, role="clean photos")
+        return self._paths
+
+    def check(self) -> None:
+        """Raise :class:`DataError` if there is nothing to read."""
+        len(self)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        path = self.paths[index_of(key)]
+        name, clean = name_of(path, self.folder), read_rgb(path)
+        if isinstance(key, SampleKey):
+            return _spoilt(clean, self.degradation, self.patch_size, key, name)
+        if self.crop_size is not None:
+            clean = centre_crop(clean, self.crop_size)
+        spoilt = self.degradation.degrade(clean, generator_of_name(self.seed, name))
+        return {"lq": spoilt, "gt": clean, "name": name}
+
+
+class DeadLeaves(RestorationDataset):
+    """Patches of generated dead-leaves pictures, degraded when they are read.
+
+    Nothing is downloaded: the bank of pictures is drawn once and cached (see
+    :class:`datamodules.dead_leaves.LeafBank`).
+
+    Args:
+        degradation: how the patches are spoilt.
+        patch_size: side of a patch in pixels.
+        length: samples an epoch.
+        images: pictures in the bank.
+        image_size: side of a picture in pixels.
+        seed: of the pictures.
+    """
+
+    def __init__(
+        self,
+        degradation: Degradation,
+        *,
+        patch_size: int = 64,
+        length: int = 6400,
+        images: int = 240,
+        image_size: int = 288,
+        seed: int = 0,
+    ) -> None:
+        check_patch_size(patch_size)
+        if patch_size > image_size:
+            raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}")
+        if length < 1:
+            raise ValueError(f"length must be at least 1 sample an epoch, got {length}")
+        self.degradation = degradation
+        self.patch_size = patch_size
+        self.length = length
+        self.bank = LeafBank(count=images, size=image_size, seed=seed)
+        self._reader = LeafReader(self.bank)
+
+    def prepare(self) -> None:
+        """Draw the bank, unless it lies whole in the cache."""
+        self.bank.ensure()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        key = key if isinstance(key, SampleKey) else SampleKey(seed=0, epoch=0, item=key)
+        if not 0 <= key.item < self.length:
+            raise IndexError(key.item)
+        # A stream of its own: it must not be the one that crops and degrades.
+        choice = generator_of_name(key.seed, f"picture {key.epoch} {key.item}")
+        clean = self._reader[integer(0, self.bank.count - 1, choice)]
+        return _spoilt(clean, self.degradation, self.patch_size, key, f"{key.epoch}-{key.item}")
+
+
+class LQFolder(RestorationDataset):
+    """Photos to restore, of a folder and all below it, without a reference.
+
+    Args:
+        path: folder of degraded photos.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.folder = Path(path).expanduser()
+        self._paths: list[Path] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photos, sorted; raises as :attr:`CleanFolder.paths` does."""
+        if not self._paths:
+            self._paths = find_images(self.folder, role="photos to restore")
+        return self._paths
+
+    def check(self) -> None:
+        """Raise :class:`DataError` if there is nothing to read."""
+        len(self)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        path = self.paths[index_of(key)]
+        return {"lq": read_rgb(path), "name": name_of(path, self.folder)}

@@ -1,0 +1,23 @@
+"""The one error that data raises: a line that names the file and says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DataError(ValueError):
+    """Images that cannot be used: the message names them and says what to do."""
+
+
+def report(problems: Sequence[str], *, what: str, shown: int = 10) -> None:
+    """Raise one :class:`DataError` listing the first ``shown`` problems; do nothing if none.
+
+    Raises:
+        DataError: ``problems`` is not empty.
+    """
+    if not problems:
+        return
+    lines = [*problems[:shown]]
+    if len(problems) > shown:
+        lines.append(f"and {len(problems) - shown} more")
+    raise DataError(f"{what}: {'; '.join(lines)}")

@@ -1,0 +1,138 @@
+"""Pairs of files: a folder of degraded photos and a folder of what they should look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from datamodules.errors import DataError, report
+from datamodules.randomness import SampleKey, generator_of
+from datamodules.samples import (
+    RestorationDataset,
+    Sample,
+    centre_crop,
+    check_patch_size,
+    find_images,
+    index_of,
+    name_of,
+    random_patches,
+    random_turn,
+)
+from mrdiff.photo import read_rgb
+
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+
+def _by_name(folder: Path, role: str) -> dict[str, Path]:
+    """The images of a folder by name.
+
+    Raises:
+        DataError: no images, or two files that differ in their suffix only.
+    """
+    named: dict[str, Path] = {}
+    twice = []
+    for path in find_images(folder, role=role):
+        name = name_of(path, folder)
+        if name in named:
+            twice.append(f"{named[name].name} and {path.name}")
+        named[name] = path
+    report(twice, what=f"{folder}: files of one name, keep one of each")
+    return named
+
+
+def _looks(path: Path) -> tuple[tuple[int, int], str]:
+    """(width, height) upright and "grey" or "colour", from the header alone.
+
+    Raises:
+        OSError: the file cannot be opened as an image.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+            width, height = height, width
+        return (width, height), "grey" if image.mode in _GREY_MODES else "colour"
+
+
+def _mismatch(name: str, lq: Path, gt: Path) -> str | None:
+    """What is wrong with a pair, or None."""
+    looks = []
+    for path in (lq, gt):
+        try:
+            looks.append(_looks(path))
+        except (OSError, ValueError, SyntaxError):  # what Pillow raises about broken headers
+            return f"{path} is not a readable image"
+    (lq_size, lq_kind), (gt_size, gt_kind) = looks
+    if lq_size != gt_size:
+        return (
+            f"{name} is {lq_size[0]}x{lq_size[1]} in the LQ folder "
+            f"and {gt_size[0]}x{gt_size[1]} in the GT folder"
+        )
+    if lq_kind != gt_kind:
+        return f"{name} is {lq_kind} in the LQ folder and {gt_kind} in the GT folder"
+    return None
+
+
+class PairedFolder(RestorationDataset):
+    """Degraded photos and their references, matched by relative path without the suffix.
+
+    Args:
+        lq: folder of degraded photos.
+        gt: folder of references of the same names; the suffixes may differ.
+        patch_size: side of the random training patch in pixels; null for whole images.
+        crop_size: outside training, the central part to keep; null for the whole image.
+    """
+
+    def __init__(
+        self, lq: str, gt: str, *, patch_size: int | None = None, crop_size: int | None = None
+    ) -> None:
+        check_patch_size(patch_size)
+        check_patch_size(crop_size)
+        self.lq = Path(lq).expanduser()
+        self.gt = Path(gt).expanduser()
+        self.patch_size = patch_size
+        self.crop_size = crop_size
+        self._pairs: list[tuple[str, Path, Path]] = []
+
+    @property
+    def pairs(self) -> list[tuple[str, Path, Path]]:
+        """(name, LQ file, GT file), sorted by name.
+
+        Raises:
+            DataError: a folder is missing or empty, or a file has no partner.
+        """
+        if not self._pairs:
+            lq, gt = _by_name(self.lq, "degraded photos"), _by_name(self.gt, "references")
+            lonely = [f"{lq[n]} has no reference" for n in sorted(lq.keys() - gt.keys())]
+            lonely += [f"{gt[n]} has no degraded photo" for n in sorted(gt.keys() - lq.keys())]
+            counts = f"{self.lq} holds {len(lq)} images and {self.gt} holds {len(gt)}"
+            report(lonely, what=f"{counts}; every file needs a partner of the same name")
+            self._pairs = [(name, lq[name], gt[name]) for name in sorted(lq)]
+        return self._pairs
+
+    def check(self) -> None:
+        """Look at the header of every file.
+
+        Raises:
+            DataError: files without a partner, unreadable, or of unequal size or channels.
+        """
+        found = [_mismatch(*pair) for pair in self.pairs]
+        problems = [problem for problem in found if problem is not None]
+        report(problems, what=f"{self.lq} and {self.gt} do not fit together")
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        name, lq_path, gt_path = self.pairs[index_of(key)]
+        lq, gt = read_rgb(lq_path), read_rgb(gt_path)
+        if lq.shape != gt.shape:
+            raise DataError(f"{lq_path} and {gt_path} differ in size")
+        if isinstance(key, SampleKey) and self.patch_size is not None:
+            generator = generator_of(key)
+            lq, gt = random_patches([lq, gt], self.patch_size, generator)
+            lq, gt = random_turn([lq, gt], generator)
+        elif not isinstance(key, SampleKey) and self.crop_size is not None:
+            lq, gt = centre_crop(lq, self.crop_size), centre_crop(gt, self.crop_size)
+        return {"lq": lq, "gt": gt, "name": name}

@@ -1,0 +1,114 @@
+"""What the datasets have in common: samples, cropping and turning, and their base class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+from typing_extensions import NotRequired
+
+from datamodules.errors import DataError
+from datamodules.randomness import SampleKey, integer
+from mrdiff.photo import list_images
+
+
+class Sample(TypedDict):
+    """One image: ``lq`` and ``gt`` float32 ``[3, H, W]`` in [0, 1], ``name`` unique in its set."""
+
+    lq: Tensor
+    gt: NotRequired[Tensor]
+    name: str
+
+
+class RestorationDataset(Dataset[Sample]):
+    """A map-style dataset in three stages, so that making one costs nothing.
+
+    ``prepare`` does what is done once a machine (in one process), ``check`` looks at the files
+    before training starts, in every process, and ``dataset[key]`` gives a sample: a random one
+    for a :class:`SampleKey`, a fixed one for a plain index.
+    """
+
+    def prepare(self) -> None:
+        """Make what must be made once, such as a cached bank; nothing by default."""
+
+    def check(self) -> None:
+        """Raise :class:`DataError` about anything that would fail later; nothing by default."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, key: int | SampleKey) -> Sample: ...
+
+
+def index_of(key: int | SampleKey) -> int:
+    """The position in the dataset that a key names."""
+    return key.item if isinstance(key, SampleKey) else key
+
+
+def find_images(folder: Path, *, role: str) -> list[Path]:
+    """The images below ``folder``.
+
+    Raises:
+        DataError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of the {role}")
+    paths = list_images(folder)
+    if not paths:
+        raise DataError(f"{folder}: no images in it or below; give the folder of the {role}")
+    return paths
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """The name of a file in its folder: its relative path without suffix, with forward slashes."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def check_patch_size(patch_size: int | None) -> None:
+    """Raise ``ValueError`` for a patch size that cannot be meant."""
+    if patch_size is not None and patch_size < 8:
+        raise ValueError(f"patch_size must be at least 8 pixels or null, got {patch_size}")
+
+
+def _reflected(image: Tensor, size: int) -> Tensor:
+    """Reflect-pad ``[C, H, W]`` until both sides are at least ``size``, however small it is."""
+    while min(image.shape[-2:]) < size:
+        height, width = image.shape[-2:]
+        down = min(max(size - height, 0), height - 1)
+        right = min(max(size - width, 0), width - 1)
+        one_pixel = (height < size and down == 0) or (width < size and right == 0)
+        mode = "replicate" if one_pixel else "reflect"  # a line of one pixel has no reflection
+        if one_pixel:
+            down, right = max(size - height, 0), max(size - width, 0)
+        image = functional.pad(image[None], (0, right, 0, down), mode=mode)[0]
+    return image
+
+
+def random_patches(images: Sequence[Tensor], size: int, generator: torch.Generator) -> list[Tensor]:
+    """The same square cut from images of one shape ``[C, H, W]``; small ones are reflected."""
+    height, width = images[0].shape[-2:]
+    top = integer(0, max(height - size, 0), generator)
+    left = integer(0, max(width - size, 0), generator)
+    cut = [image[..., top : top + size, left : left + size] for image in images]
+    return [_reflected(image, size) for image in cut]
+
+
+def random_turn(images: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """One of the eight symmetries of the square, the same for all images."""
+    symmetry = integer(0, 7, generator)
+    turned = [image.rot90(symmetry % 4, (-2, -1)) for image in images]
+    return [(i.flip(-1) if symmetry >= 4 else i).contiguous() for i in turned]
+
+
+def centre_crop(image: Tensor, size: int) -> Tensor:
+    """The middle ``size`` x ``size`` pixels of ``[C, H, W]``, or as many as there are."""
+    height, width = image.shape[-2:]
+    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
+    return image[..., top : top + size, left : left + size].contiguous()
