@@ -1,0 +1,7 @@
+"""Lightning callbacks: what is logged, averaged and measured while a model trains."""
+
+from callbacks.ema import EMA
+from callbacks.sampling_validation import SamplingValidation
+from callbacks.throughput import Throughput
+
+__all__ = ["EMA", "SamplingValidation", "Throughput"]

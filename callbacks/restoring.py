@@ -1,0 +1,89 @@
+"""Restoring a batch for measurement: cropped, in the Trainer's precision, timed."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.noise import named_noise
+from mrdiff.process import MRProcess
+
+
+class AutocastDenoiser:
+    """Runs the network in the Trainer's precision; what the sampler computes stays in float32.
+
+    Args:
+        denoiser: the denoiser to run.
+        context: makes the context to run it in, e.g. `trainer.precision_plugin.forward_context`.
+    """
+
+    def __init__(
+        self, denoiser: DenoiserLike, context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self._denoiser = denoiser
+        self._context = context
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser inside."""
+        return self._denoiser.process
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict within the context; float32 out."""
+        with self._context():
+            x0, eps = self._denoiser(x, t, mu)
+        return Prediction(x0.float(), eps.float())
+
+
+def centre_crop(images: Tensor, side: int | None) -> Tensor:
+    """The middle of [..., H, W], at most `side` px high and wide; None leaves images whole."""
+    if side is None:
+        return images
+    height, width = images.shape[-2:]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return images[..., top : top + side, left : left + side]
+
+
+def restore_timed(
+    sampler: Callable[..., Tensor],
+    denoiser: DenoiserLike,
+    lq: Tensor,
+    *,
+    names: Sequence[str],
+    seed: int,
+    batch_size: int,
+) -> tuple[Tensor, float]:
+    """Restore images in batches, each from the noise of its own name.
+
+    Args:
+        sampler: `(denoiser, mu, noise=...) -> x0`.
+        denoiser: what is sampled.
+        lq: degraded images in [0, 1], [N, 3, H, W].
+        names: the N image names.
+        seed: of the noise.
+        batch_size: images at once.
+
+    Returns:
+        The restored images [N, 3, H, W], not clamped, and the seconds that all of them took.
+    """
+    _wait_for(lq.device)
+    start = time.perf_counter()
+    restored = [
+        sampler(
+            denoiser,
+            lq[i : i + batch_size],
+            noise=named_noise(seed, names[i : i + batch_size]),
+        )
+        for i in range(0, len(lq), batch_size)
+    ]
+    _wait_for(lq.device)
+    return torch.cat(restored), time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

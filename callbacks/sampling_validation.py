@@ -1,0 +1,244 @@
+"""Validation by what counts: images restored by sampling, at several numbers of network calls."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from callbacks.pictures import GridRow, draw_grid, draw_quality
+from callbacks.restoring import AutocastDenoiser, centre_crop, restore_timed
+from callbacks.results import Keys, Result, Run, grid_rows
+from callbacks.tensorboard import chart_layout, find_writer
+from mrdiff.denoiser import DenoiserLike
+from mrdiff.metrics import LPIPS, METRIC_NAMES, find_lpips_weights, measure
+from mrdiff.sampler import named_sampler
+
+# Identical images have infinite PSNR, and one of them would make every mean infinite.
+MAX_PSNR = 100.0
+
+
+class SamplingValidation(Callback):
+    """Restores validation images with every sampler at every NFE, and logs how good they are.
+
+    Log keys, here for NFE 5: `val/psnr@5`, `val/ssim@5` on RGB, `val/psnr_y@5`, `val/ssim_y@5` on
+    luma, `val/lpips@5` if its weights are on this machine, `val/seconds@5` for one image (a batch
+    takes that times its size), and the degraded input's own `val/psnr@input`, ... The first sampler
+    has these plain keys, others append their name: `val/psnr@5/mr-sde-1`. In `trainer.test` they
+    begin with `test/`. Means are over images, weighted rightly over batches and processes, so
+    `ModelCheckpoint(monitor="val/psnr@5", mode="max")` works.
+
+    With TensorBoard there are also `val/grid` (degraded, restored at each NFE, ground truth),
+    `val/quality_vs_nfe`, and a custom-scalars layout with all NFEs on one chart.
+
+    Noise comes from (seed, image name), so results neither depend on batches and processes nor
+    touch the global random state. All work is done in the batch hook, because after a validation
+    epoch an EMA callback may already have put the raw weights back. Lightning's sanity check is
+    skipped. Only the first validation dataloader is used.
+
+    The module needs an attribute `denoiser`; batches are dicts with `lq`, `gt` and `name`.
+
+    Args:
+        samplers: names from `mrdiff.sampler.SAMPLER_NAMES`.
+        nfes: numbers of network calls.
+        metrics: names from `mrdiff.metrics.METRIC_NAMES`.
+        max_images: images restored per validation, over all processes; the first of the loader.
+        crop: side in px of the centre crop that is restored and measured; None for whole images.
+        batch_size: images restored at once, whatever the loader's batch size.
+        grid_images: rows of the image grid; 0 for no grid.
+        seed: of the noise.
+        lpips_weights: file with AlexNet's features; None looks where `find_lpips_weights` does.
+
+    Raises:
+        ValueError: for unknown samplers or metrics, empty lists, and numbers out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        samplers: Sequence[str] = ("mr-ode-2",),
+        nfes: Sequence[int] = (1, 2, 5, 10),
+        metrics: Sequence[str] = METRIC_NAMES,
+        max_images: int = 8,
+        crop: int | None = 256,
+        batch_size: int = 4,
+        grid_images: int = 4,
+        seed: int = 0,
+        lpips_weights: str | None = None,
+    ) -> None:
+        if not samplers or not nfes:
+            raise ValueError("SamplingValidation needs at least one sampler and one NFE")
+        unknown = [name for name in metrics if name not in METRIC_NAMES]
+        if unknown:
+            raise ValueError(f"unknown metrics {unknown}; known: {', '.join(METRIC_NAMES)}")
+        if min(max_images, batch_size) < 1 or grid_images < 0 or (crop is not None and crop < 1):
+            raise ValueError("max_images, batch_size and crop must be positive, grid_images >= 0")
+        self.samplers = tuple(samplers)
+        self.nfes = tuple(sorted(set(nfes)))
+        self.metrics = tuple(metrics)
+        self.max_images = max_images
+        self.crop = crop
+        self.batch_size = batch_size
+        self.grid_images = grid_images
+        self.seed = seed
+        self.lpips_weights = lpips_weights
+        self._runs = {
+            Run(name, nfe): named_sampler(name, nfe=nfe)
+            for name, nfe in product(self.samplers, self.nfes)
+        }
+        self._keys = Keys(samplers=self.samplers, nfes=self.nfes)
+        self._lpips: LPIPS | None = None
+        self._seen = 0
+        self._rows: dict[str, list[GridRow]] = {}
+        self._layout_written_for: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load LPIPS if it is wanted and its weights are at hand."""
+        if "lpips" not in self.metrics or self._lpips is not None:
+            return
+        file = find_lpips_weights(self.lpips_weights)
+        if file is None:
+            rank_zero_info(
+                "LPIPS is not logged: no AlexNet weights here (see mrdiff.metrics.lpips)"
+            )
+        else:
+            self._lpips = LPIPS.from_file(file)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the custom-scalars layout, once a log."""
+        writer = find_writer(trainer)
+        if writer is not None and writer is not self._layout_written_for:
+            writer.add_custom_scalars(chart_layout(self._keys.charts(self._measured())))
+            self._layout_written_for = writer
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start afresh."""
+        self._start(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start afresh."""
+        self._start(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Restore and measure the images of a batch."""
+        if dataloader_idx == 0 and not trainer.sanity_checking:
+            self._measure_batch(trainer, pl_module, batch, "val")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Restore and measure the images of a batch."""
+        if dataloader_idx == 0:
+            self._measure_batch(trainer, pl_module, batch, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the pictures."""
+        self._write_pictures(trainer, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the pictures."""
+        self._write_pictures(trainer, "test")
+
+    def _measured(self) -> list[str]:
+        without = () if self._lpips is not None else ("lpips",)
+        return [metric for metric in self.metrics if metric not in without]
+
+    def _start(self, pl_module: LightningModule) -> None:
+        self._seen = 0
+        self._rows = {name: [] for name in self.samplers}
+        if self._lpips is not None:
+            self._lpips.to(pl_module.device)
+
+    @torch.no_grad()
+    def _measure_batch(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, stage: str
+    ) -> None:
+        left = math.ceil(self.max_images / trainer.world_size) - self._seen
+        if left <= 0:
+            return
+        names = list(batch["name"][:left])
+        lq = centre_crop(batch["lq"][:left].float(), self.crop)
+        gt = centre_crop(batch["gt"][:left].float(), self.crop)
+        results = self._restore_all(trainer, pl_module, lq, gt, names)
+        self._seen += len(names)
+        for run, result in results.items():
+            for metric, values in result.scores.items():
+                pl_module.log(
+                    self._keys.key(stage, metric, run),
+                    (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean(),
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=len(names),
+                    sync_dist=True,
+                    add_dataloader_idx=False,
+                )
+        if find_writer(trainer) is not None:
+            for sampler, rows in self._rows.items():
+                columns = [r for run, r in results.items() if not run or run.sampler == sampler]
+                rows += grid_rows(names[: self.grid_images - len(rows)], gt, columns)
+
+    def _restore_all(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        lq: Tensor,
+        gt: Tensor,
+        names: Sequence[str],
+    ) -> dict[Run | None, Result]:
+        """The input itself under None, then every run's images and scores with its `seconds`."""
+        context = trainer.precision_plugin.forward_context
+        denoiser = AutocastDenoiser(cast(DenoiserLike, pl_module.denoiser), context)
+        restore = partial(
+            restore_timed,
+            denoiser=denoiser,
+            lq=lq,
+            names=names,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        if self._seen == 0:  # the first call may compile or tune kernels: not to be timed
+            restore(named_sampler("mr-ode-1", nfe=1))
+        results: dict[Run | None, Result] = {
+            None: Result(lq, measure(lq, gt, names=self.metrics, lpips=self._lpips))
+        }
+        for run, sampler in self._runs.items():
+            restored, seconds = restore(sampler)
+            scores = measure(restored, gt, names=self.metrics, lpips=self._lpips)
+            scores["seconds"] = lq.new_full((len(names),), seconds / len(names))
+            results[run] = Result(restored, scores)
+        return results
+
+    def _write_pictures(self, trainer: Trainer, stage: str) -> None:
+        writer = find_writer(trainer)
+        if writer is None or trainer.sanity_checking or self._seen == 0:
+            return
+        step = trainer.global_step
+        columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]
+        for sampler, rows in self._rows.items():
+            if rows:
+                grid = draw_grid(rows, columns=columns, title=f"{sampler}, step {step}")
+                tag = f"{stage}/grid{self._keys.suffix(sampler)}"
+                writer.add_image(tag, grid, step, dataformats="HWC")
+        panels = self._keys.panels(trainer.callback_metrics, stage)
+        if panels:
+            figure = draw_quality(panels, title=f"Quality against NFE, step {step}")
+            writer.add_figure(f"{stage}/quality_vs_nfe", figure, step, close=False)

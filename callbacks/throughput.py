@@ -1,0 +1,81 @@
+"""How fast training runs, and how much of the time it waits for data."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Logs `train/images_per_s` and `train/data_wait` once every `trainer.log_every_n_steps`.
+
+    Both are means over the steps since the last time. `train/images_per_s` counts the images of all
+    processes. `train/data_wait`, in [0, 1], is the share of the time that passed between the end of
+    one step and the arrival of the next batch, on the first process; near 0 is good, and above 0.1
+    more `num_workers` would pay. Validation counts in neither.
+
+    Only clocks are read, so the GPU is never waited for: a single interval may be off by the steps
+    still queued there, and the mean over intervals is not. List it last, because callbacks after it
+    run between the end of a step and the next batch.
+
+    Args:
+        batch_key: entry of the batch dict whose length is the number of images.
+    """
+
+    def __init__(self, *, batch_key: str = "gt") -> None:
+        self.batch_key = batch_key
+        self._restart()
+
+    def _restart(self) -> None:
+        self._images = 0
+        self._waited = 0.0
+        self._elapsed = 0.0
+        self._mark = time.perf_counter()
+
+    def _lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        lap, self._mark = now - self._mark, now
+        self._elapsed += lap
+        return lap
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an earlier run has left."""
+        self._restart()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do not count what lies between epochs (validation, checkpoints)."""
+        self._mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do not count validation."""
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The batch has arrived: what went by since the last step was spent waiting."""
+        self._waited += self._lap()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the step, and log when an interval is complete."""
+        self._lap()
+        self._images += len(batch[self.batch_key])
+        # Lightning has no public question for "is this a logging step?"; its own monitors ask this.
+        if not trainer._logger_connector.should_update_logs:
+            return
+        metrics = {
+            "train/images_per_s": trainer.world_size * self._images / self._elapsed,
+            "train/data_wait": self._waited / self._elapsed,
+        }
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        self._restart()

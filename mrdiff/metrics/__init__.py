@@ -1,0 +1,20 @@
+"""Image quality under named protocols: PSNR and SSIM on RGB or luma, and LPIPS."""
+
+from mrdiff.metrics.lpips import LPIPS, LPIPSWeightsError, find_lpips_weights
+from mrdiff.metrics.measure import METRIC_NAMES, measure
+from mrdiff.metrics.protocol import RGB, Protocol, Y, luma
+from mrdiff.metrics.quality import psnr, ssim
+
+__all__ = [
+    "LPIPS",
+    "METRIC_NAMES",
+    "RGB",
+    "LPIPSWeightsError",
+    "Protocol",
+    "Y",
+    "find_lpips_weights",
+    "luma",
+    "measure",
+    "psnr",
+    "ssim",
+]

@@ -1,0 +1,50 @@
+"""The metrics under their log names, measured together."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mrdiff.metrics.lpips import LPIPS
+from mrdiff.metrics.protocol import RGB, Y
+from mrdiff.metrics.quality import psnr, ssim
+
+METRIC_NAMES: tuple[str, ...] = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+
+
+def measure(
+    restored: Tensor,
+    target: Tensor,
+    *,
+    names: Sequence[str] = METRIC_NAMES,
+    lpips: LPIPS | None = None,
+) -> dict[str, Tensor]:
+    """Measure each image of a batch.
+
+    Args:
+        restored: RGB in [0, 1], [B, 3, H, W]; clamped and rounded to 8 bit first.
+        target: the ground truth, same shape.
+        names: any of `METRIC_NAMES`; "psnr" and "ssim" are on RGB, those with "_y" on luma.
+        lpips: the network; without it "lpips" is left out.
+
+    Returns:
+        One [B] tensor a metric, in the order of `names`.
+
+    Raises:
+        ValueError: for an unknown name, or images that a metric cannot take.
+    """
+    results: dict[str, Tensor] = {}
+    for name in names:
+        if name == "psnr":
+            results[name] = psnr(restored, target, protocol=RGB)
+        elif name == "ssim":
+            results[name] = ssim(restored, target, protocol=RGB)
+        elif name == "psnr_y":
+            results[name] = psnr(restored, target, protocol=Y)
+        elif name == "ssim_y":
+            results[name] = ssim(restored, target, protocol=Y)
+        elif name == "lpips":
+            if lpips is not None:
+                results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))
+        else:
+            raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRIC_NAMES)}")
+    return results

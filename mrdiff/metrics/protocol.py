@@ -1,0 +1,88 @@
+"""Named measuring protocols: what exactly is compared when a PSNR or an SSIM is quoted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# BT.601 luma of full-range RGB in [0, 1], in "studio swing", 16..235 out of 255: the numbers of
+# MATLAB's `rgb2ycbcr` and of the test scripts of IR-SDE.
+LUMA_WEIGHTS = (65.481 / 255.0, 128.553 / 255.0, 24.966 / 255.0)
+LUMA_OFFSET = 16.0 / 255.0
+
+
+def same_channels(image: Tensor) -> Tensor:
+    """Return the image as it is: all channels are measured together."""
+    return image
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601 luma in studio swing, as MATLAB's `rgb2ycbcr` and the IR-SDE test scripts compute it.
+
+    The value is not rounded again after the conversion (IR-SDE does not; MATLAB does when it is
+    given uint8). Black is 16/255 and white 235/255, so errors shrink by 219/255 while the
+    data range stays 1: a grey error scores 1.32 dB more on Y than on RGB.
+
+    Args:
+        image: RGB in [0, 1], [B, 3, H, W].
+
+    Returns:
+        Luma in [16/255, 235/255], [B, 1, H, W].
+
+    Raises:
+        ValueError: if there are not three channels.
+    """
+    if image.shape[-3] != 3:
+        raise ValueError(f"luma needs RGB images [B, 3, H, W], got {tuple(image.shape)}")
+    red, green, blue = image.split(1, dim=-3)
+    r, g, b = LUMA_WEIGHTS
+    return r * red + g * green + b * blue + LUMA_OFFSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How two images are made comparable before a metric is computed.
+
+    Attributes:
+        name: short name, used in log keys.
+        channels: maps [B, C, H, W] in [0, 1] to the channels that are measured.
+        crop_border: pixels dropped on each side first (0 for restoration; super-resolution papers
+            drop as many as the scale).
+        levels: number of grey steps to which values are rounded after clamping to [0, 1]: 255 for
+            8-bit files, so that a number computed in memory equals the one computed from the saved
+            PNG; None leaves values unrounded.
+    """
+
+    name: str
+    channels: Callable[[Tensor], Tensor] = same_channels
+    crop_border: int = 0
+    levels: int | None = 255
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Clamp to [0, 1], round, crop and convert.
+
+        Args:
+            image: [B, C, H, W], nominally in [0, 1]; any float type, computed in float32 or better.
+
+        Returns:
+            Float tensor [B, C', H - 2 crop, W - 2 crop].
+
+        Raises:
+            ValueError: if the image is not four-dimensional, or not larger than the crop.
+        """
+        if image.ndim != 4:
+            raise ValueError(f"images must be [B, C, H, W], got {tuple(image.shape)}")
+        border = self.crop_border
+        if min(image.shape[-2:]) <= 2 * border:
+            raise ValueError(f"nothing is left of {tuple(image.shape)} after cropping {border} px")
+        image = image if image.itemsize > 4 else image.float()
+        image = image.clamp(0.0, 1.0)
+        if self.levels is not None:
+            image = (image * self.levels).round() / self.levels
+        if border:
+            image = image[..., border:-border, border:-border]
+        return self.channels(image)
+
+
+RGB = Protocol(name="rgb")
+Y = Protocol(name="y", channels=luma)
