@@ -153,7 +153,7 @@ class MRDiffusion(pl.LightningModule):
         scheduler = self._lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
             scheduler.total = int(self.trainer.estimated_stepping_batches)
-        return {  # type: ignore[return-value]
+        return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }

@@ -11,8 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution that starts by returning zero."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
+
+
 class TimeEmbedding(nn.Module):
     """Sines and cosines of t at octaves, then two linear layers: ``[B]`` -> ``[B, width]``."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int, octaves: int = 8) -> None:
         super().__init__()
@@ -37,9 +47,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(time_width, 2 * width)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.second = zero_conv(width, width)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
@@ -121,9 +129,7 @@ class UNet(nn.Module):
         self.up_stages = nn.ModuleList(
             Stage(a, n, time_width) for (a, _), n in zip(reversed(steps), decoder, strict=True)
         )
-        self.tail = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        self.tail = zero_conv(widths[0], channels * patch**2)
 
     @property
     def size_multiple(self) -> int:

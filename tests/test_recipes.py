@@ -1,0 +1,114 @@
+"""Every shipped recipe is instantiated and run; the overlays train models that improve."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mrdiff import load_model
+from mrdiff.cli.train import main
+from mrdiff.photo import write_image
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+OVERLAYS = ["noise.yaml", "velocity.yaml"]
+
+# The recipe as it is, on fewer and smaller images.
+_SMALL_BANK = ["--data.train.images", "8", "--data.train.image_size", "96"]
+_SMALL = {
+    "derain.yaml": [*_SMALL_BANK, "--data.train.length", "32", "--data.val.size", "64"],
+    "derain_paired.yaml": ["--data.train.patch_size", "64", "--data.batch_size", "1"],
+}
+_NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+def run_flags(folder: Path, *, steps: int, every: int) -> list[str]:
+    return [
+        *("--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(every)),
+        *("--trainer.logger.init_args.save_dir", str(folder)),
+        *("--trainer.logger.init_args.version", "run", "--data.num_workers", "0", *_NO_BAR),
+    ]
+
+
+def write_pairs(root: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for kind in ("LQ", "GT"):
+            for i in range(2):
+                image = torch.rand(3, 72, 80, generator=generator)
+                write_image(root / part / kind / f"{i}.png", image)
+
+
+def test_recipes_are_known() -> None:
+    assert {*_SMALL, *OVERLAYS} == set(RECIPES), "a new recipe needs a row here"
+
+
+@pytest.mark.parametrize("name", [*_SMALL, *OVERLAYS])
+def test_recipe_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
+    base = name if name in _SMALL else "derain.yaml"
+    overlay = [] if name == base else ["--config", name]
+    flags = [*_SMALL[base], *run_flags(tmp_path, steps=2, every=1)]
+    if base == "derain_paired.yaml":
+        write_pairs(tmp_path / "pairs")
+        flags += ["--data.root", str(tmp_path / "pairs"), "--data.train.patch_size", "64"]
+    assert main(["--config", base, *overlay, *flags]) == 0
+    checkpoints = tmp_path / base.removesuffix(".yaml") / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    denoiser = load_model(checkpoints / "best.ckpt", "cpu")
+    wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
+    assert denoiser.parameterization.name == wanted
+
+
+@pytest.mark.parametrize("name", ["data", *OVERLAYS])
+def test_loss_and_psnr_improve_from_step_100_to_500(name: str, tmp_path: Path) -> None:
+    overlay = [] if name == "data" else ["--config", name]
+    small = ["--data.train.images", "16", "--data.train.image_size", "96"]
+    small += ["--data.train.length", "1600", "--data.train.patch_size", "32"]
+    small += ["--model.network.init_args.widths", "[16,24,32]", "--data.val.size", "96"]
+    flags = run_flags(tmp_path, steps=500, every=100)
+    assert main(["--config", "derain.yaml", *overlay, *small, *flags]) == 0
+    events = EventAccumulator(str(tmp_path / "derain" / "run"))
+    events.Reload()
+    for tag, sign in (("val/loss", -1), ("val/psnr@5", 1)):
+        values = [event.value for event in events.Scalars(tag)]
+        assert len(values) == 5
+        assert torch.isfinite(torch.tensor(values)).all()
+        assert sign * values[-1] > sign * values[0], tag
+
+
+def test_the_degradation_of_the_docs_trains_by_yaml_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/extending.md, word for word: its Python into mine.py, its YAML into fade.yaml."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = text.split("## A degradation")[1].split("## A solver")[0]
+    (tmp_path / "mine.py").write_text(re.findall(r"```python\n(.*?)```", section, re.S)[0])
+    overlay = tmp_path / "fade.yaml"
+    overlay.write_text(re.findall(r"```yaml\n(.*?)```", section, re.S)[0])
+    assert yaml.safe_load(overlay.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2)]
+    assert main(["--config", "derain.yaml", "--config", "fade.yaml", *flags]) == 0
+
+
+def test_the_solver_of_the_docs_is_mr_ode_1(tmp_path: Path) -> None:
+    import mrdiff.timegrid
+    from mrdiff import MRProcess, MRSampler
+    from tests.oracles import GaussianOracle
+
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = text.split("## A solver")[1].split("## A network")[0]
+    code = re.findall(r"```python\n(.*?)```", section, re.S)[0].replace("noise=None", "noise=noise")
+    mu = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    noise = lambda step, shape: torch.ones(shape, dtype=torch.float64)  # noqa: E731
+    scope = {"mrdiff": mrdiff, "denoiser": GaussianOracle(MRProcess()), "mu": mu, "noise": noise}
+    exec(code, scope)
+    sampler = MRSampler(nfe=10, order=1, grid="uniform_t")
+    expected = sampler(GaussianOracle(MRProcess()), mu, noise=noise)
+    assert torch.allclose(scope["restored"], expected, atol=1e-12)  # type: ignore[arg-type]
