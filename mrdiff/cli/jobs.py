@@ -1,0 +1,103 @@
+"""Which photo goes where: inputs, outputs, references and the names that noise is drawn from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrdiff.cli.errors import CommandError
+from mrdiff.photo import IMAGE_SUFFIXES, JPEG_SUFFIXES, list_images
+
+__all__ = ["Job", "plan_jobs"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to restore.
+
+    Attributes:
+        source: the degraded photo.
+        target: the file to write.
+        relative: ``source`` relative to the input folder.
+        reference: the ground truth, if there is one.
+    """
+
+    source: Path
+    target: Path
+    relative: Path
+    reference: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What the noise is drawn from: the stem, the same for a file alone or in a folder."""
+        return self.source.stem
+
+
+def _target(relative: Path, taken: Counter[Path]) -> Path:
+    """Where ``relative`` is written below the output: JPEG stays JPEG, all else becomes PNG."""
+    if relative.suffix.lower() in JPEG_SUFFIXES | {".png"}:
+        return relative
+    target = relative.with_suffix(".png")
+    # a.bmp beside a.png or a.tif would overwrite each other: keep the whole name.
+    return relative.with_name(relative.name + ".png") if taken[target] > 1 else target
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
+
+
+def _match(relative: Path, by_path: dict[str, Path], by_stem: dict[str, Path]) -> Path | None:
+    key = relative.with_suffix("").as_posix()
+    return by_path.get(key) or by_stem.get(relative.stem)
+
+
+def _references(folder: Path | None, relatives: Sequence[Path]) -> list[Path | None]:
+    """The reference of each photo, matched by relative path, then by stem."""
+    if folder is None:
+        return [None] * len(relatives)
+    found = list_images(folder)
+    by_path = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    counts = Counter(path.stem for path in found)
+    by_stem = {path.stem: path for path in found if counts[path.stem] == 1}
+    matched = [_match(relative, by_path, by_stem) for relative in relatives]
+    if not any(matched):
+        message = f"--reference {folder}: no file there has the stem of any input"
+        raise CommandError(message, status=2)
+    return matched
+
+
+def plan_jobs(source: Path, output: Path, reference: Path | None = None) -> list[Job]:
+    """Every photo of a file or folder, with what is written for it.
+
+    Files below ``output`` are not inputs: it may lie within the input folder.
+
+    Raises:
+        CommandError: no photo, or an output that would overwrite an input or a reference.
+    """
+    if source.is_file():
+        root, sources = source.parent, [source]
+        if source.suffix.lower() not in IMAGE_SUFFIXES:
+            raise CommandError(f"--input {source}: not an image file", status=2)
+    else:
+        root = source
+        within = _inside(output, source)
+        sources = [p for p in list_images(source) if not (within and _inside(p, output))]
+    if not sources:
+        raise CommandError(f"--input {source}: no images in this folder", status=2)
+    relatives = [path.relative_to(root) for path in sources]
+    references = _references(reference, relatives)
+    taken = Counter(
+        path if path.suffix.lower() in JPEG_SUFFIXES else path.with_suffix(".png")
+        for path in relatives
+    )
+    jobs = [
+        Job(path, output / _target(relative, taken), relative, truth)
+        for path, relative, truth in zip(sources, relatives, references, strict=True)
+    ]
+    originals = {path.resolve() for path in (*sources, *filter(None, references))}
+    for job in jobs:
+        if job.target.resolve() in originals:
+            raise CommandError(f"--output would overwrite {job.target}: choose another", status=2)
+    return jobs

@@ -1,0 +1,200 @@
+"""``mrdiff train``, the heavy half: Lightning's command line with short errors and safe resumes.
+
+The configuration is read in ``omegaconf+`` mode: interpolations are resolved once, after all
+files and overrides are merged. A numerical precision left out (null) is chosen for the machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Optional
+
+import jsonargparse
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from mrdiff.checkpoint import init_from
+from mrdiff.cli.errors import CommandError
+from mrdiff.cli.interrupt import SaveOnStop
+from mrdiff.cli.messages import explain
+from mrdiff.cli.resume import DEFAULT_LOGS, find_checkpoint, run_version
+from mrdiff.cli.train import SUBCOMMANDS
+from mrdiff.module import MRDiffusion
+
+__all__ = ["MRDiffusionCLI", "pick_precision", "run_lightning"]
+
+# Named as text: mrdiff must work without the data package, which is on the path of the
+# entry points and of an installation, and which itself builds upon mrdiff.
+_DATA_CLASS = ("datamodules", "RestorationData")
+
+# For the main parser too: it is the one that resolves ``${}`` after everything is merged.
+_PARSER = {"parser_mode": "omegaconf+"}
+
+
+def pick_precision(accelerator: str) -> str:
+    """``bf16-mixed`` where a GPU computes in bfloat16 itself, else ``32-true``."""
+    wants_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if wants_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true"
+
+
+class MRDiffusionCLI(LightningCLI):
+    """LightningCLI whose errors are raised, whose checkpoints exist, and whose flags win."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises its errors rather than printing a usage dump."""
+        return super().init_parser(exit_on_error=False, **kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--init_from``."""
+        parser.add_argument(
+            "--init_from",
+            type=Optional[str],  # noqa: UP045  (a runtime value; mypy refuses `str | None` here)
+            default=None,
+            help="Start a new run from the weights of this checkpoint (fit alone).",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; what is wrong with the configuration becomes one line."""
+        try:
+            super().parse_arguments(parser, args)
+        except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+            raise CommandError(explain(error, self._keys()), status=2) from error
+
+    def _keys(self) -> list[str]:
+        """Every dotted key of the fit parser, for a did-you-mean."""
+        options = [o for a in self._parser("fit")._actions for o in a.option_strings]
+        return [option.removeprefix("--") for option in options if option.startswith("--")]
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is a mistake in the configuration."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise CommandError(str(error), status=2) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoints before anything slow is built, and refuse what cannot work.
+
+        Lightning's own version replaces explicit flags by what the checkpoint was trained with;
+        here the flags win.
+        """
+        command = self.config.subcommand
+        section = self.config[command]
+        if command != "fit" and section.init_from:
+            raise CommandError(f"--init_from belongs to fit, not to {command}", status=2)
+        if command != "fit" and not section.ckpt_path:
+            raise CommandError(f"{command} needs --ckpt_path last or --ckpt_path FILE", status=2)
+        if section.init_from and section.ckpt_path:
+            message = "--init_from starts a new run and --ckpt_path resumes one: give one of them"
+            raise CommandError(message, status=2)
+        if section.get("weights_only", False) is None:
+            section.weights_only = True  # tensors and plain values alone: nothing is unpickled
+        trainer = self.plain_config(command)["trainer"]
+        for key in ("init_from", "ckpt_path"):
+            if section[key]:
+                section[key] = str(find_checkpoint(section[key], trainer))
+                print(f"{key}: {section[key]}", file=sys.stderr)
+
+    def plain_config(self, command: str) -> dict[str, Any]:
+        """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
+        parser = self._parser(command)
+        dumped = parser.dump(self.config[command], skip_unset=False, skip_validation=True)
+        plain: dict[str, Any] = yaml.safe_load(dumped)
+        return plain
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Choose the precision when the configuration leaves it open."""
+        section = self.config_init[self.subcommand].trainer
+        if section.precision is None:
+            kwargs["precision"] = pick_precision(str(section.accelerator))
+        version = self._resumed_version()
+        if version is not None and section.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                section.default_root_dir or ".", name=DEFAULT_LOGS, version=version
+            )
+        elif version is not None and isinstance(section.logger, TensorBoardLogger):
+            # Not in the configuration, whose saved copy would then always write to this folder.
+            section.logger._version = version
+        return super().instantiate_trainer(**kwargs)
+
+    def _resumed_version(self) -> int | None:
+        """The number of the log folder that a resumed fit goes on in."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if self.subcommand != "fit" or not path:
+            return None
+        return run_version(Path(path), self.plain_config(self.subcommand)["trainer"])
+
+    def after_instantiate_classes(self) -> None:
+        """Give the model its configuration, which its checkpoints carry."""
+        plain = self.plain_config(str(self.subcommand))
+        self.model.config = plain["model"]
+        self.model.data_config = plain["data"]
+
+    def before_fit(self) -> None:
+        """Load the weights of ``--init_from``."""
+        path = self.config_init[self.subcommand].init_from
+        if path:
+            init_from(self.model.denoiser, path)
+
+
+def _data_class() -> type[LightningDataModule]:
+    module, name = _DATA_CLASS
+    data_class: type[LightningDataModule] = getattr(importlib.import_module(module), name)
+    return data_class
+
+
+def _quieten() -> None:
+    """Drop Lightning's advertisements and warnings that are its own affair."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Ours are the command line's arguments, with the subcommand and the paths filled in.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+
+
+def run_lightning(arguments: list[str]) -> int:
+    """Parse ``[subcommand, …]``, build everything and run it; returns the exit status.
+
+    Raises:
+        CommandError: a wrong configuration, a missing checkpoint, or not enough memory.
+    """
+    _quieten()
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    stop = SaveOnStop()
+    try:
+        MRDiffusionCLI(
+            MRDiffusion,
+            _data_class(),
+            args=arguments,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # the model takes them: model.optimizer
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [stop]},
+            parser_kwargs={**_PARSER, **{name: dict(_PARSER) for name in SUBCOMMANDS}},
+        )
+    except SIGTERMException:
+        return _report_stop(stop)
+    except torch.OutOfMemoryError as error:
+        message = f"out of GPU memory, try a smaller --data.batch_size: {error}"
+        raise CommandError(message) from error
+    return 0
+
+
+def _report_stop(stop: SaveOnStop) -> int:
+    """Say how to go on after a stop by signal; returns 130 for Ctrl+C and 143 for SIGTERM."""
+    if stop.saved is None:
+        print("stopped: nothing was saved yet", file=sys.stderr)
+    else:
+        print(f"stopped: saved {stop.saved}; resume with --ckpt_path last", file=sys.stderr)
+    return 128 + (signal.SIGINT if stop.by_keyboard else signal.SIGTERM)

@@ -1,0 +1,44 @@
+"""``mrdiff COMMAND``: each command is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import mrdiff
+from mrdiff.cli.errors import CommandError, did_you_mean, run_command
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "train": "train a model, or validate a checkpoint",
+    "sample": "restore a photo or a folder of photos",
+    "export": "write a checkpoint's weights and configuration as plain files",
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:8} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: mrdiff COMMAND ... | --version", "", *lines, ""])
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(_help(), end="")
+        return 0
+    command, *rest = arguments
+    if command == "--version":
+        print(f"mrdiff {mrdiff.__version__}")
+        return 0
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS) or f": use one of {', '.join(COMMANDS)}"
+        raise CommandError(f"unknown command {command}{hint}", status=2)
+    module = importlib.import_module(f"mrdiff.cli.{command}")
+    status: int = module.main(rest, program=f"mrdiff {command}")
+    return status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``mrdiff`` with ``sys.argv`` or the given arguments; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _dispatch(given), program="mrdiff")

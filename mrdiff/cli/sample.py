@@ -1,0 +1,88 @@
+"""``mrdiff sample`` = ``python sample.py``: restore a photo or a folder of photos.
+
+What can be checked without torch is checked first, so that a wrong flag or path answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.errors import CommandError, did_you_mean, run_command
+from mrdiff.cli.parser import LineParser, positive
+
+__all__ = ["SAMPLERS", "main", "make_parser"]
+
+# The same as mrdiff.sampler.SAMPLER_NAMES, spelt out because importing that takes seconds.
+SAMPLERS = (
+    "mr-ode-1",
+    "mr-ode-2",
+    "mr-ode-3",
+    "mr-sde-1",
+    "mr-sde-2",
+    "euler-sde",
+    "euler-ode",
+    "heun-ode",
+    "posterior",
+)
+
+
+def _sampler(text: str) -> str:
+    if text not in SAMPLERS:
+        hint = did_you_mean(text, SAMPLERS) or f": use one of {', '.join(SAMPLERS)}"
+        raise argparse.ArgumentTypeError(f"unknown sampler {text}{hint}")
+    return text
+
+
+def make_parser(program: str) -> LineParser:
+    """The flags of the command."""
+    parser = LineParser(prog=program, description="Restore a photo or a folder of photos.")
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
+    add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
+    add("--output", type=Path, required=True, metavar="DIR", help="relative paths are kept")
+    add("--nfe", type=positive, default=5, metavar="N", help="network calls a photo (5)")
+    add("--sampler", type=_sampler, default="mr-ode-2", help=f"{', '.join(SAMPLERS)} (mr-ode-2)")
+    add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
+    add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")
+    add("--batch_size", type=positive, default=1, metavar="N", help="photos of equal size (1)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--skip_existing", action="store_true", help="keep what is in the output already")
+    add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
+    add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
+    add(
+        "--allow_package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also build classes of this package that the checkpoint names; only if you trust it",
+    )
+    return parser
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Refuse paths that cannot work."""
+    if not options.checkpoint.exists():
+        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
+    if not options.input.exists():
+        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
+    if options.reference is not None and not options.reference.is_dir():
+        raise CommandError(f"--reference {options.reference}: no such folder", status=2)
+    if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        raise CommandError(f"--output {options.output}: must be a folder", status=2)
+
+
+def _sample(arguments: list[str], program: str) -> int:
+    options = make_parser(program).parse(arguments)
+    _check_paths(options)
+    set_thread_defaults()
+    from mrdiff.cli.sampling import run_sampling  # torch: seconds
+
+    return run_sampling(options)
+
+
+def main(arguments: list[str], *, program: str = "mrdiff sample") -> int:
+    """Run the command and return its exit status."""
+    return run_command(lambda: _sample(arguments, program), program=program)

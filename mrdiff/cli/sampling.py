@@ -1,0 +1,183 @@
+"""``mrdiff sample``, the heavy half: restore every photo, report, measure and compare."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from mrdiff.cli.compare import comparison_path, write_comparison
+from mrdiff.cli.errors import CommandError, one_line
+from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.cli.report import Row, format_table, measure_job
+from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.photo import PhotoError, read_image, write_image
+from mrdiff.restore import Restorer, join_alpha, split_alpha
+
+__all__ = ["run_sampling"]
+
+Failures = dict[Job, str]
+
+
+def _restorer(options: argparse.Namespace) -> Restorer:
+    try:
+        if options.device != "auto":
+            torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error).split(". ")[0]
+        raise CommandError(f"--device {options.device}: {reason}", status=2) from error
+    try:
+        return Restorer.from_checkpoint(
+            options.checkpoint,
+            device=options.device,
+            sampler=options.sampler,
+            nfe=options.nfe,
+            seed=options.seed,
+            tile=options.tile,
+            allow=options.allow_package,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), status=2) from error
+
+
+def _batches(jobs: list[Job], size: int, failures: Failures) -> Iterator[list[tuple[Job, Tensor]]]:
+    """Neighbouring photos of equal height and width, read as they are needed, ``size`` at most."""
+    batch: list[tuple[Job, Tensor]] = []
+    for job in jobs:
+        try:
+            image = read_image(job.source)
+        except PhotoError as error:
+            failures[job] = str(error)
+            continue
+        if batch and (len(batch) == size or batch[0][1].shape[-2:] != image.shape[-2:]):
+            yield batch
+            batch = []
+        batch.append((job, image))
+    if batch:
+        yield batch
+
+
+def _restore_batch(
+    restorer: Restorer,
+    batch: list[tuple[Job, Tensor]],
+    failures: Failures,
+    on_step: Callable[[], None],
+) -> None:
+    """Restore and write the photos of one batch; failures are noted, not raised."""
+    parts = [split_alpha(image) for _, image in batch]
+    rgb = torch.stack([colours.expand(3, -1, -1) for colours, _ in parts])
+    try:
+        restored = restorer.restore(rgb, [job.name for job, _ in batch], on_step=on_step)
+    except torch.OutOfMemoryError:
+        reason = "out of GPU memory, try --batch_size 1 --tile 512"
+        failures.update({job: f"{job.source}: {reason}" for job, _ in batch})
+        return
+    for (job, _), image, (colours, alpha) in zip(batch, restored, parts, strict=True):
+        try:
+            write_image(job.target, join_alpha(image, colours.shape[0], alpha))
+        except PhotoError as error:
+            failures[job] = str(error)
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("restoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("photos"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _restore_all(restorer: Restorer, jobs: list[Job], size: int, nfe: int) -> Failures:
+    """Restore every job; returns the failures with their reasons."""
+    failures: Failures = {}
+    with _progress() as progress:
+        task = progress.add_task("restoring", total=len(jobs))
+        done = 0
+        for batch in _batches(jobs, size, failures):
+            step = partial(progress.advance, task, len(batch) / nfe)
+            _restore_batch(restorer, batch, failures, step)
+            done += len(batch)
+            progress.update(task, completed=done + len(failures))
+        progress.update(task, completed=len(jobs))
+    return failures
+
+
+def _lpips(options: argparse.Namespace) -> LPIPS | None:
+    """LPIPS if its weights are at hand, else None."""
+    path = find_lpips_weights(options.lpips_weights) if options.reference else None
+    return LPIPS.from_file(path) if path else None
+
+
+def _measure_all(jobs: list[Job], lpips: LPIPS | None, failures: Failures) -> list[Row]:
+    rows: list[Row] = []
+    for job in jobs:
+        if job in failures or job.reference is None:
+            continue
+        try:
+            rows.append(measure_job(job, lpips))
+        except PhotoError as error:
+            failures[job] = str(error)
+    return rows
+
+
+def _print_table(options: argparse.Namespace, jobs: list[Job], lpips: LPIPS | None) -> Failures:
+    failures: Failures = {}
+    rows = _measure_all(jobs, lpips, failures)
+    if rows:
+        print(format_table(rows))
+    missing = sum(job.reference is None for job in jobs)
+    if missing:
+        print(f"{missing} photos have no reference in {options.reference}")
+    return failures
+
+
+def run_sampling(options: argparse.Namespace) -> int:
+    """Run the command with the flags of :mod:`mrdiff.cli.sample`; 1 if any photo failed.
+
+    Raises:
+        CommandError: nothing can be done at all.
+        ValueError: of our own kinds, for a checkpoint or LPIPS weights that cannot be used.
+    """
+    jobs = plan_jobs(options.input, options.output, options.reference)
+    lpips = _lpips(options)
+    todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
+    start = time.perf_counter()
+    failures: Failures = {}
+    if todo:
+        failures = _restore_all(_restorer(options), todo, options.batch_size, options.nfe)
+    seconds = time.perf_counter() - start
+    done = [job for job in jobs if job not in failures]
+    if options.reference is not None:
+        failures |= _print_table(options, done, lpips)
+    if options.compare:
+        failures |= _compare_all(options, [job for job in done if job not in failures])
+    for reason in failures.values():
+        print(f"failed: {one_line(reason)}", file=sys.stderr)
+    restored = sum(job not in failures for job in todo)
+    print(
+        f"restored {restored}, skipped {len(jobs) - len(todo)}, failed {len(failures)} "
+        f"-> {options.output} ({seconds:.1f} s)"
+    )
+    return 1 if failures else 0
+
+
+def _compare_all(options: argparse.Namespace, jobs: list[Job]) -> Failures:
+    failures: Failures = {}
+    for job in jobs:
+        if options.skip_existing and comparison_path(job, options.output).is_file():
+            continue
+        try:
+            write_comparison(job, options.output)
+        except PhotoError as error:
+            failures[job] = str(error)
+    return failures

@@ -1,0 +1,71 @@
+"""``mrdiff train`` = ``python train.py``: the light half, which answers before torch is imported.
+
+It prints the short help, finds the config files and inserts ``fit``; then
+:mod:`mrdiff.cli.lightning` does the work.
+"""
+
+from __future__ import annotations
+
+from mrdiff.cli.configs import config_folder, config_names, resolve_config_flags
+from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.errors import CommandError, run_command
+
+__all__ = ["SUBCOMMANDS", "main", "prepare"]
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+_HELP = """\
+usage: {program} [fit|validate|test|predict] --config NAME [--config NAME ...] [--KEY VALUE ...]
+
+Train a mean-reverting diffusion model (`fit`, the default) or evaluate a checkpoint.
+
+  --config NAME          a YAML file, or the bare name of a shipped recipe; later ones override
+  --ckpt_path last|FILE  fit: resume with everything restored; validate, test, predict: what to use
+  --init_from FILE       fit: start a new run from the weights of a checkpoint
+  --print_config         print the whole configuration and stop
+  --data.root DIR  --model.parameterization noise  --trainer.max_steps 100  ...
+                         override any key of the configuration
+
+Every key: {program} fit --help
+Recipes in {folder}: {names}
+"""
+
+
+def _help(program: str) -> str:
+    names = ", ".join(config_names()) or "none found"
+    return _HELP.format(program=program, folder=config_folder(), names=names)
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """The arguments for Lightning's command line: a subcommand first, every config a path.
+
+    Raises:
+        CommandError: no configuration at all, or a config that does not exist.
+    """
+    subcommand = "fit"
+    if arguments and arguments[0] in SUBCOMMANDS:
+        subcommand, *arguments = arguments
+    elif arguments and not arguments[0].startswith("-"):
+        names = ", ".join(SUBCOMMANDS)
+        raise CommandError(f"unknown command {arguments[0]}: expected one of {names}", status=2)
+    resolved = resolve_config_flags(arguments)
+    if "--config" not in resolved and not {"--help", "-h"} & set(resolved):
+        names = ", ".join(config_names())
+        raise CommandError(f"no --config given; shipped recipes: {names}", status=2)
+    return [subcommand, *resolved]
+
+
+def _train(arguments: list[str], program: str) -> int:
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(_help(program), end="")
+        return 0
+    prepared = prepare(arguments)
+    set_thread_defaults()
+    from mrdiff.cli.lightning import run_lightning  # torch and Lightning: seconds
+
+    return run_lightning(prepared)
+
+
+def main(arguments: list[str], *, program: str = "mrdiff train") -> int:
+    """Run the command and return its exit status."""
+    return run_command(lambda: _train(arguments, program), program=program)

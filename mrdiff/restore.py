@@ -1,0 +1,224 @@
+"""Any photo in, the same kind of photo out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from mrdiff.checkpoint import load_model
+from mrdiff.denoiser import Denoiser, DenoiserLike
+from mrdiff.noise import named_noise
+from mrdiff.photo import from_pil, to_pil, to_uint8
+from mrdiff.sampler import named_sampler
+from mrdiff.tiling import TiledDenoiser
+
+__all__ = ["AUTO_TILE", "AUTO_TILE_ABOVE", "Restorer", "tile_side"]
+
+AUTO_TILE_ABOVE = 1_500_000  # pixels
+AUTO_TILE = 768
+_OVERLAP = 64
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
+
+Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)
+
+
+def tile_side(tile: str | int, height: int, width: int) -> int | None:
+    """The side of the tiles in pixels for an image of this size, or None for the whole image.
+
+    Args:
+        tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if tile == "off":
+        return None
+    if tile == "auto":
+        return AUTO_TILE if height * width > AUTO_TILE_ABOVE else None
+    try:
+        side = int(tile)
+    except ValueError:
+        side = 0
+    if side < 64:
+        raise ValueError(f"tile must be auto, off or a side of at least 64 pixels, got {tile}")
+    return side
+
+
+class Restorer:
+    """Restore photos with a trained model.
+
+    The result depends on (model, photo, seed, name) alone: not on the batch a photo is in, nor,
+    but for the network's reach, on the tiles.
+
+    Args:
+        denoiser: a trained model in evaluation mode.
+        sampler: a name of :data:`mrdiff.sampler.SAMPLER_NAMES`.
+        nfe: network calls a photo.
+        seed: of the noise.
+        tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels >= 64.
+
+    Raises:
+        ValueError: for an unknown sampler, a wrong ``nfe`` or ``tile``.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        sampler: str = "mr-ode-2",
+        nfe: int = 5,
+        seed: int = 0,
+        tile: str | int = "auto",
+    ) -> None:
+        tile_side(tile, 1, 1)
+        self.denoiser = denoiser
+        self.sampler = named_sampler(sampler, nfe=nfe)
+        self.seed = seed
+        self.tile = tile
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        sampler: str = "mr-ode-2",
+        nfe: int = 5,
+        seed: int = 0,
+        tile: str | int = "auto",
+        allow: Sequence[str] = (),
+    ) -> Restorer:
+        """Load a ``.ckpt`` or an exported folder; the other options as for the class.
+
+        Args:
+            path: of the checkpoint.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+            sampler: as for the class.
+            nfe: as for the class.
+            seed: as for the class.
+            tile: as for the class.
+            allow: packages besides mrdiff whose classes the checkpoint may name.
+
+        Raises:
+            CheckpointError: the file is missing or is no checkpoint of ours.
+        """
+        denoiser = load_model(path, device=device, allow=allow)
+        return cls(denoiser, sampler=sampler, nfe=nfe, seed=seed, tile=tile)
+
+    @torch.inference_mode()
+    def restore(
+        self,
+        lq: Tensor,
+        names: Sequence[str],
+        *,
+        on_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Restore RGB images ``[B, 3, H, W]`` in [0, 1], one name each, on any device.
+
+        Args:
+            lq: the degraded images.
+            names: what the noise is drawn from, besides the seed.
+            on_step: called after each network call.
+
+        Returns:
+            Float32 ``[B, 3, H, W]``, clamped to [0, 1], on the device of ``lq``.
+        """
+        device = next(self.denoiser.parameters()).device
+        side = tile_side(self.tile, *lq.shape[-2:])
+        model: DenoiserLike = self.denoiser
+        if side is not None:
+            model = TiledDenoiser(model, side, min(_OVERLAP, side // 4))
+        callback = None if on_step is None else (lambda *_: on_step())
+        restored = self.sampler(
+            model,
+            lq.to(device, torch.float32),
+            noise=named_noise(self.seed, names),
+            callback=callback,
+        )
+        return restored.float().clamp(0.0, 1.0).to(lq.device)
+
+    def __call__(self, image: Photo, *, name: str = "") -> Photo:
+        """Restore one photo; grey stays grey and alpha passes through unchanged.
+
+        Args:
+            image: a Pillow image (turned upright; any mode in, 8 bits a channel out), an array
+                ``[H, W]`` or ``[H, W, C]`` (uint8, uint16 or float in [0, 1]), or a float tensor
+                ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1]; C is 1 to 4 (grey, grey and alpha,
+                RGB, RGBA).
+            name: what the noise is drawn from, besides the seed.
+
+        Returns:
+            The same kind, shape and number type; for Pillow one of L, LA, RGB, RGBA.
+
+        Raises:
+            TypeError: for another kind of object or number.
+            ValueError: for another shape.
+        """
+        if isinstance(image, Image.Image):
+            return to_pil(self.channels(from_pil(ImageOps.exif_transpose(image)), name=name))
+        if isinstance(image, np.ndarray):
+            return self._array(image, name)
+        if isinstance(image, Tensor):
+            return self._tensor(image, name)
+        raise TypeError(f"expected a Pillow image, an array or a tensor, got {type(image)}")
+
+    def channels(
+        self, image: Tensor, *, name: str = "", on_step: Callable[[], None] | None = None
+    ) -> Tensor:
+        """Restore ``[C, H, W]`` in [0, 1] with C in 1 to 4; the same shape comes back."""
+        colours, alpha = split_alpha(image)
+        rgb = colours.expand(3, -1, -1)
+        restored = self.restore(rgb[None], [name], on_step=on_step)[0]
+        return join_alpha(restored, colours.shape[0], alpha)
+
+    def _tensor(self, image: Tensor, name: str) -> Tensor:
+        if not image.is_floating_point():
+            raise TypeError(f"expected a float tensor in [0, 1], got {image.dtype}")
+        if image.ndim == 4:
+            names = [f"{name}/{i}" if i else name for i in range(len(image))]
+            parts = zip(image.float(), names, strict=True)
+            return torch.stack([self.channels(part, name=n) for part, n in parts]).to(image.dtype)
+        return self.channels(image.float(), name=name).to(image.dtype)
+
+    def _array(self, image: np.ndarray, name: str) -> np.ndarray:
+        if image.dtype not in (np.uint8, np.uint16) and not np.issubdtype(image.dtype, np.floating):
+            raise TypeError(f"expected uint8, uint16 or float, got {image.dtype}")
+        top = 1.0 if np.issubdtype(image.dtype, np.floating) else float(np.iinfo(image.dtype).max)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(top))
+        chw = pixels[None] if image.ndim == 2 else pixels.permute(2, 0, 1)
+        restored = self.channels(chw, name=name)
+        if image.dtype == np.uint8:
+            restored = to_uint8(restored)
+        elif top > 1:
+            restored = (restored * top).round()
+        result = restored[0] if image.ndim == 2 else restored.permute(1, 2, 0)
+        return result.contiguous().numpy().astype(image.dtype)
+
+
+def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colours ``[1 or 3, H, W]`` and alpha ``[1, H, W]`` (or None) of ``[C, H, W]``.
+
+    Raises:
+        ValueError: C is not 1 to 4, or an image is not three-dimensional.
+    """
+    if image.ndim != 3 or not 1 <= image.shape[0] <= 4:
+        raise ValueError(f"expected [C, H, W] with 1 to 4 channels, got {tuple(image.shape)}")
+    if image.shape[0] in (2, 4):
+        return image[:-1], image[-1:]
+    return image, None
+
+
+def join_alpha(rgb: Tensor, colours: int, alpha: Tensor | None) -> Tensor:
+    """RGB ``[3, H, W]`` as 1 or 3 ``colours``, with ``alpha`` if there is one."""
+    if colours == 1:
+        weights = torch.tensor(_LUMA, dtype=rgb.dtype, device=rgb.device)
+        rgb = torch.einsum("chw,c->hw", rgb, weights)[None]
+    return rgb if alpha is None else torch.cat([rgb, alpha])

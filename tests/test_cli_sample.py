@@ -1,0 +1,244 @@
+"""sample.py through its real flags: files, folders, tables, comparisons, failures, determinism."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mrdiff.checkpoint import describe_denoiser
+from mrdiff.cli import main, sample
+from mrdiff.cli.compare import side_by_side
+from mrdiff.cli.report import Row, format_table
+from mrdiff.denoiser import Denoiser
+from mrdiff.networks.unet import UNet
+from mrdiff.parameterization import Parameterization
+from mrdiff.process import MRProcess
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny network with random weights, so that it changes its input."""
+    torch.manual_seed(0)
+    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
+    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
+    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
+    path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
+    torch.save({"state_dict": weights, "mrdiff": config}, path)
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Degraded photos of several kinds in ``lq`` and the ground truth in ``gt``."""
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "s/c.png"):
+        gt = np.kron(random.integers(0, 255, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        lq = np.clip(gt + random.normal(0, 30, gt.shape), 0, 255).astype(np.uint8)
+        for kind, pixels in (("lq", lq), ("gt", gt)):
+            path = tmp_path / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path if kind == "lq" else path.with_suffix(".png"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path
+
+
+def run(checkpoint: Path, *arguments: str, source: str = "lq", output: str = "out") -> int:
+    fixed = ["--checkpoint", str(checkpoint), "--input", source, "--output", output]
+    return sample.main([*fixed, "--device", "cpu", "--nfe", "2", *arguments], program="sample.py")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_folder_keeps_paths_kinds_and_sizes(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint) == 0
+    assert list(files(work / "out")) == ["a.png", "b.jpg", "s/c.png"]
+    for name in files(work / "out"):
+        with Image.open(work / "lq" / name) as before, Image.open(work / "out" / name) as after:
+            assert (before.size, before.format) == (after.size, after.format)
+    assert re.search(r"restored 3, skipped 0, failed 0 -> out", capsys.readouterr().out)
+
+
+def test_bytes_depend_on_seed_and_name_alone(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint) == 0
+    whole = files(work / "out")
+    assert run(checkpoint, "--batch_size", "3", output="batched") == 0
+    assert files(work / "batched") == whole
+    assert run(checkpoint, source="lq/s/c.png", output="alone") == 0
+    assert files(work / "alone")["c.png"] == whole["s/c.png"]
+    assert run(checkpoint, "--seed", "1", output="seeded") == 0
+    assert files(work / "seeded")["a.png"] != whole["a.png"]
+
+
+@pytest.mark.parametrize("sampler", sample.SAMPLERS)
+def test_every_sampler_runs(work: Path, checkpoint: Path, sampler: str) -> None:
+    assert run(checkpoint, "--sampler", sampler, source="lq/a.png") == 0
+
+
+def test_grey_and_alpha_are_kept(work: Path, checkpoint: Path) -> None:
+    with Image.open("lq/a.png") as photo:
+        photo.convert("L").save("lq/grey.png")
+        photo.putalpha(photo.convert("L"))
+        photo.save("lq/alpha.png")
+    assert run(checkpoint) == 0
+    with Image.open("out/grey.png") as grey, Image.open("out/alpha.png") as alpha:
+        assert (grey.mode, alpha.mode) == ("L", "RGBA")
+        with Image.open("lq/alpha.png") as before:
+            assert alpha.getchannel("A").tobytes() == before.getchannel("A").tobytes()
+
+
+def test_a_broken_file_is_named_and_the_rest_goes_on(work: Path, checkpoint: Path, capsys) -> None:
+    (work / "lq" / "aa.png").write_bytes(b"nothing")
+    assert run(checkpoint) == 1
+    assert list(files(work / "out")) == ["a.png", "b.jpg", "s/c.png"]
+    captured = capsys.readouterr()
+    assert "failed: lq/aa.png: not an image that Pillow can read" in captured.err
+    assert "restored 3, skipped 0, failed 1" in captured.out
+
+
+def test_existing_files_are_skipped_on_request(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint) == 0
+    (work / "out" / "b.jpg").unlink()
+    before = (work / "out" / "a.png").stat().st_mtime_ns
+    assert run(checkpoint, "--skip_existing") == 0
+    assert "restored 1, skipped 2, failed 0" in capsys.readouterr().out
+    assert (work / "out" / "a.png").stat().st_mtime_ns == before
+
+
+def test_a_reference_gives_a_table_and_the_gain(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--reference", "gt") == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0].split() == ["PSNR", "SSIM", "PSNR-Y", "SSIM-Y"]
+    for name in ("a.png", "b.jpg", "s/c.png", "mean"):
+        assert re.search(rf"^{name} +\d+\.\d\d -> \d+\.\d\d +0\.\d{{4}} -> ", printed, re.M)
+    gain = re.search(r"mean PSNR (\S+) -> (\S+) \((\S+) dB\)", printed)
+    assert gain is not None
+    assert float(gain[3]) == pytest.approx(float(gain[2]) - float(gain[1]), abs=0.011)
+    # The number is that of the written file.
+    pixels = [np.asarray(Image.open(work / d / "a.png"), dtype=float) for d in ("out", "gt")]
+    psnr = 10 * np.log10(255**2 / np.square(pixels[0] - pixels[1]).mean())
+    assert f"-> {psnr:.2f}" in next(line for line in lines if line.startswith("a.png"))
+
+
+def test_references_that_do_not_fit_are_named(work: Path, checkpoint: Path, capsys) -> None:
+    Image.new("RGB", (9, 9)).save(work / "gt" / "a.png")
+    (work / "gt" / "b.png").unlink()
+    assert run(checkpoint, "--reference", "gt") == 1
+    captured = capsys.readouterr()
+    assert "failed: gt/a.png: size 9 x 9, but lq/a.png has 48 x 40" in captured.err
+    assert "1 photos have no reference in gt" in captured.out
+
+
+def test_comparisons_are_side_by_side(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint, "--reference", "gt", "--compare") == 0
+    for name in ("a.png", "b.png", "s/c.png"):
+        with Image.open(work / "out" / "compare" / name) as picture:
+            assert picture.size == (3 * 48 + 2 * 8, 40 + 20)
+    assert run(checkpoint, "--compare") == 0  # its own pictures are no inputs
+    with Image.open(work / "out" / "compare" / "a.png") as picture:
+        assert picture.size == (2 * 48 + 8, 40 + 20)
+
+
+def test_panels_hold_the_images_under_their_labels() -> None:
+    red, small = torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)
+    picture = side_by_side([red, small], ["one", "two"])
+    assert picture[:, 20:60, :50].eq(0).all()
+    assert picture[:, 20:50, 58:].eq(0).all()
+    assert picture[:, 50:, 58:].eq(1).all()
+    assert picture[:, :20, :50].min() < 0.5  # letters
+
+
+def test_table_means_and_lpips() -> None:
+    rows = [
+        Row("a", {"psnr": 10.0, "lpips": 0.5}, {"psnr": 14.0, "lpips": 0.25}),
+        Row("b", {"psnr": 20.0, "lpips": 0.7}, {"psnr": 22.0, "lpips": 0.55}),
+    ]
+    lines = format_table(rows).splitlines()
+    assert lines[-2:] == [
+        "mean PSNR 15.00 -> 18.00 (+3.00 dB)",
+        "mean LPIPS 0.600 -> 0.400 (-0.200)",
+    ]
+    assert len({len(line) for line in lines[:6]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sampler", "mr-ode2"], "unknown sampler mr-ode2 (did you mean mr-ode-2?)"),
+        (["--nfe", "0"], "argument --nfe: must be at least 1, got 0"),
+        (["--tile", "of"], "tile must be auto, off or a side of at least 64 pixels, got of"),
+        (["--device", "nonsense"], "--device nonsense: "),
+        (["--reference", "none"], "--reference none: no such folder"),
+        (["--input", "none"], "--input none: no such file or folder"),
+        (["--input", "empty"], "--input empty: no images in this folder"),
+        (["--output", "lq"], "--output would overwrite lq/a.png: choose another"),
+        (["--output", "x.png"], "--output x.png: must be a folder"),
+        (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),
+        (["--checkpoint", "lq/a.png"], "lq/a.png is not a readable checkpoint"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(
+    work: Path, checkpoint: Path, arguments: list[str], expected: str, capsys
+) -> None:
+    (work / "empty").mkdir()
+    assert run(checkpoint, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("sample.py: error: ")
+    assert expected in captured.err
+    assert captured.out == ""
+
+
+def test_missing_lpips_weights_are_one_line(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--reference", "gt", "--lpips_weights", "none.pth") == 1
+    assert "none.pth" in capsys.readouterr().err
+
+
+def test_an_exported_model_gives_the_same_bytes(work: Path, checkpoint: Path, capsys) -> None:
+    export = ["export", "--checkpoint", str(checkpoint), "--output", "exported"]
+    assert main.main(export) == 0
+    assert run(checkpoint) == 0
+    assert run(work / "exported", output="again") == 0
+    assert files(work / "again") == files(work / "out")
+    assert main.main(export) == 1
+    assert "exists and is not an empty folder" in capsys.readouterr().err
+
+
+def test_the_script_itself(work: Path, checkpoint: Path) -> None:
+    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
+    flags = ["--input", "lq", "--output", "out", "--nfe", "1", "--reference", "gt"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mean PSNR" in done.stdout
+    assert list(files(work / "out")) == ["a.png", "b.jpg", "s/c.png"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared photos are not beside this checkout")
+def test_real_photos_with_lpips(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    rainy = SHARED / "data" / "paired" / "rainy"
+    weights = next(iter(sorted((SHARED / "lpips").glob("*.pt*"))), None)
+    photo = sorted((rainy / "LQ").iterdir())[0]
+    flags = ["--nfe", "1", "--reference", str(rainy / "GT")]
+    if weights is not None:
+        flags += ["--lpips_weights", str(weights)]
+    assert run(checkpoint, *flags, source=str(photo), output=str(tmp_path / "out")) == 0
+    assert ("mean LPIPS" in capsys.readouterr().out) == (weights is not None)

@@ -1,0 +1,133 @@
+"""The Restorer gives back the kind it was given, and depends on (photo, seed, name) alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mrdiff.checkpoint import describe_denoiser
+from mrdiff.denoiser import Denoiser
+from mrdiff.networks.unet import UNet
+from mrdiff.parameterization import Parameterization
+from mrdiff.process import MRProcess
+from mrdiff.restore import Restorer, tile_side
+
+
+def tiny_denoiser() -> Denoiser:
+    torch.manual_seed(0)
+    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
+    for parameter in network.parameters():  # the U-Net starts at zero: make it say something
+        torch.nn.init.normal_(parameter, std=0.1)
+    return Denoiser(network, MRProcess(), Parameterization.named("data")).eval()
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> Denoiser:
+    return tiny_denoiser()
+
+
+@pytest.fixture
+def restorer(denoiser: Denoiser) -> Restorer:
+    return Restorer(denoiser, nfe=2)
+
+
+def photo(channels: int = 3, size: tuple[int, int] = (17, 22)) -> torch.Tensor:
+    return torch.rand(channels, *size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_tensors_keep_their_channels_and_alpha(restorer: Restorer, channels: int) -> None:
+    image = photo(channels)
+    result = restorer(image)
+    assert result.shape == image.shape
+    assert result.min() >= 0
+    assert result.max() <= 1
+    if channels in (2, 4):
+        assert torch.equal(result[-1], image[-1])
+    assert not torch.equal(result[0], image[0])
+
+
+def test_batches_and_number_types_are_kept(restorer: Restorer) -> None:
+    image = photo()
+    batch = restorer(torch.stack([image, image]).double())
+    assert batch.dtype == torch.float64
+    torch.testing.assert_close(batch[0].float(), restorer(image))
+    assert not torch.equal(batch[0], batch[1])  # each image has noise of its own
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(17, 22), (17, 22, 1), (17, 22, 3), (17, 22, 4)])
+def test_arrays_keep_shape_and_type(restorer: Restorer, dtype: type, shape: tuple) -> None:
+    values = np.random.default_rng(0).random(shape)
+    top = 1 if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
+    result = restorer((values * top).astype(dtype))
+    assert result.shape == shape
+    assert result.dtype == dtype
+    assert result.max() > 0.3 * top
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_pillow_images_keep_their_mode(restorer: Restorer, mode: str) -> None:
+    pixels = (photo().permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    result = restorer(image)
+    assert result.mode == mode
+    assert result.size == image.size
+
+
+def test_all_kinds_agree(restorer: Restorer) -> None:
+    pixels = (photo().permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    array = restorer(pixels, name="x")
+    assert np.array_equal(np.asarray(restorer(Image.fromarray(pixels), name="x")), array)
+    tensor = restorer(torch.from_numpy(pixels).permute(2, 0, 1) / 255, name="x")
+    assert np.array_equal((tensor * 255).round().byte().permute(1, 2, 0).numpy(), array)
+
+
+def test_result_depends_on_seed_and_name_alone(denoiser: Denoiser) -> None:
+    image = photo()
+    one = Restorer(denoiser, nfe=2, seed=0)
+    assert torch.equal(one(image, name="a"), Restorer(denoiser, nfe=2, seed=0)(image, name="a"))
+    assert not torch.equal(one(image, name="a"), one(image, name="b"))
+    other_seed = Restorer(denoiser, nfe=2, seed=1)
+    assert not torch.equal(one(image, name="a"), other_seed(image, name="a"))
+    batch = one.restore(torch.stack([photo(), photo().flip(-1)]), ["a", "b"])
+    torch.testing.assert_close(batch[0], one(image, name="a"))
+
+
+def test_tiled_result_is_the_untiled_one(denoiser: Denoiser) -> None:
+    image = photo(size=(150, 170))
+    whole = Restorer(denoiser, nfe=2, tile="off")(image)
+    tiled = Restorer(denoiser, nfe=2, tile=96)(image)
+    assert not torch.equal(whole, tiled)  # tiles were used
+    assert (whole - tiled).abs().max() < 0.02
+
+
+def test_tile_sides() -> None:
+    assert tile_side("auto", 1000, 1000) is None
+    assert tile_side("auto", 2000, 1000) == 768
+    assert tile_side("off", 9000, 9000) is None
+    assert tile_side("128", 10, 10) == 128
+    for wrong in ("of", 63, "-5"):
+        with pytest.raises(ValueError, match="tile must be"):
+            tile_side(wrong, 10, 10)
+
+
+def test_wrong_inputs_are_refused(restorer: Restorer) -> None:
+    with pytest.raises(TypeError, match="float tensor"):
+        restorer(torch.zeros(3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="uint8, uint16 or float"):
+        restorer(np.zeros((4, 4, 3), np.int64))
+    with pytest.raises(ValueError, match="1 to 4 channels"):
+        restorer(torch.zeros(5, 4, 4))
+    with pytest.raises(ValueError, match="unknown sampler"):
+        Restorer(restorer.denoiser, sampler="mr-ode-9")
+
+
+def test_from_checkpoint_gives_the_same(denoiser: Denoiser, tmp_path: Path) -> None:
+    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
+    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
+    torch.save({"state_dict": weights, "mrdiff": config}, tmp_path / "a.ckpt")
+    loaded = Restorer.from_checkpoint(tmp_path / "a.ckpt", device="cpu", nfe=2)
+    torch.testing.assert_close(loaded(photo()), Restorer(denoiser, nfe=2)(photo()))
