@@ -4,9 +4,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
-# Waiting threads must not spin: on a busy machine that slows training tenfold.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 RUN := $(shell date +%Y%m%d-%H%M%S)
 OUT := out/derain
 

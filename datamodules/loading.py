@@ -104,9 +104,10 @@ def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:
     """How many workers feed one training process.
 
     On an accelerator the cores are free for data: all but one, at most 8. On the CPU they are
-    busy training, and one worker already gives more patches than a network on a CPU takes.
+    busy training: one worker gives more patches than a network on a CPU takes, and on two cores
+    it contends with the training threads (14 % slower than none; ``benchmarks/threads.py``).
     """
     cores = usable_cores() // max(1, processes_here)
     if accelerated:
         return max(1, min(8, cores - 1))
-    return 1 if cores >= 2 else 0
+    return 1 if cores > 2 else 0

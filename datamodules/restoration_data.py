@@ -38,8 +38,8 @@ class RestorationData(pl.LightningDataModule):
         root: not used here; a place for configs to write a folder once (``${data.root}``).
         batch_size: training samples a process and step.
         val_batch_size: outside training; above 1 all images must have one size.
-        num_workers: loader processes; "auto" for one on a CPU and up to eight on an accelerator;
-            0 loads in the training process.
+        num_workers: loader processes; 0 loads in the training process. "auto" is up to eight on an
+            accelerator, one on a CPU of more than two cores, and else 0.
         seed: of the order of the training data, its crops and its degradations.
 
     Raises:

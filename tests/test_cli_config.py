@@ -133,9 +133,11 @@ def test_threads_respect_the_user_and_the_quota(
     assert available_cores(cgroup=tmp_path) == available_cores(cgroup=tmp_path / "none")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     set_thread_defaults()
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
 def test_last_is_the_newest_of_this_run(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_impossible_numbers_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_automatic_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 1, 1), (8, 1, 7), (64, 1, 8)):
+    for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 1), (8, 1, 7), (64, 1, 8)):
         monkeypatch.setattr("datamodules.loading.usable_cores", lambda cores=cores: cores)
         assert automatic_workers(accelerated=False) == on_cpu
         assert automatic_workers(accelerated=True) == on_gpu

@@ -83,14 +83,14 @@ class Rain(Degradation):
     def __init__(
         self,
         *,
-        severity: tuple[float, float] = (0.0, 1.0),
+        severity: tuple[float, float] = (0.1, 1.0),
         layers: tuple[int, int] = (1, 5),
         angle: tuple[float, float] = (-35.0, 35.0),
         spread: tuple[float, float] = (0.0, 20.0),
         length: tuple[float, float] = (8.0, 70.0),
         width: tuple[float, float] = (0.7, 3.0),
         density: tuple[float, float] = (0.05, 0.65),
-        brightness: tuple[float, float] = (0.15, 0.5),
+        brightness: tuple[float, float] = (0.15, 0.55),
         veil: tuple[float, float] = (0.0, 0.0),
         screen_probability: float = 0.2,
     ) -> None:
@@ -163,14 +163,15 @@ class Rain(Degradation):
     ) -> Tensor:
         """Put ``streak`` [K, S, S] at random points, ``rate`` [K] a pixel; [K, H, W] in [0, 1]."""
         count, size = streak.shape[0], streak.shape[-1]
-        shape = (_fast_size(height + size - 1), _fast_size(width + size - 1))
+        # The sky is a torus just large enough for the image and for one streak: a streak that
+        # leaves it on one side comes in on the other, which no crop of random rain can show.
+        shape = (_fast_size(max(height, size)), _fast_size(max(width, size)))
         drops = torch.rand(count, *shape, generator=generator)
         rate = rate[:, None, None]
         # A drop where u < p; u / p is again uniform there and becomes the drop's own brightness.
         vary = torch.rand(count, 1, 1, generator=generator)
         drops = torch.where(drops < rate, 1 - vary * drops / rate.clamp(min=1e-9), 0.0)
         spectrum = torch.fft.rfft2(drops) * torch.fft.rfft2(streak, s=shape)
-        layer: Tensor = torch.fft.irfft2(spectrum, s=shape)
-        layer = layer[:, size - 1 : size - 1 + height, size - 1 : size - 1 + width]
+        layer: Tensor = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width]
         # Overlapping streaks of one layer are one sheet of water, not twice as bright.
         return layer.clamp(0, 1) * (layer > 1e-4)

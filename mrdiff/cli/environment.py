@@ -1,9 +1,10 @@
 """Thread settings that must stand before torch is imported.
 
-OpenMP threads that wait actively collapse when other processes want the same cores: two training
-threads beside one busy neighbour ran ten times slower than one thread. Hence, unless the user has
-set them, ``OMP_WAIT_POLICY=PASSIVE`` (waiting threads sleep) and ``OMP_NUM_THREADS`` = the cores
-this process may really use: its affinity mask and its container's CPU quota, not the host's count.
+OpenMP threads that wait actively collapse when other processes want the same cores, and threads
+that go to sleep at once are slow to wake when nobody does. Hence, unless the user has set them,
+``OMP_WAIT_POLICY=PASSIVE`` (waiting threads sleep), ``GOMP_SPINCOUNT=1000`` (but only after some
+microseconds) and ``OMP_NUM_THREADS`` = the cores this process may really use: its affinity mask
+and its container's CPU quota, not the host's count. ``benchmarks/threads.py`` measures them.
 """
 
 from __future__ import annotations
@@ -39,4 +40,5 @@ def available_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def set_thread_defaults() -> None:
     """Set the OpenMP variables that the user has not set. Call before torch is imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
