@@ -63,12 +63,16 @@ def multistep_weights(nodes: Sequence[float], h: float, kappa: float) -> np.ndar
 
 
 class Step(NamedTuple):
-    """Coefficients of y_t = keep y_s + ∑_j weights[j] y0_j + noise z, newest y0 first."""
+    """Coefficients of y_t = keep y_s + ∑_j weights[j] y0_j + noise z, newest y0 first.
+
+    ``corrector`` are the weights when the prediction at the new point is known too, and first.
+    """
 
     t: float
     keep: float
     weights: tuple[float, ...]
     noise: float
+    corrector: tuple[float, ...]
 
 
 def plan_steps(process: MRProcess, times: Tensor, *, order: int, eta: float) -> list[Step]:
@@ -81,15 +85,16 @@ def plan_steps(process: MRProcess, times: Tensor, *, order: int, eta: float) -> 
     steps = []
     for i, (t, s) in enumerate(itertools.pairwise(times.tolist())):
         if s == 0:
-            steps.append(Step(t, 0.0, (1.0,), 0.0))
+            steps.append(Step(t, 0.0, (1.0,), 0.0, ()))
             continue
         h = lam[i + 1] - lam[i]
         nodes = [lam[j] - lam[i] for j in range(i, max(-1, i - order), -1)]
         weights = alpha[i + 1] * multistep_weights(nodes, h, 1 + eta**2)
+        corrector = alpha[i + 1] * multistep_weights([h, *nodes], h, 1 + eta**2)
         # (alpha_t / alpha_s) e^(-kappa h), with e^(-h) = alpha_s sigma_t / (sigma_s alpha_t)
         keep = sigma[i + 1] / sigma[i] * math.exp(-(eta**2) * h)
         noise = sigma[i + 1] * math.sqrt(-math.expm1(-2 * eta**2 * h))
-        steps.append(Step(t, keep, tuple(weights.tolist()), noise))
+        steps.append(Step(t, keep, tuple(weights.tolist()), noise, tuple(corrector.tolist())))
     return steps
 
 
@@ -103,6 +108,8 @@ class MRSampler:
         grid: ``"uniform_log_snr"``, ``"uniform_t"``, ``"karras"``, a function
             ``(process, nfe) -> times`` or the times themselves.
         prediction: the clock in which the polynomial is integrated.
+        corrector: use each prediction once more, to correct the state it was made at; costs no
+            call and raises the order by one (UniC of Zhao et al. 2023, in this clock).
         temperature: scales the prior noise; >= 0.
 
     Raises:
@@ -117,6 +124,7 @@ class MRSampler:
         eta: float = 0.0,
         grid: str | TimeGrid | Tensor | Sequence[float] = "uniform_log_snr",
         prediction: Literal["data"] = "data",
+        corrector: bool = False,
         temperature: float = 1.0,
     ) -> None:
         if nfe < 1:
@@ -134,6 +142,7 @@ class MRSampler:
         self.eta = eta
         self.grid = grid
         self.prediction = prediction
+        self.corrector = corrector
         self.temperature = temperature
 
     @staticmethod
@@ -184,17 +193,26 @@ class MRSampler:
         )
 
     def _solve(self, denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw) -> Tensor:
-        history: list[Tensor] = []
         steps = plan_steps(denoiser.process, times, order=self.order, eta=self.eta)
-        for i, step in enumerate(steps, start=1):
-            history = [denoiser(y, step.t).y0, *history[: self.order - 1]]
-            new = step.keep * y
-            for weight, y0 in zip(step.weights, history, strict=False):
-                new = torch.add(new, y0, alpha=weight)
+        history: list[Tensor] = []  # predictions, the newest first
+        base = y  # the last step without its predictions
+        for i, step in enumerate(steps):
+            y0 = denoiser(y, step.t).y0
+            if self.corrector and i > 0:
+                y = _add(base, steps[i - 1].corrector, [y0, *history])
+            history = [y0, *history[: self.order - 1]]
+            base = step.keep * y
             if step.noise:
-                new = torch.add(new, noise(i), alpha=step.noise)
-            y = new
+                base = torch.add(base, noise(i + 1), alpha=step.noise)
+            y = _add(base, step.weights, history)
         return y
+
+
+def _add(base: Tensor, weights: Sequence[float], predictions: Sequence[Tensor]) -> Tensor:
+    """base + ∑ weights[j] predictions[j]; older predictions than there are weights are not used."""
+    for weight, y0 in zip(weights, predictions, strict=False):
+        base = torch.add(base, y0, alpha=weight)
+    return base
 
 
 _PRESETS = {  # name: (order, eta)

@@ -43,6 +43,19 @@ def test_order_of_convergence(name: str, grid: str, order: int) -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_the_corrector_raises_the_order_by_one(name: str, order: int) -> None:
+    counts = [40, 57, 80, 113, 160]
+    process = MRProcess(CONTINUOUS[name])
+    plain, corrected = (
+        [flow_error(MRSampler(nfe=n, order=order, corrector=c), process) for n in counts]
+        for c in (False, True)
+    )
+    assert fitted_slope(counts, corrected) >= order + 1 - 0.15
+    assert corrected[-1] < plain[-1]
+
+
+@pytest.mark.parametrize("order", [1, 2])
 def test_order_between_two_inner_times(order: int) -> None:
     """The same without the ends, from t = 0.8 to 0.2, where the first-order first step counts.
 
@@ -173,10 +186,14 @@ def test_nfe_is_the_number_of_network_calls(name: str) -> None:
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("grid", ["uniform_log_snr", "uniform_t", "karras"])
-def test_nfe_of_the_solver_is_the_number_of_network_calls(order: int, eta: float, grid: str):
+@pytest.mark.parametrize("corrector", [False, True])
+def test_nfe_of_the_solver_is_the_number_of_network_calls(
+    order: int, eta: float, grid: str, corrector: bool
+) -> None:
     for nfe in range(1, 21):
         oracle = GaussianOracle(MRProcess())
-        MRSampler(nfe=nfe, order=order, eta=eta, grid=grid)(oracle, MU, noise=fixed_noise)
+        sampler = MRSampler(nfe=nfe, order=order, eta=eta, grid=grid, corrector=corrector)
+        sampler(oracle, MU, noise=fixed_noise)
         assert oracle.calls == nfe
 
 
