@@ -22,7 +22,7 @@ __all__ = ["AUTO_TILE", "AUTO_TILE_ABOVE", "Restorer", "tile_side"]
 
 AUTO_TILE_ABOVE = 1_500_000  # pixels
 AUTO_TILE = 768
-_OVERLAP = 64
+_OVERLAP = 128
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 
 Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)

@@ -17,7 +17,7 @@ from mrdiff.process import MRProcess
 
 __all__ = ["TiledDenoiser", "tile_spans"]
 
-_ALIGN = 8  # tiles start on multiples of this, so that strided networks sample the same grid
+_ALIGN = 16  # tiles start on multiples of this, so that strided networks sample the same grid
 
 
 def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
@@ -63,7 +63,7 @@ class TiledDenoiser:
 
     Args:
         denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.
-        tile: side of the tiles in pixels; more than ``overlap + 8``.
+        tile: side of the tiles in pixels; more than ``overlap + 16``.
         overlap: pixels that neighbouring tiles share; >= 4.
 
     Raises:
