@@ -34,7 +34,34 @@ def _spoilt(
     return {"lq": degradation.degrade(clean, generator), "gt": clean, "name": name}
 
 
-class CleanFolder(RestorationDataset):
+class _Folder(RestorationDataset):
+    """The photos of a folder and all below it, found when they are first asked for."""
+
+    def __init__(self, path: str, *, role: str) -> None:
+        self.folder = Path(path).expanduser()
+        self.role = role
+        self._paths: list[Path] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photos, sorted.
+
+        Raises:
+            DataError: no such folder, or no images in it.
+        """
+        if not self._paths:
+            self._paths = find_images(self.folder, role=self.role)
+        return self._paths
+
+    def check(self) -> None:
+        """Raise :class:`DataError` if there is nothing to read."""
+        len(self)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class CleanFolder(_Folder):
     """Clean photos of a folder and all below it, degraded when they are read.
 
     In training every epoch brings another patch and another degradation. Elsewhere an image and
@@ -59,30 +86,11 @@ class CleanFolder(RestorationDataset):
     ) -> None:
         check_patch_size(patch_size)
         check_patch_size(crop_size)
-        self.folder = Path(path).expanduser()
+        super().__init__(path, role="clean photos")
         self.degradation = degradation
         self.patch_size = patch_size
         self.crop_size = crop_size
         self.seed = seed
-        self._paths: list[Path] = []
-
-    @property
-    def paths(self) -> list[Path]:
-        """The photos, sorted.
-
-        Raises:
-            DataError: no such folder, or no images in it.
-        """
-        if not self._paths:
-            self._paths = find_images(self.folder, role="clean photos")
-        return self._paths
-
-    def check(self) -> None:
-        """Raise :class:`DataError` if there is nothing to read."""
-        len(self)
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         path = self.paths[index_of(key)]
@@ -148,7 +156,7 @@ class DeadLeaves(RestorationDataset):
         return _spoilt(clean, self.degradation, self.patch_size, key, f"{key.epoch}-{key.item}")
 
 
-class LQFolder(RestorationDataset):
+class LQFolder(_Folder):
     """Photos to restore, of a folder and all below it, without a reference.
 
     Args:
@@ -156,22 +164,7 @@ class LQFolder(RestorationDataset):
     """
 
     def __init__(self, path: str) -> None:
-        self.folder = Path(path).expanduser()
-        self._paths: list[Path] = []
-
-    @property
-    def paths(self) -> list[Path]:
-        """The photos, sorted; raises as :attr:`CleanFolder.paths` does."""
-        if not self._paths:
-            self._paths = find_images(self.folder, role="photos to restore")
-        return self._paths
-
-    def check(self) -> None:
-        """Raise :class:`DataError` if there is nothing to read."""
-        len(self)
-
-    def __len__(self) -> int:
-        return len(self.paths)
+        super().__init__(path, role="photos to restore")
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         path = self.paths[index_of(key)]

@@ -91,12 +91,7 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         CheckpointError: class outside the allowed packages, not found, or of another kind.
     """
     class_path = str(spec.get("class_path"))
-    package = class_path.partition(".")[0]
-    if package not in (*ALLOWED_PACKAGES, *allow):
-        raise CheckpointError(
-            f"the class {class_path} is outside the allowed packages; if you trust it, allow "
-            f"{package!r} (--allow_package {package}, or load_model(..., allow=[{package!r}]))"
-        )
+    _check_package(class_path, class_path, allow)
     module_name, _, name = class_path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module_name), name)
@@ -104,6 +99,8 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         raise CheckpointError(f"the class {class_path} cannot be imported: {error}") from error
     if not (inspect.isclass(kind) and issubclass(kind, base)):
         raise CheckpointError(f"{class_path} is not a {base.__name__}")
+    # An allowed module also has what it imports from others: the class must be its own.
+    _check_package(f"{kind.__module__}.{kind.__qualname__}", class_path, allow)
     arguments = {}
     for key, value in (spec.get("init_args") or {}).items():
         nested = isinstance(value, Mapping) and "class_path" in value
@@ -112,6 +109,16 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         return kind(**arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{class_path} cannot be built: {error}") from error
+
+
+def _check_package(home: str, class_path: str, allow: Sequence[str]) -> None:
+    """Refuse a class that lives outside the allowed packages."""
+    package = home.partition(".")[0]
+    if package not in (*ALLOWED_PACKAGES, *allow):
+        raise CheckpointError(
+            f"the class {class_path} is outside the allowed packages; if you trust it, allow "
+            f"{package!r} (--allow_package {package}, or load_model(..., allow=[{package!r}]))"
+        )
 
 
 def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
@@ -124,10 +131,11 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
     }
 
 
-def _build_process(spec: Mapping[str, Any]) -> MRProcess:
+def _build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> MRProcess:
     # Either a description, or the bare arguments as a configuration file writes them.
     arguments = dict(spec.get("init_args", spec))
-    arguments["schedule"] = build(arguments["schedule"], MRSchedule)  # type: ignore[type-abstract]
+    schedule = build(arguments["schedule"], MRSchedule, allow=allow)  # type: ignore[type-abstract]
+    arguments["schedule"] = schedule
     return MRProcess(**arguments)
 
 
@@ -200,7 +208,7 @@ def load_model(
         raise CheckpointError(f"the weights in {path} do not fit: {_one_line(error)}") from error
     denoiser = Denoiser(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        _build_process(model["process"]),
+        _build_process(model["process"], allow=allow),
         Parameterization.named(model["parameterization"]),
         data_std=model["data_std"],
     )
@@ -219,8 +227,10 @@ def init_from(denoiser: Denoiser, path: str | os.PathLike[str]) -> None:
     """
     stored = _read(path)
     model = stored.config["model"]
+    # Whose schedule the run already uses is trusted in the checkpoint too.
+    home = type(denoiser.process.schedule).__module__.partition(".")[0]
     same = {
-        "process": _build_process(model["process"]) == denoiser.process,
+        "process": _build_process(model["process"], allow=[home]) == denoiser.process,
         "parameterization": model["parameterization"] == denoiser.parameterization.name,
         "data_std": model["data_std"] == denoiser.data_std,
     }

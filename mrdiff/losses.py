@@ -16,7 +16,8 @@ def stratified_times(batch: int, generator: torch.Generator | None = None) -> Te
         float32 ``[batch]`` on the generator's device, in (0, 1].
     """
     device = generator.device if generator is not None else torch.device("cpu")
-    jitter = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # which has no float64
+    jitter = torch.rand(batch, generator=generator, device=device, dtype=dtype)
     order = torch.randperm(batch, generator=generator, device=device)
     # rand is in [0, 1): counting down from the upper edge gives (0, 1].
     return ((order + 1 - jitter) / batch).clamp(min=1e-6).float()

@@ -14,9 +14,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mrdiff.checkpoint import CONFIG_KEY, FORMAT, describe, describe_denoiser
+from mrdiff.checkpoint import CONFIG_KEY, FORMAT, describe_denoiser
 from mrdiff.denoiser import Denoiser
 from mrdiff.losses import L1, stratified_times
+from mrdiff.metrics import RGB, Y
 from mrdiff.noise import named_noise
 from mrdiff.optim import WarmupCosine
 from mrdiff.parameterization import Parameterization, ParameterizationName
@@ -104,6 +105,8 @@ class MRDiffusion(pl.LightningModule):
         return self.denoiser.parameterization
 
     def on_fit_start(self) -> None:
+        if self.config is None:
+            describe_denoiser(self.denoiser)  # a model that cannot be saved fails here, not later
         if self._compile_network:
             # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
             self.network.compile()
@@ -160,14 +163,9 @@ class MRDiffusion(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description that makes the checkpoint complete without its config file."""
-        model = dict(self.config or {})
-        if not model:
-            model = {
-                **describe_denoiser(self.denoiser),
-                "sampler": describe(self.sampler),
-            }
         checkpoint[CONFIG_KEY] = {
             "format": FORMAT,
-            "model": model,
+            "model": self.config or describe_denoiser(self.denoiser),
             "data": self.data_config,
+            "metrics": [protocol.describe() for protocol in (RGB, Y)],
         }

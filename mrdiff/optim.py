@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -33,6 +34,11 @@ class WarmupCosine(LRScheduler):
         self.total = total
         self.final = final
         super().__init__(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands; its shape belongs to the run, which may be a longer one."""
+        shape = ("warmup", "total", "final")
+        return {key: value for key, value in super().state_dict().items() if key not in shape}
 
     def factor(self, step: int) -> float:
         """The share of the peak rate at a step."""

@@ -58,8 +58,9 @@ def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
 class TiledDenoiser:
     """A denoiser that sees an image tile by tile and blends the predictions.
 
-    For a network whose reach is at most ``overlap // 4`` pixels the result is that of the whole
-    image. An image no larger than a tile goes through in one call.
+    For a network whose reach is at most ``overlap // 4`` pixels and whose stride divides 16 the
+    result is that of the whole image; else it is close to it. An image no larger than a tile goes
+    through in one call.
 
     Args:
         denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.

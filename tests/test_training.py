@@ -67,7 +67,7 @@ def trainer(folder: Path, steps: int) -> pl.Trainer:
 
 def trained(folder: Path, steps: int = 20, **options: Any) -> tuple[MRDiffusion, Path]:
     pl.seed_everything(0, verbose=False)
-    module = MRDiffusion(tiny_network(), **options)
+    module = MRDiffusion(options.pop("network", None) or tiny_network(), **options)
     fit = trainer(folder, steps)
     fit.fit(module, DataLoader(Pairs(), batch_size=8))
     fit.save_checkpoint(folder / "model.ckpt")
@@ -244,6 +244,52 @@ def test_only_allowed_packages_are_built() -> None:
         build({"class_path": "mrdiff.networks.Missing"}, nn.Module)
     with pytest.raises(CheckpointError, match="cannot be built"):
         build({"class_path": "mrdiff.networks.UNet", "init_args": {"depth": 3}}, nn.Module)
+
+
+def test_what_an_allowed_module_imports_is_not_allowed() -> None:
+    for class_path in ("mrdiff.checkpoint.Path", "mrdiff.module.AdamW"):
+        with pytest.raises(CheckpointError, match="outside the allowed"):
+            build({"class_path": class_path}, object)
+
+
+class Halved(LinearTheta):
+    """A schedule of the user's own."""
+
+
+def test_a_schedule_of_ones_own_is_built_where_it_is_allowed(tmp_path: Path) -> None:
+    process = MRProcess(Halved(0.01))
+    _, path = trained(tmp_path, steps=2, process=process)
+    with pytest.raises(CheckpointError, match="allow 'tests'"):
+        load_model(path, "cpu")
+    assert load_model(path, "cpu", allow=["tests"]).process == process
+    init_from(MRDiffusion(tiny_network(), process).denoiser, path)
+    with pytest.raises(CheckpointError, match="tests"):
+        init_from(MRDiffusion(tiny_network()).denoiser, path)
+
+
+def test_a_network_that_cannot_be_saved_fails_before_training(tmp_path: Path) -> None:
+    class Forgetful(UNet):
+        def __init__(self, breadth: int) -> None:
+            super().__init__(widths=(breadth, breadth), encoder=(1,), decoder=(1,))
+
+    with pytest.raises(TypeError, match="keep the constructor argument 'breadth'"):
+        trained(tmp_path, steps=1_000_000_000_000, network=Forgetful(8))
+
+
+def test_a_resumed_schedule_may_be_longer() -> None:
+    def schedule(total: int) -> WarmupCosine:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        return WarmupCosine(optimizer, warmup=2, total=total)
+
+    short, longer = schedule(10), schedule(100)
+    for _ in range(9):
+        short.optimizer.step()
+        short.step()
+    longer.load_state_dict(short.state_dict())
+    assert (longer.last_epoch, longer.total) == (9, 100)
+    longer.optimizer.step()
+    longer.step()
+    assert longer.get_last_lr()[0] > 0.9
 
 
 def test_init_from_takes_weights_and_refuses_another_meaning(tmp_path: Path) -> None:

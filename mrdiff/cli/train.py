@@ -12,15 +12,15 @@ from mrdiff.cli.errors import CommandError, run_command
 
 __all__ = ["SUBCOMMANDS", "main", "prepare"]
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", "validate", "test")
 
 _HELP = """\
-usage: {program} [fit|validate|test|predict] --config NAME [--config NAME ...] [--KEY VALUE ...]
+usage: {program} [fit|validate|test] --config NAME [--config NAME ...] [--KEY VALUE ...]
 
 Train a mean-reverting diffusion model (`fit`, the default) or evaluate a checkpoint.
 
   --config NAME          a YAML file, or the bare name of a shipped recipe; later ones override
-  --ckpt_path last|FILE  fit: resume with everything restored; validate, test, predict: what to use
+  --ckpt_path last|FILE  fit: resume with everything restored; validate, test: what to use
   --init_from FILE       fit: start a new run from the weights of a checkpoint
   --print_config         print the whole configuration and stop
   --data.root DIR  --model.parameterization noise  --trainer.max_steps 100  ...

@@ -83,6 +83,10 @@ class Protocol:
             image = image[..., border:-border, border:-border]
         return self.channels(image)
 
+    def describe(self) -> dict[str, str | int | None]:
+        """The protocol in plain values, as checkpoints keep it."""
+        return {"name": self.name, "crop_border": self.crop_border, "levels": self.levels}
+
 
 RGB = Protocol(name="rgb")
 Y = Protocol(name="y", channels=luma)

@@ -73,7 +73,8 @@ class UNet(nn.Module):
     """Time-conditioned residual U-Net for any image size.
 
     It sees ``[input_gain (x - mu), 2 mu - 1]`` behind a pixel-unshuffle and starts by returning
-    zero. Every layer is local, so the receptive field is bounded and tiles are exact inside it.
+    zero. Every layer is local, so what a pixel sees is bounded: about 125 pixels around it at the
+    default depth.
 
     Args:
         channels: image channels C.
