@@ -7,14 +7,13 @@ A checkpoint carries the description of its network, process and parameterizatio
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import yaml
@@ -23,20 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mrdiff.denoiser import Denoiser
+from mrdiff.description import CheckpointError, build, describe
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
 from mrdiff.schedule import MRSchedule
 
 CONFIG_KEY = "mrdiff"
 FORMAT = 1
-ALLOWED_PACKAGES = ("mrdiff",)
 _PREFIX = "denoiser.network."
-_PLAIN = (str, int, float, bool, type(None))
-T = TypeVar("T")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; one line naming the file."""
 
 
 @dataclass(frozen=True)
@@ -46,79 +39,6 @@ class _Stored:
     path: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
-
-
-def describe(value: Any) -> Any:
-    """Plain dicts from which :func:`build` makes an equal object.
-
-    The object must keep each argument of its constructor as an attribute of the same name.
-
-    Raises:
-        TypeError: if it does not.
-    """
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [describe(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        return value.tolist()
-    names = list(inspect.signature(type(value)).parameters)
-    missing = [name for name in names if not hasattr(value, name)]
-    if missing:
-        raise TypeError(
-            f"{type(value).__qualname__} cannot be written to a checkpoint: keep the constructor "
-            f"argument {missing[0]!r} as an attribute of the same name"
-        )
-    init_args = {name: describe(getattr(value, name)) for name in names}
-    kind = type(value)
-    return {
-        "class_path": f"{kind.__module__}.{kind.__qualname__}",
-        "init_args": init_args,
-    }
-
-
-def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) -> T:
-    """The object that a ``class_path`` / ``init_args`` dict describes.
-
-    Args:
-        spec: the description; nested descriptions are built too.
-        base: the class it must be an instance of.
-        allow: packages allowed besides mrdiff itself.
-
-    Raises:
-        CheckpointError: class outside the allowed packages, not found, or of another kind.
-    """
-    class_path = str(spec.get("class_path"))
-    _check_package(class_path, class_path, allow)
-    module_name, _, name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise CheckpointError(f"the class {class_path} cannot be imported: {error}") from error
-    if not (inspect.isclass(kind) and issubclass(kind, base)):
-        raise CheckpointError(f"{class_path} is not a {base.__name__}")
-    # An allowed module also has what it imports from others: the class must be its own.
-    _check_package(f"{kind.__module__}.{kind.__qualname__}", class_path, allow)
-    arguments = {}
-    for key, value in (spec.get("init_args") or {}).items():
-        nested = isinstance(value, Mapping) and "class_path" in value
-        arguments[key] = build(value, object, allow=allow) if nested else value
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{class_path} cannot be built: {error}") from error
-
-
-def _check_package(home: str, class_path: str, allow: Sequence[str]) -> None:
-    """Refuse a class that lives outside the allowed packages."""
-    package = home.partition(".")[0]
-    if package not in (*ALLOWED_PACKAGES, *allow):
-        raise CheckpointError(
-            f"the class {class_path} is outside the allowed packages; if you trust it, allow "
-            f"{package!r} (--allow_package {package}, or load_model(..., allow=[{package!r}]))"
-        )
 
 
 def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
@@ -139,7 +59,15 @@ def _build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> MRP
     return MRProcess(**arguments)
 
 
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's part of a Lightning checkpoint's ``state_dict``, by the network's names."""
+    weights = checkpoint["state_dict"].items()
+    return {k.removeprefix(_PREFIX): v for k, v in weights if k.startswith(_PREFIX)}
+
+
 def _read_ckpt(path: Path) -> _Stored:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is not a readable checkpoint: torch.save did not write it")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
@@ -147,9 +75,7 @@ def _read_ckpt(path: Path) -> _Stored:
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(content, dict) or CONFIG_KEY not in content:
         raise CheckpointError(f"{path} was not written by mrdiff: it has no {CONFIG_KEY!r} entry")
-    weights = content["state_dict"].items()
-    network = {k.removeprefix(_PREFIX): v for k, v in weights if k.startswith(_PREFIX)}
-    return _Stored(path, content[CONFIG_KEY], network)
+    return _Stored(path, content[CONFIG_KEY], network_weights(content))
 
 
 def _read_export(path: Path) -> _Stored:
@@ -165,6 +91,7 @@ def _read_export(path: Path) -> _Stored:
 
 
 def _read(path: str | os.PathLike[str]) -> _Stored:
+    """Raises CheckpointError unless ``path`` is a checkpoint or an exported model."""
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -202,10 +129,8 @@ def load_model(
     stored = _read(path)
     model = stored.config["model"]
     network = build(model["network"], nn.Module, allow=allow)
-    try:
-        network.load_state_dict(stored.weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit: {_one_line(error)}") from error
+    check_fit(stored.weights, network, str(path))
+    network.load_state_dict(stored.weights)
     denoiser = Denoiser(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         _build_process(model["process"], allow=allow),
@@ -215,18 +140,18 @@ def load_model(
     return denoiser.to(pick_device(device)).eval().requires_grad_(False)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def check_meaning(config: Mapping[str, Any], denoiser: Denoiser, where: str) -> None:
+    """Refuse weights that were trained to mean something else.
 
-
-def init_from(denoiser: Denoiser, path: str | os.PathLike[str]) -> None:
-    """Start from old weights: load those of ``path`` into a new model's network.
+    Args:
+        config: the description in the checkpoint.
+        denoiser: the model that shall take the weights.
+        where: names the checkpoint in the error.
 
     Raises:
-        CheckpointError: if the network, the process or the parameterization differ.
+        CheckpointError: the process, the parameterization or ``data_std`` differ.
     """
-    stored = _read(path)
-    model = stored.config["model"]
+    model = config["model"]
     # Whose schedule the run already uses is trusted in the checkpoint too.
     home = type(denoiser.process.schedule).__module__.partition(".")[0]
     same = {
@@ -237,13 +162,40 @@ def init_from(denoiser: Denoiser, path: str | os.PathLike[str]) -> None:
     for key, equal in same.items():
         if not equal:
             raise CheckpointError(
-                f"model.{key} of this run differs from {path}, which has {model[key]}: "
+                f"model.{key} of this run differs from {where}, which has {model[key]}: "
                 "its weights would mean something else; set the same"
             )
-    try:
-        denoiser.network.load_state_dict(stored.weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit: {_one_line(error)}") from error
+
+
+def check_fit(weights: Mapping[str, Tensor], network: nn.Module, where: str) -> None:
+    """Raise CheckpointError unless names and shapes of the weights are the network's."""
+    theirs = {name: tuple(value.shape) for name, value in weights.items()}
+    ours = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    wrong = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"the weights in {where} do not fit model.network of this run: {len(wrong)} differ, "
+            f"first {wrong[0]} ({theirs.get(wrong[0])} there, {ours.get(wrong[0])} here)"
+        )
+
+
+def init_from(denoiser: Denoiser, path: str | os.PathLike[str]) -> None:
+    """Start from old weights: load those of ``path`` into a new model's network.
+
+    Raises:
+        CheckpointError: if the network, the process or the parameterization differ.
+    """
+    stored = _read(path)
+    check_meaning(stored.config, denoiser, str(path))
+    check_fit(stored.weights, denoiser.network, str(path))
+    denoiser.network.load_state_dict(stored.weights)
+
+
+def check_resumable(path: str | os.PathLike[str]) -> None:
+    """Raise CheckpointError unless ``path`` is a file that a run can be resumed from."""
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder; give the .ckpt file")
+    _read(path)
 
 
 def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from typing import Any, TypedDict
@@ -14,8 +15,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mrdiff.checkpoint import CONFIG_KEY, FORMAT, describe_denoiser
+from mrdiff.checkpoint import (
+    CONFIG_KEY,
+    FORMAT,
+    check_fit,
+    check_meaning,
+    describe_denoiser,
+    network_weights,
+)
 from mrdiff.denoiser import Denoiser
+from mrdiff.description import CheckpointError, describe
 from mrdiff.losses import L1, stratified_times
 from mrdiff.metrics import RGB, Y
 from mrdiff.noise import named_noise
@@ -155,17 +164,32 @@ class MRDiffusion(pl.LightningModule):
         optimizer = self._optimizer(self.network.parameters())
         scheduler = self._lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
-            scheduler.total = int(self.trainer.estimated_stepping_batches)
+            steps = self.trainer.estimated_stepping_batches
+            # A run that only time limits has no known length: the rate stays at its peak.
+            scheduler.total = int(steps) if math.isfinite(steps) else None
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def _describe(self) -> dict[str, Any]:
+        if self.config is None:
+            return describe_denoiser(self.denoiser)
+        # The live process: a configuration may name a function that makes the schedule.
+        return {**self.config, "process": describe(self.process)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse, before anything is loaded, weights of another meaning or another network."""
+        if CONFIG_KEY not in checkpoint:
+            raise CheckpointError("the checkpoint was not written by mrdiff")
+        check_meaning(checkpoint[CONFIG_KEY], self.denoiser, "the checkpoint")
+        check_fit(network_weights(checkpoint), self.network, "the checkpoint")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description that makes the checkpoint complete without its config file."""
         checkpoint[CONFIG_KEY] = {
             "format": FORMAT,
-            "model": self.config or describe_denoiser(self.denoiser),
+            "model": self._describe(),
             "data": self.data_config,
             "metrics": [protocol.describe() for protocol in (RGB, Y)],
         }

@@ -17,6 +17,8 @@ def expand_like(value: Tensor, image: Tensor) -> Tensor:
 
 def _wide(t: Tensor) -> Tensor:
     """Float64 where the device has it: small-t differences cancel in float32."""
+    if not t.is_floating_point():
+        raise TypeError(f"times are floating-point tensors in [0, 1], got {t.dtype}")
     return t.float() if t.device.type == "mps" else t.double()
 
 

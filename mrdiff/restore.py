@@ -113,7 +113,7 @@ class Restorer:
         denoiser = load_model(path, device=device, allow=allow)
         return cls(denoiser, sampler=sampler, nfe=nfe, seed=seed, tile=tile)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: users may compute with what they get
     def restore(
         self,
         lq: Tensor,

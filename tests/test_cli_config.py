@@ -155,6 +155,8 @@ def test_last_is_the_newest_of_this_run(tmp_path: Path) -> None:
     assert found == tmp_path / "r/derain/version_1/checkpoints/last.ckpt"
     assert run_version(found, trainer) == 1
     assert run_version(tmp_path / "x.ckpt", trainer) is None
+    named = tmp_path / "r/derain/20260102-030405/checkpoints/last.ckpt"
+    assert run_version(named, trainer) == "20260102-030405"
     with pytest.raises(CommandError, match=r"no checkpoint nothing\.ckpt"):
         find_checkpoint("nothing.ckpt", trainer)
 

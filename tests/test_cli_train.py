@@ -201,8 +201,9 @@ def test_fit_validate_resume_and_start_from_weights(
 
 def test_flags_win_over_the_checkpoint(work: Path) -> None:
     assert run("--trainer.max_steps", "1") == 0
-    assert run("--ckpt_path", "last", "--trainer.max_steps", "2", "--model.data_std", "0.2") == 0
-    assert read(CHECKPOINTS / "last.ckpt")["mrdiff"]["model"]["data_std"] == 0.2
+    assert run("--ckpt_path", "last", "--trainer.max_steps", "2", "--model.loss", "L2") == 0
+    loss = read(CHECKPOINTS / "last.ckpt")["mrdiff"]["model"]["loss"]
+    assert loss["class_path"] == "mrdiff.losses.L2"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -141,6 +141,19 @@ def test_streaks_run_along_the_given_angle() -> None:
     assert max(likeness, key=lambda degrees: likeness[degrees]) == 30
 
 
+def test_screen_and_additive_are_their_formulas() -> None:
+    image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    for probability in (0.0, 1.0):
+        rain = Rain(screen_probability=probability, severity=(0.5, 0.5))
+        wet = rain.degrade(image, torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(3):  # the compositing, the veil and its light are drawn first
+            torch.rand((), generator=generator)
+        light = rain.render(24, 24, generator)
+        added = light * (1 - image) if probability else light
+        assert torch.allclose(wet, (image + added).clamp(max=1), atol=0.51 / 255)
+
+
 def test_a_patch_of_rain_has_no_borders() -> None:
     # Streaks enter from outside: the rim is as rainy as the middle.
     generator = torch.Generator().manual_seed(2)

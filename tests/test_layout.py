@@ -21,6 +21,7 @@ RANKS = {
     "mrdiff.metrics": 0,
     "mrdiff.process": 1,
     "mrdiff.parameterization": 2,
+    "mrdiff.description": 1,
     "mrdiff.timegrid": 2,
     "mrdiff.denoiser": 3,
     "mrdiff.residual": 4,

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrdiff.networks import UNet
+from mrdiff.networks.unet import ResidualBlock
 
 TINY = {"widths": (8, 12, 16), "time_width": 16}
 
@@ -49,6 +50,15 @@ def test_each_image_has_its_own_time() -> None:
     alone = network(x, mu, torch.tensor([0.9]))
     assert torch.allclose(pair[1:], alone, atol=1e-5)
     assert not torch.allclose(pair[:1], alone, atol=1e-3)
+
+
+def test_a_block_is_its_formula() -> None:
+    block = awake(ResidualBlock(4, 8))
+    x, time = torch.rand(2, 4, 6, 6), torch.rand(2, 8)
+    scale, shift = block.film(time)[:, :, None, None].chunk(2, dim=1)
+    silu = torch.nn.functional.silu
+    hidden = (1 + scale) * block.first(silu(x)) + shift
+    assert torch.allclose(block(x, time), x + block.second(silu(hidden)), atol=1e-5)
 
 
 def test_channels_last_gives_the_same_numbers_and_stays_so() -> None:

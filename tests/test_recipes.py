@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mrdiff import load_model
+from mrdiff import TabulatedTheta, load_model
 from mrdiff.cli.train import main
 from mrdiff.photo import write_image
 
@@ -82,6 +83,40 @@ def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> 
         assert sign * values[-1] > sign * values[0], tag
 
 
+def test_the_default_recipe_trains_in_bf16(tmp_path: Path) -> None:
+    """What a GPU with bfloat16 would choose by itself."""
+    precision = ["--trainer.precision", "bf16-mixed"]
+    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2), *precision]
+    assert main(["--config", "derain.yaml", *flags]) == 0
+
+
+def test_a_schedule_made_by_a_function_is_in_the_checkpoint(tmp_path: Path) -> None:
+    table = ["--model.process.schedule", "mrdiff.TabulatedTheta.irsde"]
+    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=1, every=1), *table]
+    assert main(["--config", "derain.yaml", *flags]) == 0
+    denoiser = load_model(tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt", "cpu")
+    assert denoiser.process.schedule == TabulatedTheta.irsde()
+
+
+def test_a_checkpoint_of_another_meaning_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=1, every=1)]
+    assert main(["--config", "derain.yaml", *flags]) == 0
+    last = str(tmp_path / "derain" / "run" / "checkpoints" / "last.ckpt")
+    wrong = {
+        "parameterization": ["--config", "noise.yaml"],
+        "process": ["--model.process.sigma_max", "0.4"],
+        "network": ["--model.network.widths", "[32,64,96,128]"],
+    }
+    for key, other in wrong.items():
+        for command in ("fit", "validate"):
+            arguments = [command, "--config", "derain.yaml", *other, *flags, "--ckpt_path", last]
+            capsys.readouterr()
+            assert main(arguments) == 1
+            assert f"model.{key} of this run" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_degradation_of_the_docs_trains_by_yaml_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,13 +128,30 @@ def test_the_degradation_of_the_docs_trains_by_yaml_alone(
     overlay.write_text(re.findall(r"```yaml\n(.*?)```", section, re.S)[0])
     assert yaml.safe_load(overlay.read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2)]
     assert main(["--config", "derain.yaml", "--config", "fade.yaml", *flags]) == 0
 
 
+def test_the_network_of_the_docs_trains_and_is_loaded_where_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text.split("## A network")[1], re.S)[0]
+    (tmp_path / "plain_net.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    network = ["--model.network", "plain_net.Plain", "--model.network.width", "96"]
+    flags = [*network, *_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2)]
+    assert main(["--config", "derain.yaml", *flags]) == 0
+    checkpoint = tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(ValueError, match="allow 'plain_net'"):
+        load_model(checkpoint, "cpu")
+    network_class = load_model(checkpoint, "cpu", allow=["plain_net"]).network
+    assert network_class.layers[0].out_channels == 96  # type: ignore[union-attr, index]
+
+
 def test_the_solver_of_the_docs_is_mr_ode_1(tmp_path: Path) -> None:
-    import mrdiff.timegrid
     from mrdiff import MRProcess, MRSampler
     from tests.oracles import GaussianOracle
 
@@ -108,7 +160,7 @@ def test_the_solver_of_the_docs_is_mr_ode_1(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", section, re.S)[0].replace("noise=None", "noise=noise")
     mu = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     noise = lambda step, shape: torch.ones(shape, dtype=torch.float64)  # noqa: E731
-    scope = {"mrdiff": mrdiff, "denoiser": GaussianOracle(MRProcess()), "mu": mu, "noise": noise}
+    scope = {"denoiser": GaussianOracle(MRProcess()), "mu": mu, "noise": noise}
     exec(code, scope)
     sampler = MRSampler(nfe=10, order=1, grid="uniform_t")
     expected = sampler(GaussianOracle(MRProcess()), mu, noise=noise)

@@ -176,6 +176,19 @@ def test_euler_maruyama_reaches_the_closed_form_distribution() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLER_NAMES)
+def test_no_noise_is_added_on_the_step_to_zero(name: str) -> None:
+    drawn: list[int] = []
+
+    def counted(step: int, shape: Sequence[int]) -> torch.Tensor:
+        drawn.append(step)
+        return fixed_noise(step, shape)
+
+    MRSampler.preset(name, nfe=6)(GaussianOracle(MRProcess()), MU, noise=counted)
+    stochastic = name in ("mr-sde-1", "mr-sde-2", "euler-sde", "posterior")
+    assert drawn == (list(range(6)) if stochastic else [0])
+
+
+@pytest.mark.parametrize("name", SAMPLER_NAMES)
 def test_nfe_is_the_number_of_network_calls(name: str) -> None:
     for nfe in range(1, 21):
         oracle = GaussianOracle(MRProcess())

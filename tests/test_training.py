@@ -17,16 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import LinearTheta, MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
-from mrdiff.checkpoint import (
-    CONFIG_KEY,
-    CheckpointError,
-    build,
-    describe,
-    export_model,
-    init_from,
-)
+from mrdiff.checkpoint import CONFIG_KEY, export_model, init_from
 from mrdiff.denoiser import Denoiser
+from mrdiff.description import CheckpointError, build, describe
 from mrdiff.losses import L1, L2, Charbonnier, stratified_times
+from mrdiff.module import keyed_generator
 from mrdiff.networks import UNet
 from mrdiff.optim import WarmupCosine
 from mrdiff.parameterization import Parameterization
@@ -188,8 +183,30 @@ def test_training_is_repeatable_and_leaves_the_noise_to_seed_and_step(tmp_path: 
         assert torch.equal(a, b)
 
 
+def test_training_noise_differs_between_seeds_ranks_and_steps() -> None:
+    def drawn(*key: int) -> list[float]:
+        return torch.rand(4, generator=keyed_generator(torch.device("cpu"), *key)).tolist()
+
+    assert drawn(0, 0, 0) == drawn(0, 0, 0)
+    assert len({tuple(drawn(*key)) for key in itertools.product(range(3), repeat=3)}) == 27
+
+
+def test_every_step_has_noise_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[int, ...]] = []
+
+    def kept(device: torch.device, *key: int) -> torch.Generator:
+        keys.append(key)
+        return keyed_generator(device, *key)
+
+    monkeypatch.setattr("mrdiff.module.keyed_generator", kept)
+    trained(tmp_path, steps=5)
+    assert keys == [(0, 0, step) for step in range(5)]  # seed, rank, step
+
+
 def test_predict_restores_by_name(tmp_path: Path) -> None:
     module, _ = trained(tmp_path, steps=5, sampler=MRSampler(nfe=2))
+    for parameter in module.network.parameters():  # so that the noise matters
+        parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
     predict = trainer(tmp_path, 1).predict
     whole = predict(module, DataLoader(Pairs(), batch_size=8))
     single = predict(module, DataLoader(Pairs(), batch_size=1))

@@ -22,7 +22,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from mrdiff.checkpoint import init_from
+from mrdiff.checkpoint import check_resumable, init_from
 from mrdiff.cli.errors import CommandError
 from mrdiff.cli.interrupt import SaveOnStop
 from mrdiff.cli.messages import explain
@@ -105,6 +105,8 @@ class MRDiffusionCLI(LightningCLI):
             if section[key]:
                 section[key] = str(find_checkpoint(section[key], trainer))
                 print(f"{key}: {section[key]}", file=sys.stderr)
+        if section.ckpt_path:
+            check_resumable(section.ckpt_path)
 
     def plain_config(self, command: str) -> dict[str, Any]:
         """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
@@ -128,7 +130,7 @@ class MRDiffusionCLI(LightningCLI):
             section.logger._version = version
         return super().instantiate_trainer(**kwargs)
 
-    def _resumed_version(self) -> int | None:
+    def _resumed_version(self) -> int | str | None:
         """The number of the log folder that a resumed fit goes on in."""
         path = self.config[self.subcommand].get("ckpt_path")
         if self.subcommand != "fit" or not path:

@@ -76,8 +76,10 @@ def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
     return found[-1]
 
 
-def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | None:
-    """N if ``checkpoint`` lies in ``version_N/checkpoints`` of this run's folders, else None.
+def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | str | None:
+    """The version V if ``checkpoint`` is ``FOLDER/V/checkpoints/*`` of this run, else None.
+
+    A folder ``version_N`` is the number N, as loggers have it; any other keeps its name.
 
     A resumed run goes on in that folder: one TensorBoard run, one record of the best checkpoints.
     """
@@ -86,4 +88,4 @@ def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | None:
     match = re.fullmatch(r"version_(\d+)", version.name)
     if match and not folders.isdisjoint(version.parents):
         return int(match[1])
-    return None
+    return version.name if version.parent in folders else None
