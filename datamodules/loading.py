@@ -105,7 +105,7 @@ def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:
 
     On an accelerator the cores are free for data: all but one, at most 8. On the CPU they are
     busy training: one worker gives more patches than a network on a CPU takes, and on two cores
-    it contends with the training threads (14 % slower than none; ``benchmarks/threads.py``).
+    it contends with the training threads (``benchmarks/threads.py`` measures it).
     """
     cores = usable_cores() // max(1, processes_here)
     if accelerated:
