@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mrdiff.denoiser import Denoiser
@@ -211,10 +211,9 @@ def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[s
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         made = Path(temporary) / "export"
         made.mkdir()
-        save_file(
-            {k: v.contiguous() for k, v in stored.weights.items()},
-            made / "model.safetensors",
-        )
+        # Bytes, because save_file would leave the file readable by its owner alone.
+        content = save({name: value.contiguous() for name, value in stored.weights.items()})
+        (made / "model.safetensors").write_bytes(content)
         text = yaml.safe_dump({CONFIG_KEY: stored.config}, sort_keys=False, allow_unicode=True)
         (made / "config.yaml").write_text(text, encoding="utf-8")
         os.replace(made, folder)
