@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.cores import usable_cores
 from datamodules.errors import DataError
 from datamodules.leaves import render
 
@@ -86,7 +87,7 @@ class LeafBank:
             return self.path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _store(self.path, self._draw(_processes() if workers is None else workers))
+            _store(self.path, self._draw(min(8, usable_cores()) if workers is None else workers))
         except OSError as error:
             raise DataError(
                 f"{self.path}: {error.strerror or error}; set MRDIFF_CACHE to a writable folder"
@@ -115,12 +116,6 @@ class _Pictures(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return torch.from_numpy(render(self.bank.seed, index, self.bank.size))
-
-
-def _processes() -> int:
-    with contextlib.suppress(AttributeError):  # not on macOS and Windows
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)
 
 
 @contextlib.contextmanager

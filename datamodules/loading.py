@@ -7,7 +7,6 @@ was already seen.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.cores import usable_cores
 from datamodules.randomness import SampleKey
 from datamodules.samples import RestorationDataset, Sample
 
@@ -91,13 +91,6 @@ class TrainLoader(DataLoader[Sample]):
 def one_thread(worker: int) -> None:
     """For ``worker_init_fn``: workers that each take all cores fight the training for them."""
     torch.set_num_threads(1)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:

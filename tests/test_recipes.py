@@ -77,7 +77,6 @@ def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> 
     events.Reload()
     for tag, sign in (("val/loss", -1), ("val/psnr@5", 1)):
         values = [event.value for event in events.Scalars(tag)]
-        print(tag, values)
         assert len(values) == 5
         assert torch.isfinite(torch.tensor(values)).all()
         assert sign * values[-1] > sign * values[0], tag
