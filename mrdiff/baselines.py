@@ -106,27 +106,31 @@ class BaselineSampler:
         solver: the residual solver.
         nfe: number of network calls.
         steps: number of grid steps that cost ``nfe`` calls.
+        temperature: scales the prior noise and that of the steps.
     """
 
     solver: ResidualSolver
     nfe: int
     steps: int
+    temperature: float = 1.0
 
     @classmethod
-    def named(cls, name: str, *, nfe: int) -> BaselineSampler:
+    def named(cls, name: str, *, nfe: int, temperature: float = 1.0) -> BaselineSampler:
         """One of ``euler-sde``, ``euler-ode``, ``heun-ode``, ``posterior``.
 
         Raises:
-            ValueError: for any other name, or nfe below 1.
+            ValueError: for any other name, nfe below 1, or a negative temperature.
         """
         if nfe < 1:
             raise ValueError(f"nfe must be at least 1, got {nfe}")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature must not be negative, got {temperature}")
         if name == "heun-ode":
             solver = heun_ode if nfe % 2 else heun_after_euler
-            return cls(solver, nfe, nfe // 2 + 1)
+            return cls(solver, nfe, nfe // 2 + 1, temperature)
         if name not in _BASELINES:
             raise ValueError(f"unknown baseline {name!r}: use one of {', '.join(BASELINE_NAMES)}")
-        return cls(_BASELINES[name], nfe, nfe)
+        return cls(_BASELINES[name], nfe, nfe, temperature)
 
     def __call__(
         self,
@@ -137,7 +141,15 @@ class BaselineSampler:
     ) -> Tensor:
         """Restore ``mu`` ``[B, C, H, W]`` in [0, 1]; the result is not clamped."""
         times = uniform_t(denoiser.process, self.steps)
-        return integrate(self.solver, denoiser, mu, times, noise=noise, callback=callback)
+        return integrate(
+            self.solver,
+            denoiser,
+            mu,
+            times,
+            noise=noise,
+            callback=callback,
+            temperature=self.temperature,
+        )
 
 
 _BASELINES: dict[str, ResidualSolver] = {

@@ -104,6 +104,15 @@ def _read(path: str | os.PathLike[str]) -> _Stored:
     return stored
 
 
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The description that a checkpoint or an exported folder carries.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or foreign.
+    """
+    return _read(path).config
+
+
 def pick_device(device: str) -> torch.device:
     """``auto`` is CUDA, then Apple's GPU, then the CPU; anything else is torch's own name."""
     if device != "auto":

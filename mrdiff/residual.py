@@ -60,14 +60,16 @@ class ResidualDenoiser:
 
 
 class Draw:
-    """The noise of one sampling run: ``draw(step)`` is N(0, 1) of the state's shape."""
+    """The noise of one sampling run: ``draw(step)`` is N(0, temperature²) of the state's shape."""
 
-    def __init__(self, noise: Noise, like: Tensor) -> None:
+    def __init__(self, noise: Noise, like: Tensor, temperature: float = 1.0) -> None:
         self._noise = noise
         self._like = like
+        self._temperature = temperature
 
     def __call__(self, step: int) -> Tensor:
-        return draw(self._noise, step, self._like)
+        drawn = draw(self._noise, step, self._like)
+        return drawn if self._temperature == 1 else self._temperature * drawn
 
 
 ResidualSolver = Callable[[ResidualDenoiser, Tensor, Tensor, Draw], Tensor]
@@ -92,12 +94,12 @@ def integrate(
         times: decreasing grid, float64.
         noise: see :func:`mrdiff.noise.draw`; step 0 is the prior.
         callback: see :class:`ResidualDenoiser`.
-        temperature: scales the prior noise.
+        temperature: scales the prior noise and that of the steps.
 
     Returns:
         x0 ``[B, C, H, W]``, not clamped.
     """
     mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
-    source = Draw(noise, mu)
-    start = denoiser.process.prior(torch.zeros_like(mu), temperature * source(0))
+    source = Draw(noise, mu, temperature)
+    start = denoiser.process.prior(torch.zeros_like(mu), source(0))
     return mu + solver(ResidualDenoiser(denoiser, mu, callback), start, times, source)

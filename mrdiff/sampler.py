@@ -1,4 +1,4 @@
-"""MR Sampler: one exponential-integrator multistep solver of any order and stochasticity.
+"""MR Sampler: one exponential-integrator multistep solver of any order, clock and stochasticity.
 
 With r = y / alpha, lambda the log-SNR, kappa = 1 + eta² and h = lambda_t - lambda_s > 0, the
 exact step of the reverse SDE (eta = 1), the probability-flow ODE (eta = 0) and all in between is
@@ -6,95 +6,122 @@ exact step of the reverse SDE (eta = 1), the probability-flow ODE (eta = 0) and 
     r_t = e^(-kappa h) r_s + ∫_0^h kappa e^(-kappa (h - u)) y0(lambda_s + u) du
           + (sigma_t / alpha_t) sqrt(1 - e^(-2 eta² h)) z .
 
-The solver replaces y0(·) by the polynomial through the last ``order`` predictions. For eta = 1
-and order 2 this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE-2.
+The solver replaces y0(·) by the polynomial through the last ``order`` predictions; with another
+clock (:mod:`mrdiff.clock`) the same is done to eps or to the velocity. For eta = 1 and order 2
+this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE-2.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mrdiff.baselines import BASELINE_NAMES, BaselineSampler
+from mrdiff.clock import Clock, ClockName, points
 from mrdiff.denoiser import DenoiserLike
+from mrdiff.gridfile import is_grid_file
 from mrdiff.noise import Noise
+from mrdiff.presets import EVIDENCE, PAPER, chosen
 from mrdiff.process import MRProcess
-from mrdiff.residual import Draw, ResidualDenoiser, StepCallback, integrate
-from mrdiff.timegrid import TimeGrid, make_times
+from mrdiff.residual import Draw, Residual, ResidualDenoiser, StepCallback, integrate
+from mrdiff.threshold import ThresholdedDenoiser
+from mrdiff.timegrid import Grid, make_times, named_grid
 
 _QUADRATURE = np.polynomial.legendre.leggauss(32)
 
 
-def _moments(z: float, count: int) -> np.ndarray:
-    """M_k = ∫_0^1 z e^(-z (1 - v)) v^k dv for k < count, with z = kappa h > 0.
+def _moments(rate: float, count: int) -> np.ndarray:
+    """M_k = ∫_0^1 e^(-rate (1 - v)) v^k dv for k < count, rate >= 0.
 
-    The recursion M_k = 1 - (k / z) M_(k-1) loses digits for small z, where quadrature is exact.
+    The recursion M_k = (1 - k M_(k-1)) / rate loses digits for small rates, where quadrature is
+    exact.
     """
-    if z < 8:
+    if rate < 8:
         nodes, weights = 0.5 * (_QUADRATURE[0] + 1), 0.5 * _QUADRATURE[1]
-        kernel = weights * z * np.exp(-z * (1 - nodes))
+        kernel = weights * np.exp(-rate * (1 - nodes))
         return np.array([np.sum(kernel * nodes**k) for k in range(count)])
-    moments = [-math.expm1(-z)]
+    moments = [-np.expm1(-rate) / rate]
     for k in range(1, count):
-        moments.append(1 - k / z * moments[-1])
+        moments.append((1 - k * moments[-1]) / rate)
     return np.array(moments)
 
 
-def multistep_weights(nodes: Sequence[float], h: float, kappa: float) -> np.ndarray:
-    """Weights w_j with ∑ w_j f(u_j) = ∫_0^h kappa e^(-kappa (h - u)) f(u) du for polynomials.
+def multistep_weights(nodes: Sequence[float], rate: float) -> np.ndarray:
+    """Weights w_j with ∑ w_j f(v_j) = ∫_0^1 e^(-rate (1 - v)) f(v) dv for polynomials f.
 
     Args:
-        nodes: distinct offsets u_j of the known predictions from lambda_s; 0 is the newest.
-        h: the step in log-SNR; > 0.
-        kappa: 1 + eta².
+        nodes: distinct places v_j of the known predictions in units of the step, which goes from
+            0 to 1: 0 is the newest, older ones are negative, 1 is the step's end.
+        rate: of the kernel; >= 0.
 
     Returns:
         One weight per node, exact for polynomials of degree below ``len(nodes)``.
     """
     powers = np.arange(len(nodes))
-    vandermonde = (np.asarray(nodes)[None, :] / h) ** powers[:, None]
-    return np.linalg.solve(vandermonde, _moments(kappa * h, len(nodes)))
+    vandermonde = np.asarray(nodes)[None, :] ** powers[:, None]
+    return np.linalg.solve(vandermonde, _moments(rate, len(nodes)))
 
 
 class Step(NamedTuple):
-    """Coefficients of y_t = keep y_s + ∑_j weights[j] y0_j + noise z, newest y0 first.
+    """Coefficients of y_t = keep y_s + ∑_j weights[j] f_j + noise z, the newest f first.
 
-    ``corrector`` are the weights when the prediction at the new point is known too, and first.
+    f = a y0 + b eps is what the clock makes a polynomial of. ``corrector`` are the weights when
+    f at the step's end is known too, and first.
     """
 
-    t: float
+    s: float
+    a: float
+    b: float
     keep: float
     weights: tuple[float, ...]
     noise: float
     corrector: tuple[float, ...]
 
+    def quantity(self, prediction: Residual) -> Tensor:
+        """f of a prediction made at the step's start."""
+        if self.b == 0:
+            return prediction.y0 if self.a == 1 else self.a * prediction.y0
+        if self.a == 0:
+            return prediction.eps if self.b == 1 else self.b * prediction.eps
+        return torch.add(self.b * prediction.eps, prediction.y0, alpha=self.a)
 
-def plan_steps(process: MRProcess, times: Tensor, *, order: int, eta: float) -> list[Step]:
+
+def plan_steps(
+    process: MRProcess, times: Tensor, *, order: int, eta: float, clock: Clock
+) -> list[Step]:
     """All coefficients of a run, in float64; they depend on the grid alone.
 
-    The order grows by one a step up to ``order``; the step to t = 0 returns the prediction.
+    The order grows by one a step up to ``order``.
+
+    Args:
+        process: of the states.
+        times: decreasing float64 times, all above 0.
+        order: of the polynomials, plus one.
+        eta: stochasticity in [0, 1].
+        clock: in which the polynomials are.
     """
-    alpha, sigma = process.alpha(times).tolist(), process.sigma(times).tolist()
-    lam = process.log_snr(times).tolist()
+    grid = points(process, times)
+    reading = [clock.coordinate(point) for point in grid]
+    a, b = (column.tolist() for column in clock.target.coefficients(process, times))
     steps = []
-    for i, (t, s) in enumerate(itertools.pairwise(times.tolist())):
-        if s == 0:
-            steps.append(Step(t, 0.0, (1.0,), 0.0, ()))
-            continue
-        h = lam[i + 1] - lam[i]
-        nodes = [lam[j] - lam[i] for j in range(i, max(-1, i - order), -1)]
-        weights = alpha[i + 1] * multistep_weights(nodes, h, 1 + eta**2)
-        corrector = alpha[i + 1] * multistep_weights([h, *nodes], h, 1 + eta**2)
-        # (alpha_t / alpha_s) e^(-kappa h), with e^(-h) = alpha_s sigma_t / (sigma_s alpha_t)
-        keep = sigma[i + 1] / sigma[i] * math.exp(-(eta**2) * h)
-        noise = sigma[i + 1] * math.sqrt(-math.expm1(-2 * eta**2 * h))
-        steps.append(Step(t, keep, tuple(weights.tolist()), noise, tuple(corrector.tolist())))
+    for i, (s, t) in enumerate(itertools.pairwise(grid)):
+        move = clock.transition(s, t, eta)
+        length = reading[i + 1] - reading[i]
+        known = range(i, max(-1, i - order), -1)
+        nodes = [(reading[j] - reading[i]) / length for j in known]
+        weights = move.gain * multistep_weights(nodes, move.rate)
+        corrector = move.gain * multistep_weights([1.0, *nodes], move.rate)
+        steps.append(
+            Step(
+                *(s.t, a[i], b[i], move.keep),
+                *(tuple(weights.tolist()), move.noise, tuple(corrector.tolist())),
+            )
+        )
     return steps
 
 
@@ -105,15 +132,21 @@ class MRSampler:
         nfe: exact number of network calls; 1 returns the network's x0 at t = 1.
         order: 1 to 4, the number of predictions that the polynomial goes through.
         eta: stochasticity in [0, 1]: 0 the probability-flow ODE, 1 the reverse SDE.
-        grid: ``"uniform_log_snr"``, ``"uniform_t"``, ``"karras"``, a function
-            ``(process, nfe) -> times`` or the times themselves.
-        prediction: the clock in which the polynomial is integrated.
+        grid: a name of :data:`mrdiff.timegrid.GRID_NAMES`, ``karras`` and ``power`` also with
+            their rho (``"power(2)"``); the path of a ``.yaml`` file written by ``mrdiff grid``;
+            a function ``(process, nfe) -> times``; the times, or times by NFE.
+        prediction: the clock: a polynomial of ``"data"`` in log-SNR, of ``"noise"`` in
+            sigma/alpha or of ``"velocity"`` in arccos(alpha). Independent of what the network was
+            trained to predict.
         corrector: use each prediction once more, to correct the state it was made at; costs no
             call and raises the order by one (UniC of Zhao et al. 2023, in this clock).
-        temperature: scales the prior noise; >= 0.
+        temperature: scales the prior noise and, for eta > 0, that of the steps; >= 0. Below 1 the
+            samples crowd around the mean of the restorations: higher PSNR, less variety.
+        threshold: None, or the percentile in [0, 1] of
+            :class:`mrdiff.threshold.ThresholdedDenoiser`.
 
     Raises:
-        ValueError: for a value outside its range.
+        ValueError: for a value outside its range, or eta > 0 with the velocity.
     """
 
     def __init__(
@@ -122,21 +155,18 @@ class MRSampler:
         nfe: int = 5,
         order: int = 2,
         eta: float = 0.0,
-        grid: str | TimeGrid | Tensor | Sequence[float] = "uniform_log_snr",
-        prediction: Literal["data"] = "data",
+        grid: Grid = "uniform_log_snr",
+        prediction: ClockName = "data",
         corrector: bool = False,
         temperature: float = 1.0,
+        threshold: float | None = None,
     ) -> None:
-        if nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe}")
-        if order not in (1, 2, 3, 4):
-            raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {eta}")
-        if temperature < 0:
-            raise ValueError(f"temperature must not be negative, got {temperature}")
-        if prediction != "data":
-            raise ValueError(f"the only prediction clock is 'data', got {prediction!r}")
+        _check(nfe, order, eta, temperature, threshold)
+        if isinstance(grid, str) and not is_grid_file(grid):
+            named_grid(grid)  # an unknown name is known at once
+        if prediction == "velocity" and eta > 0:
+            raise ValueError(f"eta must be 0 with prediction='velocity', got {eta}")
+        self._clock = Clock.named(prediction)
         self.nfe = nfe
         self.order = order
         self.eta = eta
@@ -144,20 +174,32 @@ class MRSampler:
         self.prediction = prediction
         self.corrector = corrector
         self.temperature = temperature
+        self.threshold = threshold
 
     @staticmethod
-    def preset(name: str, *, nfe: int) -> MRSampler | BaselineSampler:
+    def preset(
+        name: str, *, nfe: int, temperature: float | None = None
+    ) -> MRSampler | BaselineSampler:
         """A named sampler: one of :data:`SAMPLER_NAMES`.
+
+        ``mr-…`` are the paper's; ``fidelity`` and ``perceptual`` are the best found at each NFE
+        for PSNR and for LPIPS and the distribution (:mod:`mrdiff.presets`).
+
+        Args:
+            name: of the sampler.
+            nfe: number of network calls.
+            temperature: instead of the preset's own.
 
         Raises:
             ValueError: for any other name, or nfe below 1.
         """
-        if name in _PRESETS:
-            order, eta = _PRESETS[name]
-            return MRSampler(nfe=nfe, order=order, eta=eta)
+        if name not in SAMPLER_NAMES:
+            raise ValueError(f"unknown sampler {name!r}: use one of {', '.join(SAMPLER_NAMES)}")
+        own: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
         if name in BASELINE_NAMES:
-            return BaselineSampler.named(name, nfe=nfe)
-        raise ValueError(f"unknown sampler {name!r}: use one of {', '.join(SAMPLER_NAMES)}")
+            return BaselineSampler.named(name, nfe=nfe, **own)
+        options = chosen(name, nfe) if name in EVIDENCE else PAPER[name]
+        return MRSampler(nfe=nfe, **{**options, **own})
 
     def times(self, process: MRProcess) -> Tensor:
         """The grid: float64 ``[nfe + 1]``, from 1 down to 0."""
@@ -182,6 +224,8 @@ class MRSampler:
         Returns:
             x0 ``[B, C, H, W]``, not clamped; float32 or wider.
         """
+        if self.threshold is not None:
+            denoiser = ThresholdedDenoiser(denoiser, self.threshold)
         return integrate(
             self._solve,
             denoiser,
@@ -193,34 +237,45 @@ class MRSampler:
         )
 
     def _solve(self, denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw) -> Tensor:
-        steps = plan_steps(denoiser.process, times, order=self.order, eta=self.eta)
-        history: list[Tensor] = []  # predictions, the newest first
-        base = y  # the last step without its predictions
-        for i, step in enumerate(steps):
-            y0 = denoiser(y, step.t).y0
-            if self.corrector and i > 0:
-                y = _add(base, steps[i - 1].corrector, [y0, *history])
-            history = [y0, *history[: self.order - 1]]
+        steps = plan_steps(
+            denoiser.process, times[:-1], order=self.order, eta=self.eta, clock=self._clock
+        )
+        history: list[Tensor] = []  # what the clock makes a polynomial of, the newest first
+        base, corrector = y, ()  # the last step without its predictions; their weights afterwards
+        for i, step in enumerate(steps, start=1):
+            quantity = step.quantity(denoiser(y, step.s))
+            if corrector:
+                y = _add(base, corrector, [quantity, *history])
+            history = [quantity, *history[: self.order - 1]]
             base = step.keep * y
             if step.noise:
-                base = torch.add(base, noise(i + 1), alpha=step.noise)
+                base = base.add_(noise(i), alpha=step.noise)
             y = _add(base, step.weights, history)
-        return y
+            corrector = step.corrector if self.corrector else ()
+        # At t = 0 sigma is 0 and the state is the prediction, never an extrapolation.
+        return denoiser(y, float(times[-2])).y0
 
 
-def _add(base: Tensor, weights: Sequence[float], predictions: Sequence[Tensor]) -> Tensor:
-    """base + ∑ weights[j] predictions[j]; older predictions than there are weights are not used."""
-    for weight, y0 in zip(weights, predictions, strict=False):
-        base = torch.add(base, y0, alpha=weight)
-    return base
+def _check(nfe: int, order: int, eta: float, temperature: float, threshold: float | None) -> None:
+    if nfe < 1:
+        raise ValueError(f"nfe must be at least 1, got {nfe}")
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
 
 
-_PRESETS = {  # name: (order, eta)
-    "mr-ode-1": (1, 0.0),
-    "mr-ode-2": (2, 0.0),
-    "mr-ode-3": (3, 0.0),
-    "mr-sde-1": (1, 1.0),
-    "mr-sde-2": (2, 1.0),
-}
-SAMPLER_NAMES = (*_PRESETS, *BASELINE_NAMES)
+def _add(base: Tensor, weights: Sequence[float], quantities: Sequence[Tensor]) -> Tensor:
+    """base + ∑ weights[j] quantities[j]; there may be more of the (older) quantities."""
+    total = torch.add(base, quantities[0], alpha=weights[0])
+    for weight, quantity in zip(weights[1:], quantities[1:], strict=False):
+        total.add_(quantity, alpha=weight)
+    return total
+
+
+SAMPLER_NAMES = (*PAPER, *EVIDENCE, *BASELINE_NAMES)
 named_sampler = MRSampler.preset

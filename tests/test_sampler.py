@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrdiff import MRProcess, MRSampler, Prediction
+from mrdiff.clock import Clock
 from mrdiff.noise import named_noise
 from mrdiff.sampler import SAMPLER_NAMES, multistep_weights, plan_steps
 from mrdiff.timegrid import make_times
@@ -68,8 +69,8 @@ def test_order_between_two_inner_times(order: int) -> None:
     for n in counts:
         times = process.t_of_log_snr(torch.linspace(float(lam[0]), float(lam[1]), n + 1, dtype=F64))
         y, history = torch.ones(1, dtype=F64), []
-        for step in plan_steps(process, times, order=order, eta=0.0):
-            history.insert(0, oracle(y, torch.tensor(step.t, dtype=F64), 0 * y).x0)
+        for step in plan_steps(process, times, order=order, eta=0.0, clock=Clock.named("data")):
+            history.insert(0, oracle(y, torch.tensor(step.s, dtype=F64), 0 * y).x0)
             used = zip(step.weights, history, strict=False)
             y = step.keep * y + sum(w * y0 for w, y0 in used)
         alpha, sigma = process.alpha(times), process.sigma(times)
@@ -86,7 +87,7 @@ def test_order_between_two_inner_times(order: int) -> None:
 )
 def test_weights_integrate_polynomials_exactly(nodes: list[float], h: float, kappa: float) -> None:
     """∫ kappa e^(-kappa (h - u)) u^k du by brute-force quadrature."""
-    weights = multistep_weights(nodes, h, kappa)
+    weights = kappa * h * multistep_weights([u / h for u in nodes], kappa * h)
     u, w = np.polynomial.legendre.leggauss(100)
     u, w = h * (u + 1) / 2, h * w / 2
     for k in range(len(nodes)):
@@ -98,8 +99,8 @@ def test_weights_integrate_polynomials_exactly(nodes: list[float], h: float, kap
 @pytest.mark.parametrize("h", [1e-4, 1e-2, 1.0, 3.9, 4.1, 7.9, 8.1, 50.0])
 @pytest.mark.parametrize("kappa", [1.0, 1.3, 2.0])
 def test_weights_are_accurate_for_small_and_large_steps(h: float, kappa: float) -> None:
-    weights = multistep_weights([0.0, -h], h, kappa)
     z = kappa * h
+    weights = z * multistep_weights([0.0, -1.0], z)
     total = -math.expm1(-z)
     first = 1 - total / z if z > 1e-2 else z / 2 - z**2 / 6 + z**3 / 24
     assert weights[0] + weights[1] == pytest.approx(total, rel=1e-12)

@@ -1,0 +1,96 @@
+"""The sampler that a checkpoint was found to be best with, kept in its description."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mrdiff.baselines import BaselineSampler
+from mrdiff.checkpoint import CONFIG_KEY, read_config
+from mrdiff.description import CheckpointError, describe
+from mrdiff.sampler import MRSampler
+
+SAMPLER_KEY = "sampler"
+
+
+def build_sampler(options: Mapping[str, Any]) -> MRSampler | BaselineSampler:
+    """The sampler of plain options: those of :class:`MRSampler`, or ``name`` and ``nfe``.
+
+    Raises:
+        ValueError: an option is unknown or has a wrong value.
+    """
+    try:
+        if "name" in options:
+            return MRSampler.preset(**options)
+        return MRSampler(**options)
+    except TypeError as error:
+        raise ValueError(f"sampler options {dict(options)}: {error}") from error
+
+
+def describe_sampler(sampler: MRSampler) -> dict[str, Any]:
+    """Plain options that :func:`build_sampler` makes an equal sampler of.
+
+    Raises:
+        TypeError: its grid is a function, which cannot be written down.
+    """
+    options: dict[str, Any] = describe(sampler)["init_args"]
+    if isinstance(options["grid"], dict) and "class_path" in options["grid"]:
+        raise TypeError("a grid that is a function cannot be written down: give its times")
+    if isinstance(sampler.grid, Mapping):
+        options["grid"] = {nfe: list(times) for nfe, times in sampler.grid.items()}
+    return options
+
+
+def read_sampler(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The options kept in a checkpoint or exported folder, or None.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or what it keeps makes no sampler.
+    """
+    options: dict[str, Any] | None = read_config(path).get(SAMPLER_KEY)
+    if options is None:
+        return None
+    try:
+        build_sampler(options)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its sampler cannot be used: {error}") from error
+    return options
+
+
+def save_sampler(path: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+    """Keep a sampler in a checkpoint or exported folder; all else in it stays as it is.
+
+    The file is replaced whole or not at all.
+
+    Args:
+        path: ``.ckpt`` file or exported folder.
+        options: as for :func:`build_sampler`; plain values.
+
+    Raises:
+        CheckpointError: ``path`` is no checkpoint.
+        ValueError: the options make no sampler.
+    """
+    build_sampler(options)
+    read_config(path)
+    path = Path(path)
+    file = path / "config.yaml" if path.is_dir() else path
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        if path.is_dir():
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            config[CONFIG_KEY][SAMPLER_KEY] = dict(options)
+            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            temporary.write_text(text, encoding="utf-8")
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            content[CONFIG_KEY][SAMPLER_KEY] = dict(options)
+            torch.save(content, temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
