@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import CONFIG_KEY, read_config
-from mrdiff.description import CheckpointError, describe
+from mrdiff.description import CheckpointError
 from mrdiff.sampler import MRSampler
+from mrdiff.timegrid import Grid
 
 SAMPLER_KEY = "sampler"
+DEFAULT_NAME, DEFAULT_NFE = "mr-ode-2", 5
 
 
 def build_sampler(options: Mapping[str, Any]) -> MRSampler | BaselineSampler:
@@ -33,17 +36,50 @@ def build_sampler(options: Mapping[str, Any]) -> MRSampler | BaselineSampler:
         raise ValueError(f"sampler options {dict(options)}: {error}") from error
 
 
+def resolve_sampler(
+    stored: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    nfe: int | None = None,
+    grid: Grid | None = None,
+    temperature: float | None = None,
+) -> MRSampler | BaselineSampler:
+    """The sampler that was asked for; what was not said is the checkpoint's, then mr-ode-2 at 5.
+
+    Args:
+        stored: options kept in the checkpoint, used if no name is given.
+        name: of :data:`mrdiff.sampler.SAMPLER_NAMES`.
+        nfe: number of network calls.
+        grid: instead of the sampler's own.
+        temperature: instead of the sampler's own.
+
+    Raises:
+        ValueError: an unknown name, a value out of range, or a grid for a baseline.
+    """
+    options = {"name": name} if name is not None else dict(stored or {"name": DEFAULT_NAME})
+    changes = {"nfe": nfe, "temperature": temperature}
+    options |= {key: value for key, value in changes.items() if value is not None}
+    sampler = build_sampler({"nfe": DEFAULT_NFE, **options})
+    if grid is None:
+        return sampler
+    if isinstance(sampler, BaselineSampler):
+        raise ValueError(f"a grid is for the mr samplers, not for {options['name']}")
+    return MRSampler(**{**sampler.options(), "grid": grid})
+
+
 def describe_sampler(sampler: MRSampler) -> dict[str, Any]:
     """Plain options that :func:`build_sampler` makes an equal sampler of.
 
     Raises:
         TypeError: its grid is a function, which cannot be written down.
     """
-    options: dict[str, Any] = describe(sampler)["init_args"]
-    if isinstance(options["grid"], dict) and "class_path" in options["grid"]:
-        raise TypeError("a grid that is a function cannot be written down: give its times")
-    if isinstance(sampler.grid, Mapping):
-        options["grid"] = {nfe: list(times) for nfe, times in sampler.grid.items()}
+    options, grid = sampler.options(), sampler.grid
+    if isinstance(grid, Mapping):
+        options["grid"] = {nfe: [float(t) for t in times] for nfe, times in grid.items()}
+    elif not isinstance(grid, str):
+        if callable(grid) and not isinstance(grid, Tensor):
+            raise TypeError("a grid that is a function cannot be written down: give its times")
+        options["grid"] = [float(t) for t in grid]
     return options
 
 

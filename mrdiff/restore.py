@@ -11,12 +11,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
+from mrdiff.choice import read_sampler, resolve_sampler
 from mrdiff.denoiser import Denoiser, DenoiserLike
 from mrdiff.noise import named_noise
 from mrdiff.photo import from_pil, to_pil, to_uint8
-from mrdiff.sampler import named_sampler
+from mrdiff.sampler import MRSampler, named_sampler
 from mrdiff.tiling import TiledDenoiser
+from mrdiff.timegrid import Grid
 
 __all__ = ["AUTO_TILE", "AUTO_TILE_ABOVE", "Restorer", "tile_side"]
 
@@ -60,8 +63,8 @@ class Restorer:
 
     Args:
         denoiser: a trained model in evaluation mode.
-        sampler: a name of :data:`mrdiff.sampler.SAMPLER_NAMES`.
-        nfe: network calls a photo.
+        sampler: a name of :data:`mrdiff.sampler.SAMPLER_NAMES`, or a sampler.
+        nfe: network calls a photo, if the sampler is given by name.
         seed: of the noise.
         tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels >= 64.
 
@@ -73,14 +76,14 @@ class Restorer:
         self,
         denoiser: Denoiser,
         *,
-        sampler: str = "mr-ode-2",
+        sampler: str | MRSampler | BaselineSampler = "mr-ode-2",
         nfe: int = 5,
         seed: int = 0,
         tile: str | int = "auto",
     ) -> None:
         tile_side(tile, 1, 1)
         self.denoiser = denoiser
-        self.sampler = named_sampler(sampler, nfe=nfe)
+        self.sampler = named_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
         self.tile = tile
 
@@ -90,28 +93,40 @@ class Restorer:
         path: Path | str,
         *,
         device: str = "auto",
-        sampler: str = "mr-ode-2",
-        nfe: int = 5,
+        sampler: str | None = None,
+        nfe: int | None = None,
+        grid: Grid | None = None,
+        temperature: float | None = None,
         seed: int = 0,
         tile: str | int = "auto",
         allow: Sequence[str] = (),
     ) -> Restorer:
-        """Load a ``.ckpt`` or an exported folder; the other options as for the class.
+        """Load a ``.ckpt`` or an exported folder.
+
+        Without a sampler's name the checkpoint's own is used, which ``mrdiff sweep --save`` keeps
+        in it, else ``mr-ode-2``; without ``nfe`` that sampler's, else 5.
 
         Args:
             path: of the checkpoint.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
-            sampler: as for the class.
-            nfe: as for the class.
+            sampler: a name of :data:`mrdiff.sampler.SAMPLER_NAMES`.
+            nfe: network calls a photo.
+            grid: instead of the sampler's: a name, a ``.yaml`` file, times.
+            temperature: instead of the sampler's own.
             seed: as for the class.
             tile: as for the class.
             allow: packages besides mrdiff whose classes the checkpoint may name.
 
         Raises:
             CheckpointError: the file is missing or is no checkpoint of ours.
+            ValueError: the sampler, its grid or another option is wrong.
         """
         denoiser = load_model(path, device=device, allow=allow)
-        return cls(denoiser, sampler=sampler, nfe=nfe, seed=seed, tile=tile)
+        stored = read_sampler(path)
+        chosen = resolve_sampler(stored, name=sampler, nfe=nfe, grid=grid, temperature=temperature)
+        if isinstance(chosen, MRSampler):
+            chosen.times(denoiser.process)  # a grid that does not fit is known at once
+        return cls(denoiser, sampler=chosen, seed=seed, tile=tile)
 
     @torch.no_grad()  # not inference_mode: users may compute with what they get
     def restore(

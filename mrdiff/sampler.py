@@ -13,6 +13,7 @@ this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -201,6 +202,11 @@ class MRSampler:
         options = chosen(name, nfe) if name in EVIDENCE else PAPER[name]
         return MRSampler(nfe=nfe, **{**options, **own})
 
+    def options(self) -> dict[str, Any]:
+        """The arguments that make an equal sampler."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
+
     def times(self, process: MRProcess) -> Tensor:
         """The grid: float64 ``[nfe + 1]``, from 1 down to 0."""
         return make_times(self.grid, process, self.nfe)
@@ -241,7 +247,8 @@ class MRSampler:
             denoiser.process, times[:-1], order=self.order, eta=self.eta, clock=self._clock
         )
         history: list[Tensor] = []  # what the clock makes a polynomial of, the newest first
-        base, corrector = y, ()  # the last step without its predictions; their weights afterwards
+        base = y  # the last step without its predictions
+        corrector: tuple[float, ...] = ()  # their weights once the new one is known
         for i, step in enumerate(steps, start=1):
             quantity = step.quantity(denoiser(y, step.s))
             if corrector:

@@ -27,6 +27,7 @@ Grid = str | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
 _SIGMA_END_FEW, _SIGMA_END_MANY = 0.002, 5e-5
 _FEW = 5
 _ALPHA_MIN = 1e-3
+_CLOSEST = 1e-9  # nearer times have no polynomial through them in float64
 
 
 def start_time(process: MRProcess) -> float:
@@ -41,12 +42,12 @@ def check_times(times: Tensor, start: float = 1.0) -> Tensor:
     """The same times in float64 on the CPU, if they are a grid; a first time of 1 becomes start.
 
     Raises:
-        ValueError: unless they are 1-d, start at 1, end at 0 and strictly decrease.
+        ValueError: unless they are 1-d, start at 1, end at 0 and decrease by more than 1e-9.
     """
     times = times.detach().to("cpu", torch.float64)
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"a time grid is a 1-d tensor of at least 2, got {tuple(times.shape)}")
-    if times[0] not in (1, start) or times[-1] != 0 or not (times.diff() < 0).all():
+    if times[0] not in (1, start) or times[-1] != 0 or not (times.diff() < -_CLOSEST).all():
         raise ValueError(f"a time grid falls strictly from 1 to 0, got {times.tolist()}")
     if times[1] >= start:
         raise ValueError(f"of a time grid for this process all but the first are below {start:.6f}")
@@ -68,10 +69,15 @@ def _edges(process: MRProcess, nfe: int) -> tuple[float, float]:
     sigma = _SIGMA_END_FEW * min(1.0, _FEW / nfe) ** 2
     sigma = min(max(sigma, _SIGMA_END_MANY), 0.1 * process.sigma_max)
     alpha = math.sqrt(1 - (sigma / process.sigma_max) ** 2)
-    # A table that keeps its first theta has a finite log-SNR at t = 0 and may not reach that far.
-    ends = torch.tensor([start_time(process), 1e-12], dtype=torch.float64)
-    bounds = process.log_snr(ends).tolist()
-    return bounds[0], min(math.log(alpha / sigma), bounds[1])
+    start, bound = _ends(process)
+    return start, min(math.log(alpha / sigma), bound - 1e-6)
+
+
+def _ends(process: MRProcess) -> tuple[float, float]:
+    """log-SNR at the start and at t = 0, where a table that keeps its first theta is finite."""
+    ends = torch.tensor([start_time(process), 0.0], dtype=torch.float64)
+    start, end = process.log_snr(ends).tolist()
+    return start, end
 
 
 def _between_ends(process: MRProcess, log_snr: Tensor) -> Tensor:
@@ -96,8 +102,9 @@ def karras(process: MRProcess, nfe: int, *, rho: float = 7.0) -> Tensor:
 
 def uniform_angle(process: MRProcess, nfe: int) -> Tensor:
     """Equal steps in phi = arccos(alpha), the clock of the velocity."""
-    edge = math.exp(-_edges(process, nfe)[0]) / process.sigma_max  # tan(phi) at the start
-    angle = torch.linspace(math.atan(edge), 0, nfe + 1, dtype=torch.float64)[:-1]
+    # tan(phi) = sigma / (sigma_max alpha)
+    start, end = (math.atan(math.exp(-edge) / process.sigma_max) for edge in _ends(process))
+    angle = torch.linspace(start, end, nfe + 1, dtype=torch.float64)[:-1]
     return _between_ends(process, -torch.log(process.sigma_max * torch.tan(angle)))
 
 

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from mrdiff.checkpoint import describe_denoiser
+from mrdiff.choice import save_sampler
 from mrdiff.cli import main, sample
 from mrdiff.cli.compare import side_by_side
 from mrdiff.cli.report import Row, format_table
 from mrdiff.denoiser import Denoiser
+from mrdiff.gridfile import write_grid
 from mrdiff.networks.unet import UNet
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
@@ -242,3 +244,51 @@ def test_real_photos_with_lpips(checkpoint: Path, tmp_path: Path, capsys) -> Non
         flags += ["--lpips_weights", str(weights)]
     assert run(checkpoint, *flags, source=str(photo), output=str(tmp_path / "out")) == 0
     assert ("mean LPIPS" in capsys.readouterr().out) == (weights is not None)
+
+
+def test_grid_and_temperature_reach_the_sampler(work: Path, checkpoint: Path) -> None:
+    write_grid(work / "own.yaml", {2: [1.0, 0.6, 0.0]}, MRProcess(), made={})
+    results = {}
+    for name, flags in {
+        "plain": [],
+        "cold": ["--temperature", "0"],
+        "file": ["--grid", "own.yaml"],
+        "named": ["--grid", "power(2)"],
+    }.items():
+        assert run(checkpoint, *flags, source="lq/a.png", output=name) == 0
+        results[name] = (work / name / "a.png").read_bytes()
+    assert len(set(results.values())) == 4
+    # Without noise the seed does not matter.
+    assert run(checkpoint, "--temperature", "0", "--seed", "9", source="lq/a.png") == 0
+    assert (work / "out" / "a.png").read_bytes() == results["cold"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--grid", "powr"], "unknown grid 'powr'"),
+        (["--grid", "none.yaml"], "none.yaml: No such file"),
+        (["--grid", "own.yaml"], "no times for nfe=2, only for 3"),
+        (["--grid", "uniform_t", "--sampler", "posterior"], "a grid is for the mr samplers"),
+        (["--temperature", "1.5"], "temperature lies in [0, 1], got 1.5"),
+        (["--temperature", "cold"], "temperature lies in [0, 1], got cold"),
+    ],
+)
+def test_wrong_grids_and_temperatures_are_one_line(
+    work: Path, checkpoint: Path, capsys, flags: list[str], message: str
+) -> None:
+    write_grid(work / "own.yaml", {3: [1.0, 0.6, 0.1, 0.0]}, MRProcess(), made={})
+    assert run(checkpoint, *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (work / "out").exists()
+
+
+def test_the_checkpoints_sampler_is_the_default(work: Path, checkpoint: Path) -> None:
+    saved = work / "saved.ckpt"
+    saved.write_bytes(checkpoint.read_bytes())
+    save_sampler(saved, {"name": "fidelity", "nfe": 2})
+    assert run(saved, source="lq/a.png", output="default") == 0
+    assert run(checkpoint, "--sampler", "fidelity", source="lq/a.png", output="named") == 0
+    assert files(work / "default") == files(work / "named")

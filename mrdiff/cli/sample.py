@@ -21,6 +21,8 @@ SAMPLERS = (
     "mr-ode-3",
     "mr-sde-1",
     "mr-sde-2",
+    "fidelity",
+    "perceptual",
     "euler-sde",
     "euler-ode",
     "heun-ode",
@@ -35,6 +37,16 @@ def _sampler(text: str) -> str:
     return text
 
 
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"temperature lies in [0, 1], got {text}")
+    return value
+
+
 def make_parser(program: str) -> LineParser:
     """The flags of the command."""
     parser = LineParser(prog=program, description="Restore a photo or a folder of photos.")
@@ -42,8 +54,11 @@ def make_parser(program: str) -> LineParser:
     add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
     add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
     add("--output", type=Path, required=True, metavar="DIR", help="relative paths are kept")
-    add("--nfe", type=positive, default=5, metavar="N", help="network calls a photo (5)")
-    add("--sampler", type=_sampler, default="mr-ode-2", help=f"{', '.join(SAMPLERS)} (mr-ode-2)")
+    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
+    names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
+    add("--sampler", type=_sampler, metavar="NAME", help=names)
+    add("--grid", metavar="NAME|FILE", help="times of an mr sampler: a name or .yaml")
+    add("--temperature", type=_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")

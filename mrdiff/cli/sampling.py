@@ -39,6 +39,8 @@ def _restorer(options: argparse.Namespace) -> Restorer:
             device=options.device,
             sampler=options.sampler,
             nfe=options.nfe,
+            grid=options.grid,
+            temperature=options.temperature,
             seed=options.seed,
             tile=options.tile,
             allow=options.allow_package,
@@ -97,14 +99,14 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _restore_all(restorer: Restorer, jobs: list[Job], size: int, nfe: int) -> Failures:
+def _restore_all(restorer: Restorer, jobs: list[Job], size: int) -> Failures:
     """Restore every job; returns the failures with their reasons."""
     failures: Failures = {}
     with _progress() as progress:
         task = progress.add_task("restoring", total=len(jobs))
         done = 0
         for batch in _batches(jobs, size, failures):
-            step = partial(progress.advance, task, len(batch) / nfe)
+            step = partial(progress.advance, task, len(batch) / restorer.sampler.nfe)
             _restore_batch(restorer, batch, failures, step)
             done += len(batch)
             progress.update(task, completed=done + len(failures))
@@ -154,7 +156,7 @@ def run_sampling(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     failures: Failures = {}
     if todo:
-        failures = _restore_all(_restorer(options), todo, options.batch_size, options.nfe)
+        failures = _restore_all(_restorer(options), todo, options.batch_size)
     seconds = time.perf_counter() - start
     done = [job for job in jobs if job not in failures]
     if options.reference is not None:
