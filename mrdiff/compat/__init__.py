@@ -1,0 +1,1 @@
+"""Other implementations, reproduced exactly for comparison; nothing else here depends on them."""
