@@ -160,6 +160,18 @@ def test_comparisons_are_side_by_side(work: Path, checkpoint: Path) -> None:
         assert picture.size == (2 * 48 + 8, 40 + 20)
 
 
+def test_trajectories_are_written(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--reference", "gt", "--trajectory") == 0
+    names = sorted(f"{stem}{kind}.png" for stem in ("a", "b", "s/c") for kind in ("", "_pca"))
+    assert list(files(work / "out" / "trajectory")) == names
+    (work / "out" / "trajectory" / "a.png").unlink()
+    before = files(work / "out" / "trajectory")
+    assert run(checkpoint, "--reference", "gt", "--trajectory", "--skip_existing") == 0
+    after = files(work / "out" / "trajectory")
+    assert list(after) == names
+    assert before.items() <= after.items()
+
+
 def test_panels_hold_the_images_under_their_labels() -> None:
     red, small = torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)
     picture = side_by_side([red, small], ["one", "two"])

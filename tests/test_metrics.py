@@ -24,6 +24,7 @@ from mrdiff.metrics import (
     luma,
     measure,
     psnr,
+    sliced_wasserstein,
     ssim,
 )
 
@@ -213,3 +214,22 @@ def test_where_lpips_weights_are_found(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_protocols_are_named() -> None:
     assert (RGB.name, Y.name) == ("rgb", "y")
+
+
+def test_sliced_wasserstein_of_a_shift_is_the_shift_along_the_directions() -> None:
+    """Every patch moves by the same vector v; a unit direction sees <v, d>."""
+    images = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert sliced_wasserstein(images, images) == 0
+    shifted = sliced_wasserstein(images + 0.1, images, projections=4000)
+    assert shifted == pytest.approx(0.1, rel=0.05)  # sqrt(E <v, d>²) = |v| / sqrt(dimension)
+
+
+def test_sliced_wasserstein_is_blind_to_places_and_sees_blur() -> None:
+    images = torch.rand(4, 3, 25, 25, generator=torch.Generator().manual_seed(0))
+    assert sliced_wasserstein(images.flip(0), images) < 1e-6
+    blurred = torch.nn.functional.avg_pool2d(images, 5, stride=1, padding=2)
+    assert sliced_wasserstein(blurred, images) > 0.1
+    with pytest.raises(ValueError, match="one shape"):
+        sliced_wasserstein(images[:2], images)
+    with pytest.raises(ValueError, match="at least 7 px"):
+        sliced_wasserstein(images[..., :5], images[..., :5])

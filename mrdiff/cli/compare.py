@@ -12,7 +12,7 @@ from torch import Tensor
 from mrdiff.cli.jobs import Job
 from mrdiff.photo import from_pil, read_rgb, write_image
 
-__all__ = ["comparison_path", "side_by_side", "write_comparison"]
+__all__ = ["comparison_path", "label_strip", "side_by_side", "write_comparison"]
 
 _GAP = 8  # white pixels between two panels
 
@@ -22,7 +22,7 @@ def comparison_path(job: Job, output: Path) -> Path:
     return output / "compare" / job.target.relative_to(output).with_suffix(".png")
 
 
-def _label(text: str, width: int, height: int) -> Tensor:
+def label_strip(text: str, width: int, height: int) -> Tensor:
     """Black text on white, ``[3, height, width]`` in [0, 1]."""
     image = Image.new("RGB", (width, height), "white")
     font = ImageFont.load_default(size=max(10, int(0.6 * height)))
@@ -41,7 +41,7 @@ def side_by_side(images: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     for image, label in zip(images, labels, strict=True):
         height, width = image.shape[-2:]
         column = torch.ones(3, strip + tallest, width)
-        column[:, :strip] = _label(label, width, strip)
+        column[:, :strip] = label_strip(label, width, strip)
         column[:, strip : strip + height] = image
         panels += [column, torch.ones(3, strip + tallest, _GAP)]
     return torch.cat(panels[:-1], dim=-1)

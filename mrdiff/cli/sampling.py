@@ -10,7 +10,14 @@ from functools import partial
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 from torch import Tensor
 
 from mrdiff.cli.compare import comparison_path, write_comparison
@@ -18,7 +25,7 @@ from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.report import Row, format_table, measure_job
 from mrdiff.metrics import LPIPS, find_lpips_weights
-from mrdiff.photo import PhotoError, read_image, write_image
+from mrdiff.photo import PhotoError, read_image, read_rgb, write_image
 from mrdiff.restore import Restorer, join_alpha, split_alpha
 
 __all__ = ["run_sampling"]
@@ -155,14 +162,17 @@ def run_sampling(options: argparse.Namespace) -> int:
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()
     failures: Failures = {}
-    if todo:
-        failures = _restore_all(_restorer(options), todo, options.batch_size)
+    restorer = _restorer(options) if todo or options.trajectory else None
+    if restorer is not None:
+        failures = _restore_all(restorer, todo, options.batch_size)
     seconds = time.perf_counter() - start
     done = [job for job in jobs if job not in failures]
     if options.reference is not None:
         failures |= _print_table(options, done, lpips)
     if options.compare:
         failures |= _compare_all(options, [job for job in done if job not in failures])
+    if options.trajectory and restorer is not None:
+        failures |= _follow_all(options, restorer, [job for job in done if job not in failures])
     for reason in failures.values():
         print(f"failed: {one_line(reason)}", file=sys.stderr)
     restored = sum(job not in failures for job in todo)
@@ -182,4 +192,24 @@ def _compare_all(options: argparse.Namespace, jobs: list[Job]) -> Failures:
             write_comparison(job, options.output)
         except PhotoError as error:
             failures[job] = str(error)
+    return failures
+
+
+def _follow_all(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]) -> Failures:
+    from mrdiff.cli.trajectory import write_trajectory  # matplotlib: only if it is wanted
+
+    failures: Failures = {}
+    for job in track(jobs, "trajectories", console=Console(stderr=True)):
+        path = options.output / "trajectory" / job.target.relative_to(options.output)
+        stem = path.with_suffix("")
+        if options.skip_existing and stem.with_name(f"{stem.name}.png").is_file():
+            continue
+        try:
+            photo = split_alpha(read_image(job.source))[0].expand(3, -1, -1)
+            truth = None if job.reference is None else read_rgb(job.reference)
+            write_trajectory(restorer, photo, stem, name=job.name, truth=truth)
+        except PhotoError as error:
+            failures[job] = str(error)
+        except torch.OutOfMemoryError:
+            failures[job] = f"{job.source}: out of GPU memory for its trajectory"
     return failures

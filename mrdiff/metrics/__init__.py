@@ -4,6 +4,7 @@ from mrdiff.metrics.lpips import LPIPS, LPIPSWeightsError, find_lpips_weights
 from mrdiff.metrics.measure import METRIC_NAMES, measure
 from mrdiff.metrics.protocol import RGB, Protocol, Y, luma
 from mrdiff.metrics.quality import psnr, ssim
+from mrdiff.metrics.sliced import sliced_wasserstein
 
 __all__ = [
     "LPIPS",
@@ -16,5 +17,6 @@ __all__ = [
     "luma",
     "measure",
     "psnr",
+    "sliced_wasserstein",
     "ssim",
 ]
