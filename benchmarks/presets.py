@@ -33,12 +33,11 @@ from mrdiff.noise import named_noise
 from mrdiff.process import MRProcess
 from mrdiff.sampler import MRSampler
 
-NFES = (1, 2, 3, 4, 5, 8, 10, 20)
+NFES = (1, 2, 3, 5, 10, 20)
 OURS = ("fidelity", "perceptual", "mr-ode-1", "mr-ode-2", "mr-sde-1", "posterior")
 OFFICIAL = {
     "official ode-1": ("ode", 1),
     "official ode-2": ("ode", 2),
-    "official ode-3": ("ode", 3),
     "official sde-1": ("sde", 1),
     "official sde-2": ("sde", 2),
 }

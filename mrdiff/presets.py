@@ -16,10 +16,16 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "mr-sde-2": {"order": 2, "eta": 1.0},
 }
 
+_ACCURATE = {"order": 2, "corrector": True}
+
 # By the least NFE from which on they hold.
 EVIDENCE: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
-    "fidelity": {1: {"order": 1, "temperature": 0.0}},
-    "perceptual": {1: {"order": 2, "corrector": True}},
+    "fidelity": {1: {"order": 1, "grid": "uniform_angle", "temperature": 0.0}},
+    "perceptual": {
+        1: {**_ACCURATE, "grid": "uniform_angle"},
+        5: {**_ACCURATE, "grid": "power(1.25)"},
+        8: {**_ACCURATE, "grid": "uniform_t"},
+    },
 }
 
 

@@ -26,10 +26,8 @@ class Residual(NamedTuple):
     eps: Tensor
 
 
-class ResidualDenoiser:
-    """A denoiser bound to its degraded image: ``(y, t) -> Residual``.
-
-    Counts its calls, each one network call.
+class ImageDenoiser:
+    """A denoiser bound to its degraded image: ``(x, t) -> Prediction``; counts its calls.
 
     Args:
         denoiser: predicts from (x, t, mu) and has ``.process``.
@@ -41,22 +39,39 @@ class ResidualDenoiser:
         self, denoiser: DenoiserLike, mu: Tensor, callback: StepCallback | None = None
     ) -> None:
         self._denoiser = denoiser
-        self._mu = mu
         self._callback = callback
-        self.calls = 0
+        self._calls = 0
+        self.mu = mu
 
     @property
     def process(self) -> MRProcess:
         return self._denoiser.process
 
-    def __call__(self, y: Tensor, t: float) -> Residual:
-        x = self._mu + y
-        time = torch.tensor(t, dtype=y.dtype, device=y.device)
-        prediction = self._denoiser(x, time, self._mu)
+    def __call__(self, x: Tensor, t: float) -> Prediction:
+        time = torch.tensor(t, dtype=x.dtype, device=x.device)
+        prediction = self._denoiser(x, time, self.mu)
         if self._callback is not None:
-            self._callback(self.calls, t, x, prediction)
-        self.calls += 1
-        return Residual(prediction.x0 - self._mu, prediction.eps)
+            self._callback(self._calls, t, x, prediction)
+        self._calls += 1
+        return prediction
+
+
+class ResidualDenoiser:
+    """The same in residual coordinates: ``(y, t) -> Residual``."""
+
+    def __init__(
+        self, denoiser: DenoiserLike, mu: Tensor, callback: StepCallback | None = None
+    ) -> None:
+        self._predict = ImageDenoiser(denoiser, mu, callback)
+
+    @property
+    def process(self) -> MRProcess:
+        return self._predict.process
+
+    def __call__(self, y: Tensor, t: float) -> Residual:
+        mu = self._predict.mu
+        prediction = self._predict(mu + y, t)
+        return Residual(prediction.x0 - mu, prediction.eps)
 
 
 class Draw:

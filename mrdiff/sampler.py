@@ -14,116 +14,23 @@ this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mrdiff.baselines import BASELINE_NAMES, BaselineSampler
-from mrdiff.clock import Clock, ClockName, points
+from mrdiff.clock import Clock, ClockName
 from mrdiff.denoiser import DenoiserLike
 from mrdiff.gridfile import is_grid_file
+from mrdiff.multistep import Step, plan_steps
 from mrdiff.noise import Noise
 from mrdiff.presets import EVIDENCE, PAPER, chosen
 from mrdiff.process import MRProcess
-from mrdiff.residual import Draw, Residual, ResidualDenoiser, StepCallback, integrate
+from mrdiff.residual import Draw, ImageDenoiser, StepCallback
 from mrdiff.threshold import ThresholdedDenoiser
 from mrdiff.timegrid import Grid, make_times, named_grid
-
-_QUADRATURE = np.polynomial.legendre.leggauss(32)
-
-
-def _moments(rate: float, count: int) -> np.ndarray:
-    """M_k = ∫_0^1 e^(-rate (1 - v)) v^k dv for k < count, rate >= 0.
-
-    The recursion M_k = (1 - k M_(k-1)) / rate loses digits for small rates, where quadrature is
-    exact.
-    """
-    if rate < 8:
-        nodes, weights = 0.5 * (_QUADRATURE[0] + 1), 0.5 * _QUADRATURE[1]
-        kernel = weights * np.exp(-rate * (1 - nodes))
-        return np.array([np.sum(kernel * nodes**k) for k in range(count)])
-    moments = [-np.expm1(-rate) / rate]
-    for k in range(1, count):
-        moments.append((1 - k * moments[-1]) / rate)
-    return np.array(moments)
-
-
-def multistep_weights(nodes: Sequence[float], rate: float) -> np.ndarray:
-    """Weights w_j with ∑ w_j f(v_j) = ∫_0^1 e^(-rate (1 - v)) f(v) dv for polynomials f.
-
-    Args:
-        nodes: distinct places v_j of the known predictions in units of the step, which goes from
-            0 to 1: 0 is the newest, older ones are negative, 1 is the step's end.
-        rate: of the kernel; >= 0.
-
-    Returns:
-        One weight per node, exact for polynomials of degree below ``len(nodes)``.
-    """
-    powers = np.arange(len(nodes))
-    vandermonde = np.asarray(nodes)[None, :] ** powers[:, None]
-    return np.linalg.solve(vandermonde, _moments(rate, len(nodes)))
-
-
-class Step(NamedTuple):
-    """Coefficients of y_t = keep y_s + ∑_j weights[j] f_j + noise z, the newest f first.
-
-    f = a y0 + b eps is what the clock makes a polynomial of. ``corrector`` are the weights when
-    f at the step's end is known too, and first.
-    """
-
-    s: float
-    a: float
-    b: float
-    keep: float
-    weights: tuple[float, ...]
-    noise: float
-    corrector: tuple[float, ...]
-
-    def quantity(self, prediction: Residual) -> Tensor:
-        """f of a prediction made at the step's start."""
-        if self.b == 0:
-            return prediction.y0 if self.a == 1 else self.a * prediction.y0
-        if self.a == 0:
-            return prediction.eps if self.b == 1 else self.b * prediction.eps
-        return torch.add(self.b * prediction.eps, prediction.y0, alpha=self.a)
-
-
-def plan_steps(
-    process: MRProcess, times: Tensor, *, order: int, eta: float, clock: Clock
-) -> list[Step]:
-    """All coefficients of a run, in float64; they depend on the grid alone.
-
-    The order grows by one a step up to ``order``.
-
-    Args:
-        process: of the states.
-        times: decreasing float64 times, all above 0.
-        order: of the polynomials, plus one.
-        eta: stochasticity in [0, 1].
-        clock: in which the polynomials are.
-    """
-    grid = points(process, times)
-    reading = [clock.coordinate(point) for point in grid]
-    a, b = (column.tolist() for column in clock.target.coefficients(process, times))
-    steps = []
-    for i, (s, t) in enumerate(itertools.pairwise(grid)):
-        move = clock.transition(s, t, eta)
-        length = reading[i + 1] - reading[i]
-        known = range(i, max(-1, i - order), -1)
-        nodes = [(reading[j] - reading[i]) / length for j in known]
-        weights = move.gain * multistep_weights(nodes, move.rate)
-        corrector = move.gain * multistep_weights([1.0, *nodes], move.rate)
-        steps.append(
-            Step(
-                *(s.t, a[i], b[i], move.keep),
-                *(tuple(weights.tolist()), move.noise, tuple(corrector.tolist())),
-            )
-        )
-    return steps
 
 
 class MRSampler:
@@ -141,8 +48,8 @@ class MRSampler:
             trained to predict.
         corrector: use each prediction once more, to correct the state it was made at; costs no
             call and raises the order by one (UniC of Zhao et al. 2023, in this clock).
-        temperature: scales the prior noise and, for eta > 0, that of the steps; >= 0. Below 1 the
-            samples crowd around the mean of the restorations: higher PSNR, less variety.
+        temperature: scales the prior noise and, for eta > 0, that of the steps; >= 0. Towards 0
+            the results crowd around one restoration: often higher PSNR, no variety.
         threshold: None, or the percentile in [0, 1] of
             :class:`mrdiff.threshold.ThresholdedDenoiser`.
 
@@ -232,35 +139,34 @@ class MRSampler:
         """
         if self.threshold is not None:
             denoiser = ThresholdedDenoiser(denoiser, self.threshold)
-        return integrate(
-            self._solve,
-            denoiser,
-            mu,
-            self.times(denoiser.process),
-            noise=noise,
-            callback=callback,
-            temperature=self.temperature,
-        )
+        mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
+        predict = ImageDenoiser(denoiser, mu, callback)
+        times = self.times(denoiser.process)
+        return self._solve(predict, times, Draw(noise, mu, self.temperature))
 
-    def _solve(self, denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw) -> Tensor:
-        steps = plan_steps(
-            denoiser.process, times[:-1], order=self.order, eta=self.eta, clock=self._clock
-        )
+    def _solve(self, predict: ImageDenoiser, times: Tensor, noise: Draw) -> Tensor:
+        """The steps, in image coordinates: one tensor a step is made, the rest is added to it."""
+        process, mu = predict.process, predict.mu
+        steps = plan_steps(process, times[:-1], order=self.order, eta=self.eta, clock=self._clock)
+        x = process.prior(mu, noise(0))
         history: list[Tensor] = []  # what the clock makes a polynomial of, the newest first
-        base = y  # the last step without its predictions
-        corrector: tuple[float, ...] = ()  # their weights once the new one is known
+        base = x  # the last step without its predictions and mu
+        last: Step | None = None  # that step, while its correction is to come
         for i, step in enumerate(steps, start=1):
-            quantity = step.quantity(denoiser(y, step.s))
-            if corrector:
-                y = _add(base, corrector, [quantity, *history])
+            quantity = step.quantity(predict(x, step.s))
+            if last is not None:
+                x = base.add_(mu, alpha=last.corrector_mu)
+                x = _add(x, last.corrector, [quantity, *history])
             history = [quantity, *history[: self.order - 1]]
-            base = step.keep * y
+            base = torch.mul(x, step.keep)
             if step.noise:
-                base = base.add_(noise(i), alpha=step.noise)
-            y = _add(base, step.weights, history)
-            corrector = step.corrector if self.corrector else ()
+                base.add_(noise(i), alpha=step.noise)
+            if self.corrector:
+                last = step
+            x = base.clone() if self.corrector else base
+            x = _add(x.add_(mu, alpha=step.mu), step.weights, history)
         # At t = 0 sigma is 0 and the state is the prediction, never an extrapolation.
-        return denoiser(y, float(times[-2])).y0
+        return predict(x, float(times[-2])).x0
 
 
 def _check(nfe: int, order: int, eta: float, temperature: float, threshold: float | None) -> None:
@@ -276,10 +182,9 @@ def _check(nfe: int, order: int, eta: float, temperature: float, threshold: floa
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
 
 
-def _add(base: Tensor, weights: Sequence[float], quantities: Sequence[Tensor]) -> Tensor:
-    """base + ∑ weights[j] quantities[j]; there may be more of the (older) quantities."""
-    total = torch.add(base, quantities[0], alpha=weights[0])
-    for weight, quantity in zip(weights[1:], quantities[1:], strict=False):
+def _add(total: Tensor, weights: Sequence[float], quantities: Sequence[Tensor]) -> Tensor:
+    """total += ∑ weights[j] quantities[j]; there may be more of the (older) quantities."""
+    for weight, quantity in zip(weights, quantities, strict=False):
         total.add_(quantity, alpha=weight)
     return total
 

@@ -47,6 +47,13 @@ def _bisect(schedule: MRSchedule, integral: Tensor) -> Tensor:
     return 0.5 * (low + high)
 
 
+def _angle_less_sine(angle: Tensor) -> Tensor:
+    """(a - sin a) / 2 for a >= 0, by its series where the difference cancels."""
+    square = angle**2
+    series = angle * square * (1 / 12 - square * (1 / 240 - square * (1 / 10080 - square / 725760)))
+    return torch.where(angle < 0.1, series, 0.5 * (angle - torch.sin(angle)))
+
+
 @dataclass(frozen=True)
 class CosineTheta(MRSchedule):
     """theta_t ∝ 1 - cos²(u_t)/cos²(u_0), u_t = (t + s)/(1 + s) π/2: IR-SDE's cosine schedule.
@@ -62,14 +69,13 @@ class CosineTheta(MRSchedule):
 
     @staticmethod
     def _unscaled(t: Tensor) -> Tensor:
-        # ∫ cos² u = t/2 + (1 + s)/(2π) sin 2u, because du/dt = π / (2 (1 + s)).
+        # With d = u_t - u_0: ∫ sin(2 u0 + e) sin(e) de from 0 to d, which is (cos² u0 - cos² u).
         s = _COSINE_OFFSET
         u0 = s / (1 + s) * math.pi / 2
-        u = (t + s) / (1 + s) * math.pi / 2
-        # sin 2u - sin 2u0 as a product: no cancellation near t = 0.
-        sines = 2 * torch.cos(u + u0) * torch.sin(u - u0)
-        cos2 = t / 2 + (1 + s) / (2 * math.pi) * sines
-        return t - cos2 / math.cos(u0) ** 2
+        rate = math.pi / 2 / (1 + s)  # du/dt
+        d = rate * t
+        odd = math.cos(2 * u0) * _angle_less_sine(2 * d) + math.sin(2 * u0) * torch.sin(d) ** 2
+        return odd / (2 * rate * math.cos(u0) ** 2)
 
     def integral(self, t: Tensor) -> Tensor:
         end = self._unscaled(torch.ones((), dtype=t.dtype, device=t.device))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ Grid = str | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
 _SIGMA_END_FEW, _SIGMA_END_MANY = 0.002, 5e-5
 _FEW = 5
 _ALPHA_MIN = 1e-3
-_CLOSEST = 1e-9  # nearer times have no polynomial through them in float64
+_CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in float64
 
 
 def start_time(process: MRProcess) -> float:
@@ -42,12 +42,13 @@ def check_times(times: Tensor, start: float = 1.0) -> Tensor:
     """The same times in float64 on the CPU, if they are a grid; a first time of 1 becomes start.
 
     Raises:
-        ValueError: unless they are 1-d, start at 1, end at 0 and decrease by more than 1e-9.
+        ValueError: unless they are 1-d, start at 1, end at 0 and fall by a share > 1e-12.
     """
     times = times.detach().to("cpu", torch.float64)
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"a time grid is a 1-d tensor of at least 2, got {tuple(times.shape)}")
-    if times[0] not in (1, start) or times[-1] != 0 or not (times.diff() < -_CLOSEST).all():
+    apart = times[:-1] - times[1:] > _CLOSEST * times[:-1]
+    if times[0] not in (1, start) or times[-1] != 0 or not apart.all():
         raise ValueError(f"a time grid falls strictly from 1 to 0, got {times.tolist()}")
     if times[1] >= start:
         raise ValueError(f"of a time grid for this process all but the first are below {start:.6f}")
@@ -163,6 +164,14 @@ def named_grid(name: str) -> TimeGrid:
     return partial(_CURVED[kind], rho=value)
 
 
+def _named_times(name: str, process: MRProcess, nfe: int) -> Tensor:
+    return check_times(named_grid(name)(process, nfe), start_time(process))
+
+
+# Inverting a schedule takes milliseconds, and runs repeat.
+_cached_times = lru_cache(maxsize=256)(_named_times)
+
+
 def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
     """The grid by name or file, by function ``(process, nfe) -> times`` or as given times.
 
@@ -179,7 +188,12 @@ def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
             grid file that cannot be read, is for another process or lacks this NFE.
     """
     if isinstance(grid, str):
-        grid = read_grid(grid).for_process(process) if is_grid_file(grid) else named_grid(grid)
+        if not is_grid_file(grid):
+            try:
+                return _cached_times(grid, process, nfe).clone()
+            except TypeError:  # a schedule of the user's that has no hash
+                return _named_times(grid, process, nfe)
+        grid = read_grid(grid).for_process(process)
     if isinstance(grid, Mapping):
         if nfe not in grid:
             known = ", ".join(map(str, sorted(grid)))

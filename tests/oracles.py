@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from mrdiff import ConstantTheta, CosineTheta, LinearTheta, MRProcess, Prediction, TabulatedTheta
+from mrdiff import ConstantTheta, CosineTheta, LinearTheta, TabulatedTheta
 from mrdiff.denoiser import Denoiser
+from mrdiff.oracle import GaussianOracle
 from mrdiff.parameterization import Parameterization
 
 SCHEDULES = {
@@ -20,31 +18,6 @@ SCHEDULES = {
     "table-first": TabulatedTheta.irsde("linear", keep_first=True),
 }
 CONTINUOUS = {name: SCHEDULES[name] for name in ("cosine", "linear", "constant")}
-
-
-@dataclass
-class GaussianOracle:
-    """The exact denoiser where the residual y0 is N(mean, std²) in every pixel."""
-
-    process: MRProcess
-    mean: float = 0.3
-    std: float = 0.15
-    calls: int = 0
-
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        self.calls += 1
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        y = x - mu
-        gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
-        y0 = self.mean + gain * (y - alpha * self.mean)
-        return Prediction(mu + y0, (y - alpha * y0) / sigma)
-
-    def flow_end(self, y1: Tensor) -> Tensor:
-        """Where the probability-flow ODE carries y_1: the standardized state is constant."""
-        one = torch.ones((), dtype=torch.float64)
-        alpha, sigma = float(self.process.alpha(one)), float(self.process.sigma(one))
-        spread = math.sqrt(alpha**2 * self.std**2 + sigma**2)
-        return self.mean + self.std * (y1 - alpha * self.mean) / spread
 
 
 class OracleNetwork(nn.Module):

@@ -31,6 +31,7 @@ RANKS = {
     "mrdiff.tiling": 4,
     "mrdiff.checkpoint": 4,
     "mrdiff.threshold": 4,
+    "mrdiff.multistep": 4,
     "mrdiff.oracle": 4,
     "mrdiff.compat": 5,
     "mrdiff.baselines": 5,

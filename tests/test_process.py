@@ -150,3 +150,22 @@ def test_bad_tables_are_refused(table: tuple[float, ...]) -> None:
 def test_bad_process_is_refused() -> None:
     with pytest.raises(ValueError, match="sigma_max"):
         MRProcess(sigma_max=0)
+
+
+def test_the_cosine_schedule_keeps_its_digits_near_zero() -> None:
+    """Near t = 0 the integral is quadratic: theta grows linearly from theta_0 = 0."""
+    t = torch.logspace(-12, -4, 40, dtype=torch.float64)
+    process = MRProcess(CosineTheta())
+    share = process.integral(t) / t**2
+    assert torch.isfinite(process.log_snr(t)).all()
+    assert torch.allclose(share, share[:1].expand_as(share), rtol=1e-2)
+    assert torch.allclose(share[:20], share[:1].expand(20), rtol=1e-6)
+    # Against quadrature where both are exact.
+    far = torch.tensor([0.02, 0.0624, 0.0626, 0.5, 1.0], dtype=torch.float64)
+    fine = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    u0, u = (0.008 / 1.008 * math.pi / 2, (fine + 0.008) / 1.008 * math.pi / 2)
+    theta = 1 - torch.cos(u) ** 2 / math.cos(u0) ** 2
+    total = torch.cumulative_trapezoid(theta, fine)
+    index = (far * 200_000).round().long() - 1
+    exact = -math.log(0.005) * total[index] / total[-1]
+    assert torch.allclose(process.integral(far), exact, rtol=1e-7)

@@ -13,6 +13,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "train a model, or validate a checkpoint",
     "sample": "restore a photo or a folder of photos",
+    "sweep": "find the best sampler for a checkpoint by trying them on pairs",
+    "grid": "optimise the times of a sampler for a checkpoint",
     "export": "write a checkpoint's weights and configuration as plain files",
 }
 

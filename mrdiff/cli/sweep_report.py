@@ -1,0 +1,300 @@
+"""What a sweep found: a table, the recommendation in words, and a plot, all from its rows alone.
+
+The recommended run is the one with the fewest network calls among those within a tolerance of
+the best, in the metric's own units (:data:`TOLERANCE`).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
+
+from mrdiff.choice import DEFAULT_NAME, DEFAULT_NFE
+from mrdiff.cli.sweep import Row
+from mrdiff.sampler import MRSampler
+
+__all__ = ["TOLERANCE", "Recommendation", "draw", "flags", "format_table", "recommend", "words"]
+
+_TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+# Less than this is invisible: 0.1 dB is 2 % of the squared error.
+TOLERANCE = {"psnr": 0.1, "psnr_y": 0.1, "ssim": 0.005, "ssim_y": 0.005, "lpips": 0.005}
+_FEW = 16  # images; with less, the words warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What follows from the rows for one metric.
+
+    Attributes:
+        metric: what was compared.
+        choice: the recommended run.
+        best: of all within the budget.
+        runner_up: the best run of another sampler that is not the same in effect.
+        default: ``mr-ode-2`` at 5, if it was run.
+        before: the degraded input.
+        unlimited: what would be recommended without the budget.
+        others: for each other metric what would be recommended.
+        runs: how many were compared.
+    """
+
+    metric: str
+    choice: Row
+    best: Row
+    runner_up: Row | None
+    default: Row | None
+    before: Row
+    unlimited: Row
+    others: Mapping[str, Row]
+    runs: int
+
+
+def better(metric: str) -> int:
+    """1 if higher values of the metric are better, -1 if lower ones are."""
+    return -1 if metric == "lpips" else 1
+
+
+def _valid(rows: Sequence[Row], metric: str, budget: float) -> list[Row]:
+    """The runs within the budget whose images are all finite, the best first."""
+    valid = [row for row in rows if 0 < row.nfe <= budget and not math.isnan(row.mean(metric))]
+    return sorted(valid, key=lambda row: (-better(metric) * row.mean(metric), row.nfe))
+
+
+def _choose(ranked: Sequence[Row], metric: str) -> Row:
+    """The fewest calls within the tolerance of the best, then the better."""
+    limit = TOLERANCE[metric] + 1e-9  # 27.0 lies within 0.1 of 27.1, whatever binary numbers say
+    top = ranked[0].mean(metric)
+    near = [row for row in ranked if abs(row.mean(metric) - top) <= limit or row is ranked[0]]
+    return min(near, key=lambda row: row.nfe)
+
+
+def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) -> Recommendation:
+    """Choose from the rows of a sweep.
+
+    Args:
+        rows: of the CSV, the input's among them.
+        metric: that all rows have.
+        budget: the most network calls, or None.
+
+    Raises:
+        ValueError: no run within the budget has a value of the metric.
+    """
+    within, everything = (_valid(rows, metric, most) for most in (budget or math.inf, math.inf))
+    if not within:
+        raise ValueError(f"no run has a finite {_TITLES[metric]}")
+    best, (before,) = within[0], [row for row in rows if row.nfe == 0]
+    rivals = [row for row in within if row.label != best.label and row.scores != best.scores]
+    default = [row for row in rows if (row.label, row.nfe) == (DEFAULT_NAME, DEFAULT_NFE)]
+    ranked = {other: _valid(rows, other, budget or math.inf) for other in before.scores}
+    return Recommendation(
+        metric=metric,
+        choice=_choose(within, metric),
+        best=best,
+        runner_up=rivals[0] if rivals else None,
+        default=default[0] if default else None,
+        before=before,
+        unlimited=_choose(everything, metric),
+        others={o: _choose(r, o) for o, r in ranked.items() if r and o != metric},
+        runs=len(within),
+    )
+
+
+def flags(row: Row) -> list[str]:
+    """The flags of ``sample.py`` that make this run; what a sampler has by itself is left out."""
+    own = MRSampler.preset(row.sampler, nfe=row.nfe)
+    given = ["--sampler", row.sampler, "--nfe", str(row.nfe)]
+    if isinstance(own, MRSampler) and row.settings["grid"] not in ("own", own.grid):
+        given += ["--grid", row.settings["grid"]]
+    if float(row.settings["temperature"]) != own.temperature:
+        given += ["--temperature", row.settings["temperature"]]
+    return given
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.2f} dB" if metric.startswith("psnr") else f"{value:.4f}"
+
+
+def gap(a: Row, b: Row, metric: str) -> tuple[float, float | None]:
+    """By how much ``a`` is better than ``b``, and the standard error of that over the images."""
+    pairs = zip(a.scores[metric], b.scores[metric], strict=True)
+    differences = [better(metric) * (x - y) for x, y in pairs]
+    mean = statistics.fmean(differences)
+    if len(differences) < 2 or not all(map(math.isfinite, differences)):
+        return mean, None
+    return mean, statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def _compared(a: Row, b: Row, metric: str) -> str:
+    """``better by 0.12 ± 0.03 dB``."""
+    mean, error = gap(a, b, metric)
+    size = _number(metric, abs(mean))
+    if error is not None:
+        number, _, unit = size.partition(" ")
+        size = f"{number} ± {_number(metric, error).split()[0]} {unit}".rstrip()
+    return f"{'better' if mean >= 0 else 'worse'} by {size}"
+
+
+def _comparisons(found: Recommendation) -> list[str]:
+    """A line for each run that the choice is held against."""
+    metric, choice = found.metric, found.choice
+    rows = {"the best, ": found.best, "the default, ": found.default, "the ": found.before}
+    lines = ["Compared with"]
+    for name, row in rows.items():
+        if row is not None and row != choice:
+            value = _number(metric, row.mean(metric))
+            lines.append(f"  {name}{row} ({value}): {_compared(choice, row, metric)}")
+    if choice == found.default:
+        lines.append("It is the default already.")
+    if gap(choice, found.before, metric)[0] <= 0:
+        lines.append(
+            "It does not improve the degraded input: the model does not suit these photos."
+        )
+    return lines
+
+
+def _doubts(found: Recommendation) -> list[str]:
+    """How far the numbers can be trusted."""
+    lines, metric, rival = [], found.metric, found.runner_up
+    count = len(found.before.scores[metric])
+    if rival is not None:
+        mean, error = gap(found.best, rival, metric)
+        compared = _compared(found.best, rival, metric)
+        told = ": not told apart" if error is None or mean < 2 * error else ""
+        lines.append(f"The best, {found.best}, is {compared} than the runner-up, {rival}{told}.")
+    if count > 1:
+        lines.append(f"± is the standard error of the paired differences over {count} images.")
+    if count < _FEW:
+        few = f"{count} images decide" if count > 1 else "One image decides"
+        lines.append(
+            f"{few} little, and the best of {found.runs} runs is in part luck: --images {_FEW} "
+            "or more tells more."
+        )
+    if found.others:
+        others = (f"{_TITLES[name]} {row}" for name, row in found.others.items())
+        lines.append(f"By the other metrics it would be: {'; '.join(others)}.")
+    return lines
+
+
+def words(found: Recommendation, *, checkpoint: str) -> str:
+    """The recommendation for people, with the command that follows it."""
+    choice, metric = found.choice, found.metric
+    value = f"{_TITLES[metric]} {_number(metric, choice.mean(metric))}"
+    tolerance = f"{TOLERANCE[metric]:g}{' dB' if metric.startswith('psnr') else ''}"
+    if choice == found.best:
+        why = f"It is the best of {found.runs} runs, and none with fewer calls is within"
+    else:
+        why = "It has the fewest network calls of the runs within"
+    command = ["python", "sample.py", "--checkpoint", checkpoint, "--input", "PHOTOS"]
+    command += ["--output", "RESTORED", *flags(choice)]
+    lines = [
+        f"Recommended by {_TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image).",
+        "",
+        f"  {shlex.join(command)}",
+        "",
+        f"{why} {tolerance} of the best.",
+        *_comparisons(found),
+    ]
+    if found.unlimited.nfe > choice.nfe:
+        gained = _compared(found.unlimited, choice, metric)
+        lines.append(f"Without the budget it would be {found.unlimited}, {gained}.")
+    return "\n".join([*lines, "", *_doubts(found)])
+
+
+def format_table(rows: Sequence[Row], metric: str) -> str:
+    """The metric of every candidate (a line) at every NFE (a column), the best of each starred."""
+    runs = [row for row in rows if row.nfe]
+    nfes = sorted({row.nfe for row in runs})
+    digits = 2 if metric.startswith("psnr") else 4
+    cells = {(row.label, row.nfe): f"{row.mean(metric):.{digits}f}" for row in runs}
+    for nfe in nfes:
+        for row in _valid([row for row in runs if row.nfe == nfe], metric, nfe)[:1]:
+            cells[row.label, nfe] = "*" + cells[row.label, nfe]
+    labels = list(dict.fromkeys(row.label for row in runs))
+    table = [[label, *(cells.get((label, nfe), "") for nfe in nfes)] for label in labels]
+    seconds = [statistics.median(row.seconds for row in runs if row.nfe == nfe) for nfe in nfes]
+    table = [["NFE", *map(str, nfes)], *table, ["seconds", *(f"{s:.3f}" for s in seconds)]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in table
+    ]
+    (before,) = [row for row in rows if not row.nfe]
+    title = f"{_TITLES[metric]} (degraded input {_number(metric, before.mean(metric))}; * best)"
+    return "\n".join([title, *lines])
+
+
+def _draw_curves(axes: Axes, found: Recommendation, rows: Sequence[Row], horizontal: str) -> None:
+    """One panel: a thin line a candidate, a colour a sampler; the recommended one is thick."""
+    metric, dashes = found.metric, ("-", "--", ":", "-.")
+    samplers = list(dict.fromkeys(row.sampler for row in rows))
+    variants: Counter[str] = Counter()
+    for label in dict.fromkeys(row.label for row in rows):
+        mine = sorted((r for r in rows if r.label == label), key=lambda row: row.nfe)
+        sampler, thick = mine[0].sampler, label == found.choice.label
+        axes.plot(
+            [getattr(row, horizontal) for row in mine],
+            [row.mean(metric) for row in mine],
+            label=label,
+            color="black" if thick else f"C{samplers.index(sampler) % 10}",
+            linestyle="-" if thick else dashes[variants[sampler] % len(dashes)],
+            linewidth=3.0 if thick else 1.2,
+            marker="o",
+            markersize=6 if thick else 3,
+            zorder=3 if thick else 2,
+        )
+        variants[sampler] += not thick
+    x, y = getattr(found.choice, horizontal), found.choice.mean(metric)
+    star = axes.plot(x, y, "*", color="gold", markersize=18, zorder=4, label="recommended")
+    star[0].set_markeredgecolor("black")
+    axes.set_xscale("log")
+    axes.grid(True, color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limit(axes: Axes, found: Recommendation, rows: Sequence[Row]) -> None:
+    """Leave what is far worse than most outside, the degraded input above all."""
+    sign, metric = better(found.metric), found.metric
+    means = [row.mean(metric) for row in rows]
+    values = sorted(sign * mean for mean in means if math.isfinite(mean)) or [0.0]
+    top, middle = values[-1], values[len(values) // 2]
+    low = max(values[0], top - 4 * (top - middle)) if top > middle else values[0]
+    margin = 0.08 * (top - low) or 0.1
+    axes.set_ylim(*sorted((sign * (low - margin), sign * (top + margin))))
+    before = found.before.mean(metric)
+    inside = low - margin <= sign * before <= top + margin
+    if inside:
+        axes.axhline(before, color="0.4", linestyle="--", linewidth=1.2)
+    text = f"degraded input {_number(metric, before)}{' (dashed)' if inside else ', outside'}"
+    axes.text(0.02, 0.02, text, transform=axes.transAxes, color="0.35", fontsize=9)
+
+
+def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
+    """Quality against NFE and against seconds, the recommended candidate thick, its run starred."""
+    figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    runs = [row for row in rows if row.nfe]
+    _draw_curves(left, found, runs, "nfe")
+    _draw_curves(right, found, runs, "seconds")
+    _limit(left, found, runs)
+    nfes = sorted({row.nfe for row in runs})
+    left.set_xticks(nfes, list(map(str, nfes)))
+    left.xaxis.set_minor_locator(NullLocator())
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    right.xaxis.set_minor_formatter(NullFormatter())
+    unit = " in dB" if found.metric.startswith("psnr") else ""
+    direction = "higher" if better(found.metric) > 0 else "lower"
+    left.set_ylabel(f"{_TITLES[found.metric]}{unit} ({direction} is better)")
+    left.set_xlabel("NFE (network calls)")
+    right.set_xlabel("seconds an image")
+    lines = left.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
+    figure.suptitle(title, fontsize=12)
+    return figure

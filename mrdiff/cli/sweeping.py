@@ -1,0 +1,263 @@
+"""``mrdiff sweep``, the heavy half: run every candidate on every pair, write what came out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from mrdiff.baselines import BaselineSampler
+from mrdiff.checkpoint import load_model
+from mrdiff.choice import DEFAULT_NAME, DEFAULT_NFE, describe_sampler, resolve_sampler, save_sampler
+from mrdiff.cli.errors import CommandError, one_line
+from mrdiff.cli.jobs import plan_jobs
+from mrdiff.cli.sweep import SETTINGS, Candidate, Row, write_csv, write_text
+from mrdiff.cli.sweep_report import draw, format_table, recommend, words
+from mrdiff.denoiser import Denoiser
+from mrdiff.gridfile import is_grid_file, read_grid
+from mrdiff.metrics import LPIPS, find_lpips_weights, measure
+from mrdiff.photo import PhotoError, composite, read_image, read_rgb, to_uint8
+from mrdiff.process import MRProcess
+from mrdiff.restore import Restorer
+from mrdiff.sampler import MRSampler
+from mrdiff.timegrid import Grid
+
+__all__ = ["run_sweep"]
+
+Measure = Callable[[Tensor, Tensor], dict[str, float]]
+Step = Callable[[], None]
+Restored = tuple[Tensor, float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A crop of a photo as it is (``[C, H, W]``), of the clean one (RGB), and its scores."""
+
+    name: str
+    lq: Tensor
+    gt: Tensor
+    before: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate at one NFE."""
+
+    candidate: Candidate
+    sampler: MRSampler | BaselineSampler
+
+    def options(self) -> dict[str, Any]:
+        """Plain options for a checkpoint; they hold the times of a grid file, not its path."""
+        if self.candidate.grid is not None and isinstance(self.sampler, MRSampler):
+            return describe_sampler(self.sampler)
+        own = {"name": self.candidate.sampler, "nfe": self.sampler.nfe}
+        temperature = self.candidate.temperature
+        return own if temperature is None else {**own, "temperature": temperature}
+
+
+def _measure(options: argparse.Namespace) -> Measure:
+    path = find_lpips_weights(options.lpips_weights)
+    if path is None and options.metric == "lpips":
+        message = "--metric lpips needs AlexNet's features: give --lpips_weights FILE"
+        raise CommandError(message, status=2)
+    lpips = LPIPS.from_file(path) if path else None
+
+    def each(image: Tensor, target: Tensor) -> dict[str, float]:
+        # Rounded here, so that what is computed from the rows equals what the CSV says.
+        values = measure(image[None], target[None], lpips=lpips)
+        return {name: round(float(value[0]), 6) for name, value in values.items()}
+
+    return each
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    """The middle ``side`` x ``side`` pixels of ``[C, H, W]``, or as many as there are."""
+    height, width = image.shape[-2:]
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    return image[:, top : top + side, left : left + side]
+
+
+def _load_pair(source: Path, reference: Path, side: int, score: Measure) -> Pair:
+    lq, gt = read_image(source), read_rgb(reference)
+    if lq.shape[-2:] != gt.shape[-2:]:
+        sizes = [f"{image.shape[-1]} x {image.shape[-2]}" for image in (gt, lq)]
+        raise PhotoError(f"{reference}: size {sizes[0]}, but {source} has {sizes[1]}")
+    lq, gt = _centre(lq, side), _centre(gt, side)
+    try:
+        return Pair(source.stem, lq, gt, score(composite(lq), gt))
+    except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
+        raise PhotoError(f"{source}: {error}") from error
+
+
+def _load_pairs(options: argparse.Namespace, score: Measure) -> list[Pair]:
+    """At most ``--images`` pairs spread evenly over the folder; broken ones are named.
+
+    Raises:
+        CommandError: none is left.
+    """
+    planned = plan_jobs(options.input, options.output, options.reference)
+    jobs = [(job.source, job.reference) for job in planned if job.reference]
+    count = min(len(jobs), options.images)
+    pairs: list[Pair] = []
+    for source, reference in (jobs[(2 * i + 1) * len(jobs) // (2 * count)] for i in range(count)):
+        try:
+            pairs.append(_load_pair(source, reference, options.crop, score))
+        except PhotoError as error:
+            print(f"left out: {one_line(error)}", file=sys.stderr)
+    if not pairs:
+        raise CommandError(f"none of the {count} pairs can be used")
+    return pairs
+
+
+def _load_model(options: argparse.Namespace) -> Denoiser:
+    try:
+        if options.device != "auto":
+            torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error).split(". ")[0]
+        raise CommandError(f"--device {options.device}: {reason}", status=2) from error
+    return load_model(options.checkpoint, device=options.device, allow=options.allow_package)
+
+
+def _runs(candidate: Candidate, nfes: Sequence[int], process: MRProcess) -> Iterator[Run]:
+    """The candidate at each NFE, checked; those that its grid file has no times for are named."""
+    grid: Grid | None = candidate.grid
+    if candidate.grid is not None and is_grid_file(candidate.grid):
+        grid = read_grid(candidate.grid).for_process(process)
+    for nfe in nfes:
+        if isinstance(grid, Mapping) and nfe not in grid:
+            print(f"left out: {candidate.grid} has no times for NFE {nfe}", file=sys.stderr)
+            continue
+        name, temperature = candidate.sampler, candidate.temperature
+        sampler = resolve_sampler(None, name=name, nfe=nfe, grid=grid, temperature=temperature)
+        if isinstance(sampler, MRSampler):
+            sampler.times(process)
+        yield Run(candidate, sampler)
+
+
+def _plan(tried: Sequence[Candidate], nfes: Sequence[int], process: MRProcess) -> list[Run]:
+    """Every candidate at every NFE, few calls first; the default is always among them.
+
+    Raises:
+        CommandError: a grid that cannot be.
+    """
+    try:
+        runs = [run for one in tried for run in _runs(one, sorted(set(nfes)), process)]
+    except ValueError as error:
+        raise CommandError(one_line(error), status=2) from error
+    default = Candidate(DEFAULT_NAME)
+    if (default, DEFAULT_NFE) not in [(run.candidate, run.sampler.nfe) for run in runs]:
+        runs += _runs(default, [DEFAULT_NFE], process)
+    return sorted(runs, key=lambda run: run.sampler.nfe)
+
+
+def _restore(run: Run, denoiser: Denoiser, pair: Pair, seed: int, step: Step) -> Restored:
+    """What ``sample.py`` would write as PNG, RGB in [0, 1] on the CPU, and the seconds it took."""
+    start = time.perf_counter()
+    restorer = Restorer(denoiser, sampler=run.sampler, seed=seed)
+    restored = restorer.channels(pair.lq, name=pair.name, on_step=step)
+    seconds = time.perf_counter() - start
+    return composite(to_uint8(restored).float() / 255), seconds
+
+
+def _row(run: Run, seconds: Sequence[float], scores: Sequence[Mapping[str, float]]) -> Row:
+    values = {name: getattr(run.sampler, name, "") for name in SETTINGS}
+    if isinstance(run.sampler, MRSampler):
+        given = run.candidate.grid or run.sampler.grid
+        values["grid"] = given if isinstance(given, str) else "own"
+    settings = {name: str(value).removesuffix(".0") for name, value in values.items()}
+    candidate, median = run.candidate, round(statistics.median(seconds), 6)
+    each = _each(scores)
+    return Row(candidate.label, run.sampler.nfe, candidate.sampler, settings, median, each)
+
+
+def _each(scores: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(score[name] for score in scores) for name in scores[0]}
+
+
+@contextlib.contextmanager
+def _progress(calls: int) -> Iterator[Step]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("sweeping", total=calls)
+        yield lambda: progress.advance(task)
+
+
+def _sweep(
+    runs: Sequence[Run], pairs: Sequence[Pair], denoiser: Denoiser, *, seed: int, score: Measure
+) -> Iterator[Row]:
+    """The row of each run, as soon as it is complete; ends early on Ctrl+C."""
+    with _progress(len(pairs) * sum(run.sampler.nfe for run in runs)) as step:
+        try:
+            for pair in pairs:  # the first call at each size is slow
+                _restore(runs[0], denoiser, pair, seed, lambda: None)
+            for run in runs:
+                done = [_restore(run, denoiser, pair, seed, step) for pair in pairs]
+                scores = [score(d[0], pair.gt) for d, pair in zip(done, pairs, strict=True)]
+                yield _row(run, [d[1] for d in done], scores)
+        except torch.OutOfMemoryError as error:
+            raise CommandError("out of GPU memory: try a smaller --crop") from error
+        except KeyboardInterrupt:
+            return
+
+
+def _report(options: argparse.Namespace, rows: list[Row], title: str) -> Row:
+    """Write the three files, print the table and the recommendation; returns the chosen row."""
+    write_csv(options.output / "sweep.csv", rows)
+    try:
+        found = recommend(rows, options.metric, budget=options.budget)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    text = words(found, checkpoint=str(options.checkpoint))
+    write_text(options.output / "recommendation.txt", f"{title}.\n\n{text}\n")
+    draw(rows, found, title=title).savefig(options.output / "sweep.png")
+    print(f"{format_table(rows, options.metric)}\n\n{text}")
+    return found.choice
+
+
+def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
+    """Run the command with the flags of :mod:`mrdiff.cli.sweep`; 130 if it was interrupted.
+
+    Raises:
+        CommandError: nothing can be done at all.
+        ValueError: of our own kinds, for a checkpoint or LPIPS weights that cannot be used.
+    """
+    score = _measure(options)
+    pairs = _load_pairs(options, score)
+    denoiser = _load_model(options)
+    runs = _plan(tried, options.nfe, denoiser.process)
+    scores = _each([pair.before for pair in pairs])
+    before = Row("input", 0, "", dict.fromkeys(SETTINGS, ""), 0.0, scores)
+    start = time.perf_counter()
+    rows = list(_sweep(runs, pairs, denoiser, seed=options.seed, score=score))
+    if not rows:
+        raise KeyboardInterrupt
+    complete = len(rows) == len(runs)
+    part = "" if complete else f", interrupted after {len(rows)} of {len(runs)} runs"
+    title = f"{len(pairs)} images of at most {options.crop} px a side, seed {options.seed}{part}"
+    choice = _report(options, [before, *rows], title)
+    print(f"\n{len(rows)} runs in {time.perf_counter() - start:.0f} s -> {options.output}")
+    if not complete:
+        return 130
+    _save(options, next(run for run, row in zip(runs, rows, strict=True) if row is choice))
+    return 0
+
+
+def _save(options: argparse.Namespace, run: Run) -> None:
+    what = f"{run.candidate.label} at NFE {run.sampler.nfe}"
+    if not options.save:
+        print(f"To make {what} this checkpoint's default for sample.py, add --save.")
+        return
+    save_sampler(options.checkpoint, run.options())
+    print(f"saved in {options.checkpoint}: sample.py uses {what} by default")

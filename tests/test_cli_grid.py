@@ -1,0 +1,205 @@
+"""mrdiff grid through its real flags: files, tables, routes, failures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from mrdiff import MRProcess, MRSampler
+from mrdiff.checkpoint import describe_denoiser
+from mrdiff.cli import grid
+from mrdiff.cli.main import main
+from mrdiff.denoiser import Denoiser
+from mrdiff.gridsearch import NAMED_GRIDS, SEARCH_METRICS
+from mrdiff.networks.unet import UNet
+from mrdiff.parameterization import Parameterization
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny network with random weights, so that it changes its input."""
+    torch.manual_seed(0)
+    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
+    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
+    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
+    path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
+    torch.save({"state_dict": weights, "mrdiff": config}, path)
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four degraded photos in ``lq`` and the ground truth in ``gt``."""
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.png", "s/d.png"):
+        gt = np.kron(random.integers(0, 255, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        lq = np.clip(gt + random.normal(0, 30, gt.shape), 0, 255).astype(np.uint8)
+        for kind, pixels in (("lq", lq), ("gt", gt)):
+            path = tmp_path / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path if kind == "lq" else path.with_suffix(".png"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path
+
+
+def run(checkpoint: Path, *arguments: str, output: str = "grid.yaml") -> int:
+    fixed = ["grid", "--checkpoint", str(checkpoint), "--input", "lq", "--output", output]
+    nfes = ["2"] if "--spectrum" in arguments else ["2", "3"]
+    return main([*fixed, "--device", "cpu", "--nfe", *nfes, *arguments])
+
+
+def content(path: str = "grid.yaml") -> dict[str, Any]:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def test_the_file_is_a_grid_and_says_how_it_was_made(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--corrector", "--seed", "3") == 0
+    made = content()["made"]
+    assert made["route"] == "distance"
+    assert made["solver"] == {
+        "eta": 0.0,
+        "order": 2,
+        "prediction": "data",
+        "corrector": True,
+        "temperature": 1.0,
+    }
+    assert (made["images"], made["crop"], made["seed"]) == (4, 40, 3)
+    assert list(made["results"]) == [2, 3]
+    for nfe, result in made["results"].items():
+        assert list(result["before"]) == list(NAMED_GRIDS)
+        assert result["after"] <= min(result["before"].values())
+        sampler = MRSampler(nfe=nfe, grid="grid.yaml", corrector=True)
+        assert sampler.times(MRProcess()).tolist() == content()["times"][nfe]
+    assert str(work) not in Path("grid.yaml").read_text(encoding="utf-8")
+    captured = capsys.readouterr()
+    header = "nfe  uniform_log_snr  uniform_t  power(2)  optimised"
+    assert header in captured.out
+    number = r"\d+\.\d{3}"
+    line = rf"^ +3 +{number} +{number} +{number} +{number} +[-+]\d+\.\d %$"
+    assert re.search(line, captured.out, re.M)
+    assert "4 photos, crops of 40 x 40 -> grid.yaml" in captured.out
+    assert "nfe 3" in captured.err  # the progress bar
+
+
+def test_the_result_is_repeatable(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint, output="one.yaml") == run(checkpoint, output="two.yaml") == 0
+    assert Path("one.yaml").read_bytes() == Path("two.yaml").read_bytes()
+    assert run(checkpoint, "--seed", "1", "--nfe", "2", output="other.yaml") == 0
+    assert content("other.yaml")["times"][2] != content("one.yaml")["times"][2]
+
+
+@pytest.mark.parametrize("metric", ["psnr", "ssim"])
+def test_a_metric_against_the_reference(work: Path, checkpoint: Path, metric: str, capsys) -> None:
+    assert run(checkpoint, "--metric", metric, "--reference", "gt", "--images", "2") == 0
+    made = content()["made"]
+    assert (made["route"], made["images"]) == (metric, 2)
+    for result in made["results"].values():
+        assert result["after"] >= max(result["before"].values())
+    assert f"{metric.upper()} against the reference" in capsys.readouterr().out
+
+
+def test_the_spectrum_needs_no_network_call(
+    work: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(UNet, "forward", None)
+    assert run(checkpoint, "--spectrum", "--reference", "gt", "--crop", "32") == 0
+    made = content()["made"]
+    assert (made["route"], made["crop"]) == ("spectrum", 32)
+    for result in made["results"].values():
+        assert result["after"] <= min(result["before"].values())
+    assert "error of the Gaussian model" in capsys.readouterr().out
+
+
+def test_unusable_photos_are_skipped_and_named(work: Path, checkpoint: Path, capsys) -> None:
+    (work / "lq" / "aa.png").write_bytes(b"nothing")
+    Image.new("RGB", (20, 20)).save(work / "lq" / "small.png")
+    Image.new("RGB", (99, 99)).save(work / "gt" / "c.png")
+    (work / "gt" / "b.png").unlink()
+    assert run(checkpoint, "--spectrum", "--reference", "gt") == 0
+    captured = capsys.readouterr()
+    assert "skipped: lq/aa.png: not an image that Pillow can read" in captured.err
+    assert "skipped: lq/small.png: smaller than 32 pixels" in captured.err
+    assert "skipped: gt/c.png: another size than lq/c.png" in captured.err
+    assert "skipped: lq/b.jpg: it has no reference" in captured.err
+    assert "2 photos, crops of 40 x 40" in captured.out
+
+
+def test_no_usable_photo_is_one_line(work: Path, checkpoint: Path, capsys) -> None:
+    for path in (work / "lq").rglob("*.*g"):
+        path.write_bytes(b"nothing")
+    assert run(checkpoint) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "--input lq: no usable photo: lq/a.png: not an image" in captured.err
+    assert not Path("grid.yaml").exists()
+
+
+def test_a_grid_is_refused_by_another_process(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint, "--spectrum", "--reference", "gt") == 0
+    with pytest.raises(ValueError, match=r"grid\.yaml: its times are of CosineTheta"):
+        MRSampler(nfe=2, grid="grid.yaml").times(MRProcess(sigma_max=0.3))
+    with pytest.raises(ValueError, match="no times for nfe=5, only for 2"):
+        MRSampler(nfe=5, grid="grid.yaml").times(MRProcess())
+
+
+def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--spectrum", "--reference", "lq") == 1
+    assert "--reference lq: the residuals are zero everywhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--nfe", "1"], "argument --nfe: nfe lies in 2 to 10, got 1"),
+        (["--nfe", "5", "11"], "argument --nfe: nfe lies in 2 to 10, got 11"),
+        (["--crop", "16"], "argument --crop: must be at least 32 pixels, got 16"),
+        (["--temperature", "2"], "argument --temperature: temperature lies in [0, 1], got 2"),
+        (["--metric", "psnr"], "--metric psnr needs --reference"),
+        (["--metric", "fid"], "argument --metric: invalid choice"),
+        (["--spectrum"], "--spectrum needs --reference"),
+        (["--spectrum", "--metric", "psnr"], "--spectrum has an error of its own"),
+        (["--reference", "none"], "--reference none: no such folder"),
+        (["--reference", "empty", "--spectrum"], "no file there has the stem of any input"),
+        (["--input", "none"], "--input none: no such file or folder"),
+        (["--input", "empty"], "--input empty: no images in this folder"),
+        (["--output", "grid.txt"], "--output grid.txt: must be a .yaml file"),
+        (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),
+        (["--checkpoint", "lq/a.png"], "lq/a.png is not a readable checkpoint"),
+        (["--device", "nonsense"], "--device nonsense: "),
+        (["--metric", "lpips", "--reference", "gt"], "name them by --lpips_weights FILE"),
+        (["--spektrum"], "unknown option --spektrum (did you mean --spectrum?)"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(
+    work: Path, checkpoint: Path, arguments: list[str], expected: str, capsys
+) -> None:
+    (work / "empty").mkdir()
+    assert run(checkpoint, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("mrdiff grid: error: ")
+    assert expected in captured.err
+    assert captured.out == ""
+
+
+def test_the_light_half_knows_the_metrics() -> None:
+    assert grid.METRICS == SEARCH_METRICS
+
+
+def test_help_names_the_flags(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["grid", "--help"])
+    assert stop.value.code == 0
+    assert "--spectrum" in capsys.readouterr().out
