@@ -23,10 +23,11 @@ from torch import Tensor
 
 from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
+from mrdiff.calibration import Calibration
 from mrdiff.checkpoint import load_model
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
-from mrdiff.gridsearch import Calibration, FoundGrid
+from mrdiff.gridsearch import FoundGrid
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
 from mrdiff.noise import named_noise
 from mrdiff.sampler import MRSampler

@@ -2,7 +2,8 @@
 
 The K - 1 inner times of a run of K network calls are chosen so that, on calibration images and
 from the same noise, its result is closest to that of 100 calls (or best in a metric against the
-ground truth). Only the times change: the solver and the cost of a run stay what they are.
+ground truth): :class:`mrdiff.calibration.Calibration`. Only the times change: the solver and the
+cost of a run stay what they are.
 """
 
 from __future__ import annotations
@@ -18,11 +19,7 @@ import torch
 from scipy import optimize  # type: ignore[import-untyped]
 from torch import Tensor
 
-from mrdiff.denoiser import DenoiserLike
-from mrdiff.metrics import LPIPS, measure
-from mrdiff.noise import Noise, NoiseSource, draw
 from mrdiff.process import MRProcess
-from mrdiff.sampler import MRSampler
 from mrdiff.timegrid import make_times, uniform_log_snr
 
 NAMED_GRIDS = ("uniform_log_snr", "uniform_t", "power(2)")
@@ -98,14 +95,14 @@ class _Search:
 
     def __init__(self, value: Value, maximise: bool, on_run: Callable[[int], None]) -> None:
         self._value, self._on_run = value, on_run
-        self.sign = -1.0 if maximise else 1.0
+        self._sign = -1.0 if maximise else 1.0
         self.best, self.worst, self.times = math.inf, -math.inf, torch.empty(0)
         self.count = 0
 
     def cost(self, times: Tensor) -> float:
         """What is minimised; infinite if the sampler diverges or the times are no grid."""
         falling = bool((times.diff() < -_CLOSEST).all())
-        cost = self.sign * self._value(times) if falling else math.inf
+        cost = self._sign * self._value(times) if falling else math.inf
         self.count += 1
         self._on_run(self.count)
         if not math.isfinite(cost):
@@ -114,6 +111,23 @@ class _Search:
         if cost < self.best:
             self.best, self.times = cost, times
         return cost
+
+    def costs(self, grids: Sequence[Tensor]) -> list[float]:
+        """The :meth:`cost` of each of the first grids.
+
+        Raises:
+            ValueError: all are infinite.
+        """
+        costs = [self.cost(times) for times in grids]
+        if self.best == math.inf:
+            raise ValueError(f"no named grid of nfe={len(grids[0]) - 1} gives a finite value")
+        return costs
+
+    def found(self, costs: Sequence[float], began: float) -> FoundGrid:
+        """The best times, with the costs of the named grids and the time since ``began``."""
+        before = dict(zip(NAMED_GRIDS, (self._sign * cost for cost in costs), strict=False))
+        times, seconds = tuple(self.times.tolist()), time.perf_counter() - began
+        return FoundGrid(times, before, self._sign * self.best, self.count, seconds)
 
 
 def search_times(
@@ -145,25 +159,42 @@ def search_times(
     Raises:
         ValueError: nfe below 2, or a value that is never finite.
     """
-    if nfe < 2:
-        raise ValueError(f"a grid of nfe={nfe} has no inner times to choose: nfe is 2 or more")
     began, each = time.perf_counter(), evaluations or 25 * (nfe - 1)
     total = each * starts + len(NAMED_GRIDS) + 2
-    report = progress or (lambda label, done, most: None)
-    search = _Search(value, maximise, lambda done: report(f"nfe {nfe}", min(done, total), total))
-    steps = _Steps(process)
+    report = _reporter(progress, f"nfe {nfe}", total)
+    search, steps = _Search(value, maximise, report), _Steps(process)
+    grids = _first_grids(steps, process, nfe, warm)
+    costs = search.costs(grids)
+    for start in sorted(range(len(grids)), key=costs.__getitem__)[:starts]:
+        _follow(search, steps, grids[start], each)
+    report(total)
+    return search.found(costs, began)
+
+
+def _reporter(progress: Progress | None, label: str, total: int) -> Callable[[int], None]:
+    """Passes on how many runs are done, of at most ``total``."""
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(label, min(done, total), total)
+
+    return report
+
+
+def _first_grids(
+    steps: _Steps, process: MRProcess, nfe: int, warm: Sequence[float] | None
+) -> list[Tensor]:
+    """What a search can start from: :data:`NAMED_GRIDS`, then others.
+
+    Raises:
+        ValueError: nfe below 2.
+    """
+    if nfe < 2:
+        raise ValueError(f"a grid of nfe={nfe} has no inner times to choose: nfe is 2 or more")
     grids = [make_times(name, process, nfe) for name in (*NAMED_GRIDS, "karras")]
     if warm is not None:
         grids.append(steps.refined(torch.tensor(warm, dtype=torch.float64), nfe))
-    costs = [search.cost(times) for times in grids]
-    if search.best == math.inf:
-        raise ValueError(f"no named grid of nfe={nfe} gives a finite value")
-    for start in sorted(range(len(grids)), key=costs.__getitem__)[:starts]:
-        _follow(search, steps, grids[start], each)
-    report(f"nfe {nfe}", total, total)
-    before = dict(zip(NAMED_GRIDS, (search.sign * cost for cost in costs), strict=False))
-    times, seconds = tuple(search.times.tolist()), time.perf_counter() - began
-    return FoundGrid(times, before, search.sign * search.best, search.count, seconds)
+    return grids
 
 
 def _follow(search: _Search, steps: _Steps, start: Tensor, evaluations: int) -> None:
@@ -187,113 +218,3 @@ def search_grids(
         found[nfe] = search_times(value, process, nfe, warm=warm, **options)
         warm = found[nfe].times
     return found
-
-
-def _replayed(noise: Noise, like: Tensor) -> Callable[[slice], NoiseSource]:
-    """The same noise in every run: drawn once for the whole batch, given out by its rows."""
-    drawn: dict[int, Tensor] = {}
-
-    def part(rows: slice) -> NoiseSource:
-        def source(step: int, shape: Sequence[int]) -> Tensor:
-            if step not in drawn:
-                drawn[step] = draw(noise, step, like)
-            return drawn[step][rows]
-
-        return source
-
-    return part
-
-
-class Calibration:
-    """Calibration images, their noise and what is measured on them: times -> value.
-
-    ``"distance"`` is the root mean square difference to the solution of 100 calls of order 3 from
-    the same noise, in grey levels (255 to the unit). The others are means over the images.
-
-    Args:
-        denoiser: the model.
-        mu: degraded images ``[B, C, H, W]`` in [0, 1], on the model's device.
-        noise: as samplers take it; drawn once and used in every run.
-        metric: one of :data:`SEARCH_METRICS`.
-        truth: the ground truth like ``mu``, for the metrics other than distance.
-        lpips: the network, for ``"lpips"``.
-        chunk: images that go through the network at a time.
-        options: of :class:`mrdiff.MRSampler`, but for ``nfe`` and ``grid``.
-        progress: called as ``("reference", images done, images)``.
-
-    Raises:
-        ValueError: for an unknown metric or one without what it needs, or for a distance with
-            eta > 0.
-    """
-
-    def __init__(
-        self,
-        denoiser: DenoiserLike,
-        mu: Tensor,
-        *,
-        noise: Noise = None,
-        metric: str = "distance",
-        truth: Tensor | None = None,
-        lpips: LPIPS | None = None,
-        chunk: int = 4,
-        options: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        self._options = dict(options or {})
-        self._sampler(2, "uniform_t")  # wrong options are known before the reference is computed
-        _check_metric(metric, self._options.get("eta", 0.0), truth, lpips)
-        self.metric = metric
-        self._denoiser, self._mu, self._lpips = denoiser, mu, lpips
-        self._noise = _replayed(noise, mu)
-        self._parts = [slice(i, i + chunk) for i in range(0, len(mu), chunk)]
-        self._target = self._reference(progress) if metric == "distance" else truth
-
-    def _sampler(self, nfe: int, grid: Any) -> MRSampler:
-        return MRSampler(**{**self._options, "nfe": nfe, "grid": grid})
-
-    @torch.no_grad()
-    def _run(self, sampler: MRSampler, rows: slice) -> Tensor:
-        return sampler(self._denoiser, self._mu[rows], noise=self._noise(rows))
-
-    def _reference(self, progress: Progress | None) -> Tensor:
-        exact = {"order": 3, "prediction": "data", "corrector": False, "grid": "uniform_log_snr"}
-        sampler = MRSampler(**{**self._options, **exact, "nfe": REFERENCE_CALLS})
-        done = []
-        for rows in self._parts:
-            done.append(self._run(sampler, rows))
-            if progress is not None:
-                progress("reference", min(rows.stop, len(self._mu)), len(self._mu))
-        return torch.cat(done)
-
-    def value(self, times: Tensor) -> float:
-        """The distance or the metric with these times ``[nfe + 1]``, over all images."""
-        assert self._target is not None
-        sampler, total = self._sampler(len(times) - 1, times), 0.0
-        for rows in self._parts:
-            restored, target = self._run(sampler, rows), self._target[rows]
-            if self.metric == "distance":
-                total += float((restored - target).double().square().flatten(1).mean(1).sum())
-            else:
-                scores = measure(restored, target, names=[self.metric], lpips=self._lpips)
-                total += float(scores[self.metric].sum())
-        mean = total / len(self._mu)
-        return GREY_LEVELS * math.sqrt(mean) if self.metric == "distance" else mean
-
-    def search(self, nfes: Sequence[int], **options: Any) -> dict[int, FoundGrid]:
-        """The best times for each NFE; ``options`` of :func:`search_times`."""
-        more = {"maximise": self.metric in MAXIMISED, **options}
-        return search_grids(self.value, self._denoiser.process, nfes, **more)
-
-
-def _check_metric(metric: str, eta: float, truth: Tensor | None, lpips: LPIPS | None) -> None:
-    if metric not in SEARCH_METRICS:
-        raise ValueError(f"unknown metric {metric!r}: use one of {', '.join(SEARCH_METRICS)}")
-    if metric == "distance" and eta > 0:
-        raise ValueError(
-            f"a stochastic sampler (eta={eta}) has no reference solution to come close to: "
-            "name a metric and give the ground truth"
-        )
-    if metric != "distance" and truth is None:
-        raise ValueError(f"the metric {metric} needs the ground truth")
-    if metric == "lpips" and lpips is None:
-        raise ValueError("the metric lpips needs its network")

@@ -15,8 +15,10 @@ from PIL import Image
 from mrdiff.checkpoint import describe_denoiser, export_model
 from mrdiff.choice import build_sampler, read_sampler
 from mrdiff.cli import sample, sweep, sweeping
-from mrdiff.cli.sweep import SETTINGS, Candidate, Row, candidates, read_csv, write_csv
-from mrdiff.cli.sweep_report import draw, flags, format_table, recommend, words
+from mrdiff.cli.sweep import Candidate, candidates
+from mrdiff.cli.sweep_plot import draw
+from mrdiff.cli.sweep_report import flags, format_table, recommend, words
+from mrdiff.cli.sweep_rows import SETTINGS, Row, read_csv, write_csv
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
 from mrdiff.metrics import METRIC_NAMES

@@ -15,15 +15,8 @@ import torch
 from torch import Tensor
 
 from mrdiff import MRProcess, MRSampler, Prediction, TabulatedTheta
-from mrdiff.compat.mars import (
-    MarsSampler,
-    OfficialTables,
-    Point,
-    Schedule,
-    data_step,
-    interpolate,
-    order_plan,
-)
+from mrdiff.compat.mars import MarsSampler, data_step, order_plan
+from mrdiff.compat.mars_tables import OfficialTables, Point, Schedule, interpolate
 from tests.oracles import GaussianOracle, fitted_slope
 
 F64, F32 = torch.float64, torch.float32

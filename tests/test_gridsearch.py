@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mrdiff import MRProcess, MRSampler
+from mrdiff.calibration import Calibration
 from mrdiff.gridfile import read_grid, write_grid
 from mrdiff.gridsearch import (
     NAMED_GRIDS,
-    Calibration,
     _Steps,
     search_grids,
     search_times,

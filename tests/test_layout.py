@@ -38,6 +38,7 @@ RANKS = {
     "mrdiff.sampler": 6,
     "mrdiff.choice": 7,
     "mrdiff.gridsearch": 7,
+    "mrdiff.calibration": 8,
     "mrdiff.spectrum": 8,
     "mrdiff.module": 7,
     "mrdiff.restore": 8,

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from mrdiff.cli import trajectory
 from mrdiff.cli.trajectory import (
-    Plane,
     Trajectory,
     compared_samplers,
-    pca_figure,
     record,
     strip,
     write_trajectory,
 )
+from mrdiff.cli.trajectory_pca import Plane, pca_figure
 from mrdiff.denoiser import Denoiser
 from mrdiff.networks.unet import UNet
 from mrdiff.noise import named_noise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
-from mrdiff.cli.parser import LineParser, positive
+from mrdiff.cli.parser import LineParser, as_temperature, positive
 
 __all__ = ["METRICS", "main", "make_parser"]
 
@@ -30,13 +30,6 @@ def _crop(text: str) -> int:
     value = int(text)
     if value < _SMALLEST:
         raise argparse.ArgumentTypeError(f"must be at least {_SMALLEST} pixels, got {text}")
-    return value
-
-
-def _temperature(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"temperature lies in [0, 1], got {text}")
     return value
 
 
@@ -61,7 +54,7 @@ def make_parser(program: str) -> LineParser:
     add("--order", type=int, choices=(1, 2, 3, 4), default=2, help="of the sampler (2)")
     add("--prediction", choices=("data", "noise", "velocity"), default="data", help="clock (data)")
     add("--corrector", action="store_true", help="for a sampler with the corrector")
-    add("--temperature", type=_temperature, default=1.0, metavar="T", help="of the noise (1)")
+    add("--temperature", type=as_temperature, default=1.0, metavar="T", help="of the noise (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from mrdiff.calibration import Calibration
 from mrdiff.checkpoint import load_model
+from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
-from mrdiff.gridsearch import MAXIMISED, NAMED_GRIDS, Calibration, FoundGrid
+from mrdiff.gridsearch import MAXIMISED, NAMED_GRIDS, FoundGrid
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.noise import named_noise
 from mrdiff.photo import PhotoError, read_rgb
@@ -102,12 +104,7 @@ def _read_crops(options: argparse.Namespace, jobs: list[Job], paired: bool) -> _
 
 def _load(options: argparse.Namespace) -> Denoiser:
     device = "cpu" if options.spectrum else options.device
-    try:
-        if device != "auto":
-            torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = one_line(error).split(". ")[0]
-        raise CommandError(f"--device {device}: {reason}", status=2) from error
+    check_device(device)
     try:
         return load_model(options.checkpoint, device=device, allow=options.allow_package)
     except ValueError as error:

@@ -1,13 +1,14 @@
-"""An argparse parser whose errors are one line, with the closest flag for a mistyped one."""
+"""An argparse parser with one-line errors that name the closest flag, and types of arguments."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mrdiff.cli.errors import CommandError, did_you_mean
 
-__all__ = ["LineParser", "positive"]
+__all__ = ["LineParser", "as_temperature", "bounded", "one_of", "positive"]
 
 
 class LineParser(argparse.ArgumentParser):
@@ -38,3 +39,31 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
+
+
+def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one of ``known``; errors call it an unknown ``kind``."""
+
+    def check(text: str) -> str:
+        if text not in known:
+            hint = did_you_mean(text, known) or f": use one of {', '.join(known)}"
+            raise argparse.ArgumentTypeError(f"unknown {kind} {text}{hint}")
+        return text
+
+    return check
+
+
+def bounded(text: str, *, least: float, most: float, rule: str) -> float:
+    """A number within both bounds; ``rule`` is the message for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{rule}, got {text}")
+    return value
+
+
+def as_temperature(text: str) -> float:
+    """An argparse type: a number in [0, 1]."""
+    return bounded(text, least=0, most=1, rule="temperature lies in [0, 1]")

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from mrdiff.cli.environment import set_thread_defaults
-from mrdiff.cli.errors import CommandError, did_you_mean, run_command
-from mrdiff.cli.parser import LineParser, positive
+from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
 __all__ = ["SAMPLERS", "main", "make_parser"]
 
@@ -30,23 +30,6 @@ SAMPLERS = (
 )
 
 
-def _sampler(text: str) -> str:
-    if text not in SAMPLERS:
-        hint = did_you_mean(text, SAMPLERS) or f": use one of {', '.join(SAMPLERS)}"
-        raise argparse.ArgumentTypeError(f"unknown sampler {text}{hint}")
-    return text
-
-
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"temperature lies in [0, 1], got {text}")
-    return value
-
-
 def make_parser(program: str) -> LineParser:
     """The flags of the command."""
     parser = LineParser(prog=program, description="Restore a photo or a folder of photos.")
@@ -56,9 +39,9 @@ def make_parser(program: str) -> LineParser:
     add("--output", type=Path, required=True, metavar="DIR", help="relative paths are kept")
     add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
     names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
-    add("--sampler", type=_sampler, metavar="NAME", help=names)
+    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
     add("--grid", metavar="NAME|FILE", help="times of an mr sampler: a name or .yaml")
-    add("--temperature", type=_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
+    add("--temperature", type=as_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")

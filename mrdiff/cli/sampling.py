@@ -21,6 +21,7 @@ from rich.progress import (
 from torch import Tensor
 
 from mrdiff.cli.compare import comparison_path, write_comparison
+from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.report import Row, format_table, measure_job
@@ -34,12 +35,7 @@ Failures = dict[Job, str]
 
 
 def _restorer(options: argparse.Namespace) -> Restorer:
-    try:
-        if options.device != "auto":
-            torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = one_line(error).split(". ")[0]
-        raise CommandError(f"--device {options.device}: {reason}", status=2) from error
+    check_device(options.device)
     try:
         return Restorer.from_checkpoint(
             options.checkpoint,

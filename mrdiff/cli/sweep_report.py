@@ -1,4 +1,4 @@
-"""What a sweep found: a table, the recommendation in words, and a plot, all from its rows alone.
+"""What a sweep found: a table and the recommendation in words, both from its rows alone.
 
 The recommended run is the one with the fewest network calls among those within a tolerance of
 the best, in the metric's own units (:data:`TOLERANCE`).
@@ -9,21 +9,26 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
-
 from mrdiff.choice import DEFAULT_NAME, DEFAULT_NFE
-from mrdiff.cli.sweep import Row
+from mrdiff.cli.sweep_rows import Row
 from mrdiff.sampler import MRSampler
 
-__all__ = ["TOLERANCE", "Recommendation", "draw", "flags", "format_table", "recommend", "words"]
+__all__ = [
+    "TITLES",
+    "TOLERANCE",
+    "Recommendation",
+    "better",
+    "flags",
+    "format_table",
+    "recommend",
+    "with_unit",
+    "words",
+]
 
-_TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
 # Less than this is invisible: 0.1 dB is 2 % of the squared error.
 TOLERANCE = {"psnr": 0.1, "psnr_y": 0.1, "ssim": 0.005, "ssim_y": 0.005, "lpips": 0.005}
 _FEW = 16  # images; with less, the words warn
@@ -88,7 +93,7 @@ def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) ->
     """
     within, everything = (_valid(rows, metric, most) for most in (budget or math.inf, math.inf))
     if not within:
-        raise ValueError(f"no run has a finite {_TITLES[metric]}")
+        raise ValueError(f"no run has a finite {TITLES[metric]}")
     best, (before,) = within[0], [row for row in rows if row.nfe == 0]
     rivals = [row for row in within if row.label != best.label and row.scores != best.scores]
     default = [row for row in rows if (row.label, row.nfe) == (DEFAULT_NAME, DEFAULT_NFE)]
@@ -117,7 +122,8 @@ def flags(row: Row) -> list[str]:
     return given
 
 
-def _number(metric: str, value: float) -> str:
+def with_unit(metric: str, value: float) -> str:
+    """``27.31 dB``, or a plain number of a metric without a unit."""
     return f"{value:.2f} dB" if metric.startswith("psnr") else f"{value:.4f}"
 
 
@@ -134,10 +140,10 @@ def gap(a: Row, b: Row, metric: str) -> tuple[float, float | None]:
 def _compared(a: Row, b: Row, metric: str) -> str:
     """``better by 0.12 ± 0.03 dB``."""
     mean, error = gap(a, b, metric)
-    size = _number(metric, abs(mean))
+    size = with_unit(metric, abs(mean))
     if error is not None:
         number, _, unit = size.partition(" ")
-        size = f"{number} ± {_number(metric, error).split()[0]} {unit}".rstrip()
+        size = f"{number} ± {with_unit(metric, error).split()[0]} {unit}".rstrip()
     return f"{'better' if mean >= 0 else 'worse'} by {size}"
 
 
@@ -148,7 +154,7 @@ def _comparisons(found: Recommendation) -> list[str]:
     lines = ["Compared with"]
     for name, row in rows.items():
         if row is not None and row != choice:
-            value = _number(metric, row.mean(metric))
+            value = with_unit(metric, row.mean(metric))
             lines.append(f"  {name}{row} ({value}): {_compared(choice, row, metric)}")
     if choice == found.default:
         lines.append("It is the default already.")
@@ -177,7 +183,7 @@ def _doubts(found: Recommendation) -> list[str]:
             "or more tells more."
         )
     if found.others:
-        others = (f"{_TITLES[name]} {row}" for name, row in found.others.items())
+        others = (f"{TITLES[name]} {row}" for name, row in found.others.items())
         lines.append(f"By the other metrics it would be: {'; '.join(others)}.")
     return lines
 
@@ -185,7 +191,7 @@ def _doubts(found: Recommendation) -> list[str]:
 def words(found: Recommendation, *, checkpoint: str) -> str:
     """The recommendation for people, with the command that follows it."""
     choice, metric = found.choice, found.metric
-    value = f"{_TITLES[metric]} {_number(metric, choice.mean(metric))}"
+    value = f"{TITLES[metric]} {with_unit(metric, choice.mean(metric))}"
     tolerance = f"{TOLERANCE[metric]:g}{' dB' if metric.startswith('psnr') else ''}"
     if choice == found.best:
         why = f"It is the best of {found.runs} runs, and none with fewer calls is within"
@@ -194,7 +200,7 @@ def words(found: Recommendation, *, checkpoint: str) -> str:
     command = ["python", "sample.py", "--checkpoint", checkpoint, "--input", "PHOTOS"]
     command += ["--output", "RESTORED", *flags(choice)]
     lines = [
-        f"Recommended by {_TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image).",
+        f"Recommended by {TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image).",
         "",
         f"  {shlex.join(command)}",
         "",
@@ -226,75 +232,5 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
         for line in table
     ]
     (before,) = [row for row in rows if not row.nfe]
-    title = f"{_TITLES[metric]} (degraded input {_number(metric, before.mean(metric))}; * best)"
+    title = f"{TITLES[metric]} (degraded input {with_unit(metric, before.mean(metric))}; * best)"
     return "\n".join([title, *lines])
-
-
-def _draw_curves(axes: Axes, found: Recommendation, rows: Sequence[Row], horizontal: str) -> None:
-    """One panel: a thin line a candidate, a colour a sampler; the recommended one is thick."""
-    metric, dashes = found.metric, ("-", "--", ":", "-.")
-    samplers = list(dict.fromkeys(row.sampler for row in rows))
-    variants: Counter[str] = Counter()
-    for label in dict.fromkeys(row.label for row in rows):
-        mine = sorted((r for r in rows if r.label == label), key=lambda row: row.nfe)
-        sampler, thick = mine[0].sampler, label == found.choice.label
-        axes.plot(
-            [getattr(row, horizontal) for row in mine],
-            [row.mean(metric) for row in mine],
-            label=label,
-            color="black" if thick else f"C{samplers.index(sampler) % 10}",
-            linestyle="-" if thick else dashes[variants[sampler] % len(dashes)],
-            linewidth=3.0 if thick else 1.2,
-            marker="o",
-            markersize=6 if thick else 3,
-            zorder=3 if thick else 2,
-        )
-        variants[sampler] += not thick
-    x, y = getattr(found.choice, horizontal), found.choice.mean(metric)
-    star = axes.plot(x, y, "*", color="gold", markersize=18, zorder=4, label="recommended")
-    star[0].set_markeredgecolor("black")
-    axes.set_xscale("log")
-    axes.grid(True, color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _limit(axes: Axes, found: Recommendation, rows: Sequence[Row]) -> None:
-    """Leave what is far worse than most outside, the degraded input above all."""
-    sign, metric = better(found.metric), found.metric
-    means = [row.mean(metric) for row in rows]
-    values = sorted(sign * mean for mean in means if math.isfinite(mean)) or [0.0]
-    top, middle = values[-1], values[len(values) // 2]
-    low = max(values[0], top - 4 * (top - middle)) if top > middle else values[0]
-    margin = 0.08 * (top - low) or 0.1
-    axes.set_ylim(*sorted((sign * (low - margin), sign * (top + margin))))
-    before = found.before.mean(metric)
-    inside = low - margin <= sign * before <= top + margin
-    if inside:
-        axes.axhline(before, color="0.4", linestyle="--", linewidth=1.2)
-    text = f"degraded input {_number(metric, before)}{' (dashed)' if inside else ', outside'}"
-    axes.text(0.02, 0.02, text, transform=axes.transAxes, color="0.35", fontsize=9)
-
-
-def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
-    """Quality against NFE and against seconds, the recommended candidate thick, its run starred."""
-    figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    runs = [row for row in rows if row.nfe]
-    _draw_curves(left, found, runs, "nfe")
-    _draw_curves(right, found, runs, "seconds")
-    _limit(left, found, runs)
-    nfes = sorted({row.nfe for row in runs})
-    left.set_xticks(nfes, list(map(str, nfes)))
-    left.xaxis.set_minor_locator(NullLocator())
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    right.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    right.xaxis.set_minor_formatter(NullFormatter())
-    unit = " in dB" if found.metric.startswith("psnr") else ""
-    direction = "higher" if better(found.metric) > 0 else "lower"
-    left.set_ylabel(f"{_TITLES[found.metric]}{unit} ({direction} is better)")
-    left.set_xlabel("NFE (network calls)")
-    right.set_xlabel("seconds an image")
-    lines = left.get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
-    figure.suptitle(title, fontsize=12)
-    return figure

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,14 +19,17 @@ from torch import Tensor
 from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
 from mrdiff.choice import DEFAULT_NAME, DEFAULT_NFE, describe_sampler, resolve_sampler, save_sampler
+from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
-from mrdiff.cli.jobs import plan_jobs
-from mrdiff.cli.sweep import SETTINGS, Candidate, Row, write_csv, write_text
-from mrdiff.cli.sweep_report import draw, format_table, recommend, words
+from mrdiff.cli.sweep import Candidate
+from mrdiff.cli.sweep_pairs import Measure, Pair, load_pairs
+from mrdiff.cli.sweep_plot import draw
+from mrdiff.cli.sweep_report import format_table, recommend, words
+from mrdiff.cli.sweep_rows import SETTINGS, Row, replacing, write_csv, write_text
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import is_grid_file, read_grid
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
-from mrdiff.photo import PhotoError, composite, read_image, read_rgb, to_uint8
+from mrdiff.photo import composite, to_uint8
 from mrdiff.process import MRProcess
 from mrdiff.restore import Restorer
 from mrdiff.sampler import MRSampler
@@ -35,19 +37,8 @@ from mrdiff.timegrid import Grid
 
 __all__ = ["run_sweep"]
 
-Measure = Callable[[Tensor, Tensor], dict[str, float]]
 Step = Callable[[], None]
 Restored = tuple[Tensor, float]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A crop of a photo as it is (``[C, H, W]``), of the clean one (RGB), and its scores."""
-
-    name: str
-    lq: Tensor
-    gt: Tensor
-    before: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,52 +72,8 @@ def _measure(options: argparse.Namespace) -> Measure:
     return each
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
-    """The middle ``side`` x ``side`` pixels of ``[C, H, W]``, or as many as there are."""
-    height, width = image.shape[-2:]
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    return image[:, top : top + side, left : left + side]
-
-
-def _load_pair(source: Path, reference: Path, side: int, score: Measure) -> Pair:
-    lq, gt = read_image(source), read_rgb(reference)
-    if lq.shape[-2:] != gt.shape[-2:]:
-        sizes = [f"{image.shape[-1]} x {image.shape[-2]}" for image in (gt, lq)]
-        raise PhotoError(f"{reference}: size {sizes[0]}, but {source} has {sizes[1]}")
-    lq, gt = _centre(lq, side), _centre(gt, side)
-    try:
-        return Pair(source.stem, lq, gt, score(composite(lq), gt))
-    except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
-        raise PhotoError(f"{source}: {error}") from error
-
-
-def _load_pairs(options: argparse.Namespace, score: Measure) -> list[Pair]:
-    """At most ``--images`` pairs spread evenly over the folder; broken ones are named.
-
-    Raises:
-        CommandError: none is left.
-    """
-    planned = plan_jobs(options.input, options.output, options.reference)
-    jobs = [(job.source, job.reference) for job in planned if job.reference]
-    count = min(len(jobs), options.images)
-    pairs: list[Pair] = []
-    for source, reference in (jobs[(2 * i + 1) * len(jobs) // (2 * count)] for i in range(count)):
-        try:
-            pairs.append(_load_pair(source, reference, options.crop, score))
-        except PhotoError as error:
-            print(f"left out: {one_line(error)}", file=sys.stderr)
-    if not pairs:
-        raise CommandError(f"none of the {count} pairs can be used")
-    return pairs
-
-
 def _load_model(options: argparse.Namespace) -> Denoiser:
-    try:
-        if options.device != "auto":
-            torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = one_line(error).split(". ")[0]
-        raise CommandError(f"--device {options.device}: {reason}", status=2) from error
+    check_device(options.device)
     return load_model(options.checkpoint, device=options.device, allow=options.allow_package)
 
 
@@ -221,7 +168,8 @@ def _report(options: argparse.Namespace, rows: list[Row], title: str) -> Row:
         raise CommandError(str(error)) from error
     text = words(found, checkpoint=str(options.checkpoint))
     write_text(options.output / "recommendation.txt", f"{title}.\n\n{text}\n")
-    draw(rows, found, title=title).savefig(options.output / "sweep.png")
+    with replacing(options.output / "sweep.png") as temporary:
+        draw(rows, found, title=title).savefig(temporary)
     print(f"{format_table(rows, options.metric)}\n\n{text}")
     return found.choice
 
@@ -234,7 +182,7 @@ def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
         ValueError: of our own kinds, for a checkpoint or LPIPS weights that cannot be used.
     """
     score = _measure(options)
-    pairs = _load_pairs(options, score)
+    pairs = load_pairs(options, score)
     denoiser = _load_model(options)
     runs = _plan(tried, options.nfe, denoiser.process)
     scores = _each([pair.before for pair in pairs])

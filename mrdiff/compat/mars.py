@@ -33,56 +33,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mrdiff.compat.mars_tables import OfficialTables, Point, Schedule, raw_times
 from mrdiff.denoiser import DenoiserLike
 from mrdiff.noise import Noise
 from mrdiff.residual import Draw, StepCallback
-from mrdiff.schedule import TabulatedTheta
 
-Schedule = Literal["cosine", "linear", "constant"]
-Predict = Callable[[int, Tensor, Tensor, "Point"], Tensor]  # of (step, x, mu, where)
+__all__ = ["MarsSampler", "OfficialTables"]
 
-
-class Point(NamedTuple):
-    """A raw time 0..T and what the tables give there, sigma in image units."""
-
-    time: float
-    alpha: float
-    sigma: float
-    log_snr: float
-
-
-class OfficialTables(NamedTuple):
-    """The raw times 0, 1, ..., T with alpha, sigma and log-SNR, each ``[T + 1]``."""
-
-    times: Tensor
-    alpha: Tensor
-    sigma: Tensor
-    log_snr: Tensor
-
-    @staticmethod
-    def build(
-        kind: Schedule, *, steps: int, eps: float, sigma_max: float, dtype: torch.dtype
-    ) -> OfficialTables:
-        """The tables of the MaRS repository, which keeps theta[0]; alpha(T) = ``eps``."""
-        theta = TabulatedTheta.irsde(kind, steps=steps, eps=eps, keep_first=True)
-        integral = torch.tensor(theta.cumulative, dtype=dtype)
-        alpha = torch.exp(-integral)
-        # 1 - exp, not expm1: what float32 loses there is part of the official numbers.
-        sigma = torch.sqrt(sigma_max**2 * (1 - torch.exp(-2 * integral)))
-        times = torch.arange(steps + 1, dtype=dtype)
-        return OfficialTables(times, alpha, sigma, torch.log(alpha) - torch.log(sigma))
-
-    def at(self, times: Tensor) -> list[Point]:
-        """alpha, sigma and log-SNR at ``times`` ``[N]``, each interpolated by itself."""
-        columns = [interpolate(times, self.times, table).tolist() for table in self[1:]]
-        return [Point(*row) for row in zip(times.tolist(), *columns, strict=True)]
-
-
-def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise linear through increasing ``knots`` ``[K]``; the end pieces go on outside."""
-    left = (torch.searchsorted(knots, x) - 1).clamp(0, len(knots) - 2)
-    rise, run = values[left + 1] - values[left], knots[left + 1] - knots[left]
-    return values[left] + (x - knots[left]) * rise / run
+Predict = Callable[[int, Tensor, Tensor, Point], Tensor]  # of (step, x, mu, where)
 
 
 def order_plan(count: int, order: int) -> list[tuple[int, int]]:
@@ -207,39 +165,20 @@ class MarsSampler:
         tables = OfficialTables.build(
             self.schedule, steps=self.steps, eps=self.eps, sigma_max=sigma_max, dtype=self.dtype
         )
-        grid, least = tables.at(self._raw_times(tables)), max(2, self.order)
+        times = raw_times(
+            tables,
+            self.nfe,
+            self.time_schedule,
+            lambda_min=self.lambda_min,
+            rho=self.rho,
+            offset=self.timestep_offset,
+        )
+        grid, least = tables.at(times), max(2, self.order)
         if len(grid) < least or any(b.time >= a.time for a, b in pairwise(grid)):
-            times = [point.time for point in grid]
-            raise ValueError(f"order {self.order} needs {least} or more falling times, not {times}")
+            raise ValueError(
+                f"order {self.order} needs {least} or more falling times, not {times.tolist()}"
+            )
         return grid
-
-    def _raw_times(self, tables: OfficialTables) -> Tensor:
-        count, dtype, log_snr = self.nfe + 1, self.dtype, tables.log_snr.flip(0)
-        start = self.steps - int(torch.searchsorted(log_snr, self.lambda_min))
-
-        def karras(high: float, low: float) -> Tensor:
-            share = torch.linspace(0, 1, count, dtype=dtype)
-            ends = high ** (1 / self.rho), low ** (1 / self.rho)
-            return (ends[0] + share * (ends[1] - ends[0])) ** self.rho
-
-        match self.time_schedule:
-            case "linspace":
-                return torch.linspace(0, start, count, dtype=dtype).flip(0)
-            case "leading":
-                index = torch.arange(self.nfe, -1, -1, dtype=dtype)
-                return index * (start // count) + self.timestep_offset
-            case "trailing":
-                return torch.arange(start, 0, -self.steps / count, dtype=dtype)
-            case "karras-t":
-                return karras(self.steps, 1.0)
-            case "karras-n":
-                ratio = tables.sigma / tables.alpha
-                return interpolate(karras(float(ratio[-1]), float(ratio[0])), ratio, tables.times)
-            case "linear-lambda":
-                low = max(float(log_snr[0]), self.lambda_min)
-                wanted = torch.linspace(low, float(log_snr[-1]), count, dtype=dtype)
-                return interpolate(wanted, log_snr, tables.times.flip(0))
-        raise ValueError(f"unknown time_schedule {self.time_schedule!r}")
 
     def __call__(
         self,

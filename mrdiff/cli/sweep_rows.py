@@ -1,0 +1,90 @@
+"""What a sweep measured (:class:`Row`) and its files, without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["METRICS", "SETTINGS", "Row", "read_csv", "replacing", "write_csv", "write_text"]
+
+# The same as mrdiff.metrics.METRIC_NAMES, spelt out because importing that takes seconds.
+METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+SETTINGS = ("order", "eta", "grid", "prediction", "corrector", "temperature")
+_PLAIN = ("label", "nfe", "sampler", *SETTINGS, "seconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate at one NFE on all images, or the degraded input itself (nfe 0).
+
+    Attributes:
+        label: of the candidate.
+        nfe: network calls an image.
+        sampler: its name for ``--sampler``; empty for the input.
+        settings: :data:`SETTINGS` as text; empty where the sampler has no such option.
+        seconds: per image, the median.
+        scores: for each metric one value an image, the images in the same order in all rows.
+    """
+
+    label: str
+    nfe: int
+    sampler: str
+    settings: Mapping[str, str]
+    seconds: float
+    scores: Mapping[str, tuple[float, ...]]
+
+    def mean(self, metric: str) -> float:
+        """Over the images."""
+        return statistics.fmean(self.scores[metric])
+
+    def __str__(self) -> str:
+        return f"{self.label} at NFE {self.nfe}" if self.nfe else "degraded input"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write, of the same suffix: it becomes ``path`` if nothing fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """One line a row: the means of the metrics, then their values image by image."""
+    metrics, text = list(rows[0].scores), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_PLAIN, *metrics, *(name + "_each" for name in metrics)])
+    for row in rows:
+        plain = [row.label, row.nfe, row.sampler, *row.settings.values(), row.seconds]
+        means = [round(row.mean(name), 6) for name in metrics]
+        each = [";".join(map(repr, row.scores[name])) for name in metrics]
+        writer.writerow([*plain, *means, *each])
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows that :func:`write_csv` wrote."""
+    rows = []
+    for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+        metrics = [name for name in METRICS if name in line]
+        scores = {name: tuple(map(float, line[name + "_each"].split(";"))) for name in metrics}
+        label, nfe, sampler, *settings, seconds = (line[name] for name in _PLAIN)
+        given = dict(zip(SETTINGS, settings, strict=True))
+        rows.append(Row(label, int(nfe), sampler, given, float(seconds), scores))
+    return rows
