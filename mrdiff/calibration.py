@@ -110,7 +110,7 @@ class Calibration:
         for rows in self._parts:
             restored, target = self._run(sampler, rows), self._target[rows]
             if self.metric == "distance":
-                total += float((restored - target).double().square().flatten(1).mean(1).sum())
+                total += float((restored - target).cpu().double().square().flatten(1).mean(1).sum())
             else:
                 scores = measure(restored, target, names=[self.metric], lpips=self._lpips)
                 total += float(scores[self.metric].sum())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -76,10 +77,10 @@ def describe_sampler(sampler: MRSampler) -> dict[str, Any]:
     options, grid = sampler.options(), sampler.grid
     if isinstance(grid, Mapping):
         options["grid"] = {nfe: [float(t) for t in times] for nfe, times in grid.items()}
-    elif not isinstance(grid, str):
-        if callable(grid) and not isinstance(grid, Tensor):
-            raise TypeError("a grid that is a function cannot be written down: give its times")
+    elif isinstance(grid, (Tensor, Sequence)) and not isinstance(grid, str):
         options["grid"] = [float(t) for t in grid]
+    elif not isinstance(grid, str):
+        raise TypeError("a grid that is a function cannot be written down: give its times")
     return options
 
 
@@ -94,39 +95,69 @@ def read_sampler(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     try:
         build_sampler(options)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its sampler cannot be used: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: the sampler it keeps cannot be used ({error}): name another, or run "
+            "mrdiff sweep --save"
+        ) from error
     return options
+
+
+def _check_plain(value: Any) -> None:
+    """Refuse what a checkpoint could not be read with again: only these types load safely."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key)
+            _check_plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item)
+    elif type(value) not in (str, int, float, bool, type(None)):
+        kind = f"{type(value).__module__}.{type(value).__name__}"
+        raise ValueError(f"a kept sampler is of plain values, got {kind} {value!r}")
 
 
 def save_sampler(path: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
     """Keep a sampler in a checkpoint or exported folder; all else in it stays as it is.
 
-    The file is replaced whole or not at all.
+    The file is replaced whole or not at all, and keeps its permissions; a link stays a link.
 
     Args:
         path: ``.ckpt`` file or exported folder.
-        options: as for :func:`build_sampler`; plain values.
+        options: as for :func:`build_sampler`; str, int, float, bool, None, lists and dicts.
 
     Raises:
-        CheckpointError: ``path`` is no checkpoint.
-        ValueError: the options make no sampler.
+        CheckpointError: ``path`` is no checkpoint, or cannot be written.
+        ValueError: the options make no sampler, or are not plain values.
     """
-    build_sampler(options)
+    kept = dict(options)
+    _check_plain(kept)
+    build_sampler(kept)
     read_config(path)
-    path = Path(path)
-    file = path / "config.yaml" if path.is_dir() else path
+    file = (Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)).resolve()
+    if not os.access(file, os.W_OK):
+        raise CheckpointError(f"{path}: its sampler cannot be kept: {file.name} is read-only")
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        if path.is_dir():
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            config[CONFIG_KEY][SAMPLER_KEY] = dict(options)
-            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-            temporary.write_text(text, encoding="utf-8")
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            content[CONFIG_KEY][SAMPLER_KEY] = dict(options)
-            torch.save(content, temporary)
+        with temporary.open("wb") as target:
+            _write_with(file, kept, target)
+        shutil.copymode(file, temporary)
         os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: its sampler cannot be kept: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_with(file: Path, options: dict[str, Any], target: IO[bytes]) -> None:
+    """Write what ``file`` (a checkpoint or an export's config.yaml) holds, with the sampler."""
+    if file.suffix == ".yaml":
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config[CONFIG_KEY][SAMPLER_KEY] = options
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        target.write(text.encode("utf-8"))
+    else:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        content[CONFIG_KEY][SAMPLER_KEY] = options
+        torch.save(content, target)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from mrdiff.description import describe
 from mrdiff.process import MRProcess
@@ -42,7 +45,7 @@ class GridFile:
     path: str = ""
 
     def for_process(self, process: MRProcess) -> Mapping[int, list[float]]:
-        """The times, if they are of this process.
+        """The times by NFE, if they are of this process.
 
         Raises:
             GridFileError: they are of another.
@@ -54,6 +57,18 @@ class GridFile:
                 f"{_short(mine)}: make a grid for this model"
             )
         return self.times
+
+    def at(self, nfe: int, process: MRProcess) -> Tensor:
+        """The times for this many calls, float64 ``[nfe + 1]``.
+
+        Raises:
+            GridFileError: they are of another process, or there are none for this NFE.
+        """
+        times = self.for_process(process)
+        if nfe not in times:
+            known = ", ".join(map(str, sorted(times)))
+            raise GridFileError(f"{self.path} has no times for nfe={nfe}, only for {known}")
+        return torch.tensor(times[nfe], dtype=torch.float64)
 
 
 def _short(process: Any) -> str:
@@ -69,8 +84,8 @@ def _short(process: Any) -> str:
 
 
 def _check(content: Any, path: str) -> GridFile:
-    if not isinstance(content, dict) or set(content) - set(_KEYS) or "times" not in content:
-        raise GridFileError(f"{path} is not a grid file: its keys are {', '.join(_KEYS)}")
+    if not isinstance(content, dict) or not {"times", "process"} <= set(content) <= set(_KEYS):
+        raise GridFileError(f"{path} is not a grid file: its keys must be {', '.join(_KEYS)}")
     times = content["times"]
     plain = isinstance(times, dict) and all(
         isinstance(nfe, int) and isinstance(row, list) and len(row) == nfe + 1
@@ -82,7 +97,11 @@ def _check(content: Any, path: str) -> GridFile:
         rows = {nfe: [float(t) for t in row] for nfe, row in times.items()}
     except (TypeError, ValueError) as error:
         raise GridFileError(f"{path}: the times of a grid are numbers: {error}") from error
-    return GridFile(rows, content.get("process"), content.get("made") or {}, path)
+    for nfe, row in rows.items():
+        falls = all(later < earlier for earlier, later in itertools.pairwise(row))
+        if not falls or row[0] != 1 or row[-1] != 0:
+            raise GridFileError(f"{path}: the times for nfe={nfe} must fall from 1 to 0, got {row}")
+    return GridFile(rows, content["process"], content.get("made") or {}, path)
 
 
 def read_grid(path: str | os.PathLike[str]) -> GridFile:
@@ -96,7 +115,7 @@ def read_grid(path: str | os.PathLike[str]) -> GridFile:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise GridFileError(f"{name}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML passes on what a date raises
         raise GridFileError(
             f"{name} is not readable YAML: {' '.join(str(error).split())}"
         ) from error

@@ -15,6 +15,7 @@ at tau = 0 there is one restoration, and all modes but the one around the median
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ _HALVINGS = 120  # until no float64 lies between the bounds
 
 def _marginal(process: MRProcess, t: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at ``t`` in the dtype of ``image``, broadcastable over it."""
-    t = t.to(image.device)
-    alpha, sigma = process.alpha(t.double()), process.sigma(t.double())
-    return expand_like(alpha.to(image.dtype), image), expand_like(sigma.to(image.dtype), image)
+    wide = t.cpu().double()  # not every device has float64
+    alpha, sigma = process.alpha(wide).to(image), process.sigma(wide).to(image)
+    return expand_like(alpha, image), expand_like(sigma, image)
 
 
 @dataclass
@@ -118,12 +119,17 @@ class MixtureOracle:
         return Prediction(mu + y0, eps)
 
     def cdf(self, y: Tensor, t: float = 0.0) -> Tensor:
-        """P(y_t <= y), float64 of the shape of ``y``; of the data itself for t = 0."""
+        """P(y_t <= y), float64 of the shape of ``y``; of the data itself for t = 0.
+
+        Near 1 it has the resolution of float64: beyond 8 deviations above, it is 1.
+        """
         y = y.double()
         alpha, sigma = _marginal(self.process, torch.tensor(t, dtype=torch.float64), y[..., None])
         means, stds, weights = self._components(y)
         spread = torch.sqrt(alpha**2 * stds**2 + sigma**2)
-        return (weights * torch.special.ndtr((y[..., None] - alpha * means) / spread)).sum(-1)
+        z = (y[..., None] - alpha * means) / spread
+        # erfc, because ndtr loses the lower tail beyond 8 deviations
+        return (weights * 0.5 * torch.special.erfc(-z / math.sqrt(2))).sum(-1)
 
     def quantile(self, u: Tensor) -> Tensor:
         """The inverse of :meth:`cdf` at t = 0, float64 of the shape of ``u`` in [0, 1]."""

@@ -15,6 +15,7 @@ from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
 from mrdiff.choice import read_sampler, resolve_sampler
 from mrdiff.denoiser import Denoiser, DenoiserLike
+from mrdiff.description import CheckpointError
 from mrdiff.noise import named_noise
 from mrdiff.photo import from_pil, to_pil, to_uint8
 from mrdiff.sampler import MRSampler, named_sampler
@@ -122,10 +123,17 @@ class Restorer:
             ValueError: the sampler, its grid or another option is wrong.
         """
         denoiser = load_model(path, device=device, allow=allow)
-        stored = read_sampler(path)
+        stored = read_sampler(path) if sampler is None else None
         chosen = resolve_sampler(stored, name=sampler, nfe=nfe, grid=grid, temperature=temperature)
         if isinstance(chosen, MRSampler):
-            chosen.times(denoiser.process)  # a grid that does not fit is known at once
+            try:
+                chosen.times(denoiser.process)  # a grid that does not fit is known at once
+            except ValueError as error:
+                if stored is None or grid is not None:
+                    raise
+                raise CheckpointError(
+                    f"{path}: the sampler it keeps does not fit ({error}): name a sampler"
+                ) from error
         return cls(denoiser, sampler=chosen, seed=seed, tile=tile)
 
     @torch.no_grad()  # not inference_mode: users may compute with what they get

@@ -14,6 +14,7 @@ this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,9 +46,12 @@ class MRSampler:
             a function ``(process, nfe) -> times``; the times, or times by NFE.
         prediction: the clock: a polynomial of ``"data"`` in log-SNR, of ``"noise"`` in
             sigma/alpha or of ``"velocity"`` in arccos(alpha). Independent of what the network was
-            trained to predict.
+            trained to predict. The noise form amplifies errors by 1 / alpha near t = 1: at few
+            calls it overshoots with the corrector and flies off with eta > 0 (a spread 100 times
+            too large at 5 calls); it is there for theory and for many calls.
         corrector: use each prediction once more, to correct the state it was made at; costs no
-            call and raises the order by one (UniC of Zhao et al. 2023, in this clock).
+            call and raises the order by one (UniC of Zhao et al. 2023, in this clock). Not with
+            ``"noise"`` below about 20 calls, see there.
         temperature: scales the prior noise and, for eta > 0, that of the steps; >= 0. Towards 0
             the results crowd around one restoration: often higher PSNR, no variety.
         threshold: None, or the percentile in [0, 1] of
@@ -70,6 +74,8 @@ class MRSampler:
         threshold: float | None = None,
     ) -> None:
         _check(nfe, order, eta, temperature, threshold)
+        if isinstance(grid, os.PathLike):
+            grid = os.fspath(grid)
         if isinstance(grid, str) and not is_grid_file(grid):
             named_grid(grid)  # an unknown name is known at once
         if prediction == "velocity" and eta > 0:

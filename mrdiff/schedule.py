@@ -21,7 +21,10 @@ _LINEAR_RATIO = 0.005  # theta_0 / theta_1 of IR-SDE's linear table (1e-4 / 2e-2
 
 
 class MRSchedule(ABC):
-    """∫theta and its inverse. Both take and return float64 tensors of any shape."""
+    """∫theta and its inverse. Both take and return float64 tensors of any shape.
+
+    Schedules do not change once made (frozen dataclasses): grids and coefficients are remembered.
+    """
 
     @abstractmethod
     def integral(self, t: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from os import PathLike, fspath
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from mrdiff.gridfile import is_grid_file, read_grid
 from mrdiff.process import MRProcess
 
 TimeGrid = Callable[[MRProcess, int], Tensor]
-Grid = str | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
+Grid = str | PathLike[str] | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
 
 # The grids that space log-SNR cannot reach t = 0, where it is infinite. With few calls they end
 # where sigma is invisible (half a grey level); stopping there costs an error of order sigma²,
@@ -96,9 +97,11 @@ def uniform_log_snr(process: MRProcess, nfe: int) -> Tensor:
 
 def karras(process: MRProcess, nfe: int, *, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma/alpha)^(1/rho) (Karras et al. 2022, Eq. 5), then to 0."""
-    start, end = (math.exp(-edge / rho) for edge in _edges(process, nfe))
-    ratio = torch.linspace(start, end, nfe, dtype=torch.float64)
-    return _between_ends(process, -rho * torch.log(ratio))
+    start, end = _edges(process, nfe)
+    # In units of the start's, so that a small rho does not overflow.
+    last = math.exp((start - end) / rho)
+    ratio = torch.linspace(1.0, last, nfe, dtype=torch.float64)
+    return _between_ends(process, (start - rho * torch.log(ratio)).clamp(max=end))
 
 
 def uniform_angle(process: MRProcess, nfe: int) -> Tensor:
@@ -187,13 +190,15 @@ def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
         ValueError: for an unknown name, a wrong number of times, times that do not fall, or a
             grid file that cannot be read, is for another process or lacks this NFE.
     """
+    if isinstance(grid, PathLike):
+        grid = fspath(grid)
     if isinstance(grid, str):
-        if not is_grid_file(grid):
-            try:
-                return _cached_times(grid, process, nfe).clone()
-            except TypeError:  # a schedule of the user's that has no hash
-                return _named_times(grid, process, nfe)
-        grid = read_grid(grid).for_process(process)
+        if is_grid_file(grid):
+            return check_times(read_grid(grid).at(nfe, process), start_time(process))
+        try:
+            return _cached_times(grid, process, nfe).clone()
+        except TypeError:  # a schedule of the user's that has no hash
+            return _named_times(grid, process, nfe)
     if isinstance(grid, Mapping):
         if nfe not in grid:
             known = ", ".join(map(str, sorted(grid)))
@@ -202,7 +207,10 @@ def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
     if callable(grid) and not isinstance(grid, Tensor):
         times = grid(process, nfe)
     else:
-        times = torch.as_tensor(grid, dtype=torch.float64)
+        try:
+            times = torch.as_tensor(grid, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the times of a grid are numbers, got {grid!r}") from error
     if times.shape != (nfe + 1,):
         raise ValueError(f"a grid for nfe={nfe} has {nfe + 1} times, got {tuple(times.shape)}")
     return check_times(times, start_time(process))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -79,7 +80,7 @@ def test_an_export_takes_the_sampler_along(tmp_path: Path, checkpoint: Path) -> 
 
 def test_saved_times_do_not_serve_another_nfe(checkpoint: Path) -> None:
     save_sampler(checkpoint, OPTIONS)
-    with pytest.raises(ValueError, match="nfe=5 has 6 times"):
+    with pytest.raises(ValueError, match=r"the sampler it keeps does not fit .*nfe=5 has 6 times"):
         Restorer.from_checkpoint(checkpoint, device="cpu", nfe=5)
 
 
@@ -92,13 +93,55 @@ def test_options_that_make_no_sampler_are_not_saved(checkpoint: Path, options: d
     assert read_sampler(checkpoint) is None
 
 
-def test_a_checkpoint_with_a_spoilt_sampler_says_so(checkpoint: Path) -> None:
+def spoil(checkpoint: Path, sampler: object) -> None:
     if checkpoint.is_dir():
         config = yaml.safe_load((checkpoint / "config.yaml").read_text())
-        config["mrdiff"]["sampler"] = {"order": 9}
+        config["mrdiff"]["sampler"] = sampler
         (checkpoint / "config.yaml").write_text(yaml.safe_dump(config))
-        with pytest.raises(ValueError, match="exported: its sampler cannot be used"):
-            read_sampler(checkpoint)
+    else:
+        content = torch.load(checkpoint, weights_only=True)
+        content["mrdiff"]["sampler"] = sampler
+        torch.save(content, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [{"order": 9}, {"name": "future-1", "nfe": 2}, {"nfe": 3, "grid": [1.0, "a", 0.2, 0.0]}],
+)
+def test_a_checkpoint_with_a_spoilt_sampler_says_so(checkpoint: Path, sampler: object) -> None:
+    spoil(checkpoint, sampler)
+    name = checkpoint.name.replace(".", r"\.")
+    with pytest.raises(ValueError, match=f"{name}: the sampler it keeps"):
+        Restorer.from_checkpoint(checkpoint, device="cpu")
+    named = Restorer.from_checkpoint(checkpoint, device="cpu", sampler="mr-ode-1", nfe=2)
+    assert named.sampler.nfe == 2
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), torch.tensor(0.5), (1.0, 0.5)])
+def test_only_plain_values_are_saved(checkpoint: Path, value: object) -> None:
+    with pytest.raises(ValueError, match="plain values"):
+        save_sampler(checkpoint, {"name": "mr-ode-2", "nfe": 5, "temperature": value})
+    assert read_sampler(checkpoint) is None
+
+
+def test_permissions_and_links_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+    file = checkpoint / "config.yaml" if checkpoint.is_dir() else checkpoint
+    file.chmod(0o640)
+    link = tmp_path / "link.ckpt"
+    link.symlink_to(checkpoint)
+    save_sampler(link, OPTIONS)
+    assert link.is_symlink()
+    assert read_sampler(checkpoint) == OPTIONS
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_read_only_checkpoint_is_left_alone(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anything
+    with pytest.raises(ValueError, match="read-only"):
+        save_sampler(checkpoint, OPTIONS)
+    assert read_sampler(checkpoint) is None
 
 
 def test_a_foreign_file_is_not_touched(tmp_path: Path) -> None:

@@ -191,3 +191,9 @@ def test_zero_temperature_leaves_one_point_of_a_mixture() -> None:
 def test_impossible_mixtures_are_refused(means: list, stds: list, weights: list) -> None:
     with pytest.raises(ValueError, match="mixture"):
         MixtureOracle(PROCESS, means, stds, weights)
+
+
+def test_the_tails_of_the_mixture_flow_are_finite_below() -> None:
+    oracle = MixtureOracle(MRProcess(), (-0.3, 0.0, 0.3), (0.05, 0.05, 0.05), (1, 1, 1))
+    far = torch.tensor([-1.7, -1.2], dtype=torch.float64)
+    assert torch.isfinite(oracle.flow_end(far)).all()

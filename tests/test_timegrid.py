@@ -97,9 +97,12 @@ def test_a_grid_file_of_another_process_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("times: {2: [1, 0.5]}", "nfe \\+ 1 times"),
-        ("times: {}", "nfe \\+ 1 times"),
-        ("times: {2: [1, a, 0]}", "are numbers"),
+        ("process: {}\ntimes: {2: [1, 0.5]}", "nfe \\+ 1 times"),
+        ("process: {}\ntimes: {}", "nfe \\+ 1 times"),
+        ("process: {}\ntimes: {2: [1, a, 0]}", "are numbers"),
+        ("process: {}\ntimes: {2: [1, 1.2, 0]}", "nfe=2 must fall from 1 to 0"),
+        ("times: {2: [1, 0.5, 0]}", "not a grid file: its keys must be times, process"),
+        ("made: 2001-99-99", "not readable YAML"),
         ("other: 1", "not a grid file"),
         ("- 1", "not a grid file"),
         ("{", "not readable YAML"),
@@ -110,6 +113,19 @@ def test_bad_grid_files_are_named(tmp_path: Path, text: str, message: str) -> No
     path.write_text(text)
     with pytest.raises(ValueError, match=f"bad.yaml.*{message}"):
         MRSampler(nfe=2, grid=str(path)).times(MRProcess())
+
+
+def test_a_grid_file_without_this_nfe_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    write_grid(path, {2: [1.0, 0.5, 0.0]}, MRProcess(), made={})
+    with pytest.raises(ValueError, match=r"grid\.yaml has no times for nfe=5, only for 2"):
+        MRSampler(nfe=5, grid=path).times(MRProcess())
+    assert MRSampler(nfe=2, grid=path).times(MRProcess()).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_a_small_rho_does_not_overflow() -> None:
+    times = make_times("karras(0.01)", MRProcess(), 4)
+    assert torch.isfinite(times).all()
 
 
 def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:

@@ -45,6 +45,6 @@ def sliced_wasserstein(
     directions = (directions / directions.norm(dim=0)).to(target)
     ours, theirs = (
         (_patches(images, patch, stride) @ directions).sort(dim=0).values
-        for images in (restored, target)
+        for images in (restored.to(target), target)
     )
     return float((ours - theirs).square().mean().sqrt())
