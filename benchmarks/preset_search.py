@@ -62,7 +62,7 @@ def photos(options: argparse.Namespace) -> tuple[Tensor, Tensor, list[str]]:
     dataset = CleanFolder(options.photos, Rain(), crop_size=options.crop, seed=5)
     dataset.check()
     count = min(options.images, len(dataset))
-    samples = [dataset[i * len(dataset) // count] for i in range(count)]
+    samples = [dataset[i * (len(dataset) // count)] for i in range(count)]
     lq, gt = (torch.stack([sample[key] for sample in samples]) for key in ("lq", "gt"))
     return lq, gt, [sample["name"] for sample in samples]
 
