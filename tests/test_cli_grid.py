@@ -14,7 +14,7 @@ from PIL import Image
 
 from mrdiff import MRProcess, MRSampler
 from mrdiff.checkpoint import describe_denoiser
-from mrdiff.cli import grid
+from mrdiff.cli import grid, outputs
 from mrdiff.cli.main import main
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridsearch import NAMED_GRIDS, SEARCH_METRICS
@@ -164,6 +164,9 @@ def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) 
     [
         (["--nfe", "1"], "argument --nfe: nfe lies in 2 to 10, got 1"),
         (["--nfe", "5", "11"], "argument --nfe: nfe lies in 2 to 10, got 11"),
+        (["--nfe", "x"], "argument --nfe: nfe lies in 2 to 10, a whole number, got x"),
+        (["--crop", "100.5"], "--crop: must be at least 32 pixels, a whole number, got 100.5"),
+        (["--output", "lq/a.png/g.yaml"], "--output lq/a.png/g.yaml: lq/a.png is not a folder"),
         (["--crop", "16"], "argument --crop: must be at least 32 pixels, got 16"),
         (["--temperature", "2"], "argument --temperature: temperature lies in [0, 1], got 2"),
         (["--metric", "psnr"], "--metric psnr needs --reference"),
@@ -192,6 +195,43 @@ def test_a_wrong_flag_is_one_line_and_status_2(
     assert captured.err.startswith("mrdiff grid: error: ")
     assert expected in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("below", ["there", "there/not/yet"])
+def test_a_folder_that_is_read_only_is_known_before_the_search(
+    work: Path, checkpoint: Path, capsys, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    def refuse(**options: Any) -> None:  # tests may run as root, who may write anywhere
+        assert Path(options["dir"]) == Path(below)
+        raise PermissionError(13, "Permission denied", f"{below}/.mrdiff.x")
+
+    (work / "there").mkdir()
+    monkeypatch.setattr(outputs.tempfile, "NamedTemporaryFile", refuse)
+    assert run(checkpoint, "--checkpoint", "lq/a.png", output=f"{below}/g.yaml") == 2
+    error = capsys.readouterr().err
+    reason = f"--output {below}/g.yaml: cannot be written: Permission denied"
+    assert error == f"mrdiff grid: error: {reason}\n"
+    assert list((work / "there").iterdir()) == []
+
+
+def test_trying_to_write_leaves_nothing_behind(work: Path) -> None:
+    (work / "there").mkdir()
+    outputs.check_output(Path("there/a/b.yaml"), Path("there/a"))
+    outputs.check_output(Path("there/b.yaml"), Path("there"))
+    outputs.check_output(Path("b.yaml"), Path())
+    assert sorted(path.name for path in work.rglob("there*")) == ["there"]
+    assert list((work / "there").iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_by_the_users_name(
+    work: Path, checkpoint: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", ".g.yaml.1.tmp")
+
+    monkeypatch.setattr("mrdiff.gridfile.os.replace", full)
+    assert run(checkpoint, "--spectrum", "--reference", "gt", output="g.yaml") == 1
+    assert capsys.readouterr().err.endswith("--output g.yaml: No space left on device\n")
 
 
 def test_the_light_half_knows_the_metrics() -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from mrdiff.checkpoint import describe_denoiser
 from mrdiff.choice import save_sampler
 from mrdiff.cli import main, sample
-from mrdiff.cli.compare import side_by_side
+from mrdiff.cli.compare import comparison_paths, side_by_side
+from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, format_table
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
@@ -162,14 +163,50 @@ def test_comparisons_are_side_by_side(work: Path, checkpoint: Path) -> None:
 
 def test_trajectories_are_written(work: Path, checkpoint: Path, capsys) -> None:
     assert run(checkpoint, "--reference", "gt", "--trajectory") == 0
-    names = sorted(f"{stem}{kind}.png" for stem in ("a", "b", "s/c") for kind in ("", "_pca"))
+    photos = ("a.png", "b.jpg", "s/c.png")
+    names = [f"{photo}/{kind}.png" for photo in photos for kind in ("pca", "strip")]
     assert list(files(work / "out" / "trajectory")) == names
-    (work / "out" / "trajectory" / "a.png").unlink()
+    (work / "out" / "trajectory" / "a.png" / "strip.png").unlink()
     before = files(work / "out" / "trajectory")
     assert run(checkpoint, "--reference", "gt", "--trajectory", "--skip_existing") == 0
     after = files(work / "out" / "trajectory")
     assert list(after) == names
     assert before.items() <= after.items()
+
+
+def test_pictures_of_photos_alike_in_name_are_apart(work: Path, checkpoint: Path) -> None:
+    for name in ("same.jpg", "same.png", "x.png", "x_pca.png"):
+        Image.effect_noise((48, 40), 50).convert("RGB").save(work / "lq" / "s" / name)
+    flags = ["--compare", "--trajectory", "--skip_existing"]
+    assert run(checkpoint, *flags, source="lq/s") == 0
+    compared = ["c.png", "same.jpg.png", "same.png.png", "x.png", "x_pca.png"]
+    before = files(work / "out")
+    assert [name for name in before if name.startswith("compare/")] == [
+        f"compare/{name}" for name in compared
+    ]
+    photos = ["c.png", "same.jpg", "same.png", "x.png", "x_pca.png"]
+    assert len({before[f"trajectory/{name}/strip.png"] for name in photos}) == 5
+    for name in ("compare/same.jpg.png", "trajectory/same.png/strip.png"):
+        (work / "out" / name).write_bytes(b"kept")
+    (work / "out" / "compare" / "same.png.png").unlink()
+    assert run(checkpoint, *flags, source="lq/s") == 0
+    kept = dict.fromkeys(("compare/same.jpg.png", "trajectory/same.png/strip.png"), b"kept")
+    assert files(work / "out") == before | kept
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["a.jpg", "b.png", "s/a.png"], ["a.png", "b.png", "s/a.png"]),
+        (["a.jpg", "a.jpeg", "b.jpg"], ["a.jpg.png", "a.jpeg.png", "b.png"]),
+        # Not even a whole name is anyone else's.
+        (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg.png", "a.png.png", "a.jpg.png.png"]),
+    ],
+)
+def test_names_of_comparisons(targets: list[str], expected: list[str]) -> None:
+    out = Path("out")
+    jobs = [Job(Path("lq") / name, out / name, Path(name)) for name in targets]
+    assert list(comparison_paths(jobs, out).values()) == [out / "compare" / e for e in expected]
 
 
 def test_panels_hold_the_images_under_their_labels() -> None:
@@ -199,6 +236,7 @@ def test_table_means_and_lpips() -> None:
     [
         (["--sampler", "mr-ode2"], "unknown sampler mr-ode2 (did you mean mr-ode-2?)"),
         (["--nfe", "0"], "argument --nfe: must be at least 1, got 0"),
+        (["--nfe", "x"], "argument --nfe: must be at least 1, a whole number, got x"),
         (["--tile", "of"], "tile must be auto, off or a side of at least 64 pixels, got of"),
         (["--device", "nonsense"], "--device nonsense: "),
         (["--reference", "none"], "--reference none: no such folder"),

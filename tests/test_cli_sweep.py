@@ -14,7 +14,7 @@ from PIL import Image
 
 from mrdiff.checkpoint import describe_denoiser, export_model
 from mrdiff.choice import build_sampler, read_sampler
-from mrdiff.cli import sample, sweep, sweeping
+from mrdiff.cli import outputs, sample, sweep, sweeping
 from mrdiff.cli.sweep import Candidate, candidates
 from mrdiff.cli.sweep_plot import draw
 from mrdiff.cli.sweep_report import flags, format_table, recommend, words
@@ -68,6 +68,13 @@ FEW = ("--nfe", "1", "2", "--images", "2", "--sampler", "mr-ode-1", "fidelity", 
 def run(checkpoint: Path, *arguments: str, output: str = "out") -> int:
     fixed = ["--checkpoint", str(checkpoint), "--input", "lq", "--reference", "gt"]
     return sweep.main([*fixed, "--output", output, "--device", "cpu", *arguments])
+
+
+def make_truth(checkpoint: Path) -> None:
+    """References that the network comes nearer to than the degraded photos are."""
+    flags = ["--sampler", "mr-ode-3", "--nfe", "9", "--device", "cpu"]
+    paths = ["--checkpoint", str(checkpoint), "--input", "lq", "--output", "gt"]
+    assert sample.main([*paths, *flags]) == 0
 
 
 def row(label: str, nfe: int, *values: float, metric: str = "psnr", seconds: float = 0.1) -> Row:
@@ -215,6 +222,7 @@ def test_save_makes_it_the_default_of_sample(
     if exported:
         export_model(model, work / "copy")
         model = work / "copy"
+    make_truth(checkpoint)
     assert run(model, *FEW, "--temperature", "0.5") == 0
     assert "add --save" in capsys.readouterr().out
     assert read_sampler(model) is None
@@ -232,16 +240,71 @@ def test_a_grid_file_is_swept_and_saved_by_its_times(work: Path, checkpoint: Pat
     model, grid = work / "copy.ckpt", work / "own.yaml"
     model.write_bytes(checkpoint.read_bytes())
     write_grid(grid, {2: [1.0, 0.6, 0.0]}, MRProcess(), made={})
+    make_truth(checkpoint)
     tried = ("--sampler", "perceptual", "--grid", "own.yaml", "--nfe", "2", "3", "--images", "1")
     assert run(model, *tried, "--budget", "2", "--save") == 0
     captured = capsys.readouterr()
-    assert "left out: own.yaml has no times for NFE 3" in captured.err
+    assert captured.err.count("left out: own.yaml has no times for NFE 3") == 1
     assert "--sampler perceptual --nfe 2 --grid own.yaml" in captured.out
     assert "One image decides little" in captured.out
     grid.unlink()
     stored = read_sampler(model)
     assert stored is not None
     assert build_sampler(stored).times(MRProcess()).tolist() == [1.0, 0.6, 0.0]
+
+
+def test_what_does_not_improve_the_input_is_not_saved(work: Path, checkpoint: Path, capsys) -> None:
+    model = work / "copy.ckpt"
+    model.write_bytes(checkpoint.read_bytes())
+    for name in "abcdef":  # a grey level is little to restore, and the network is random
+        with Image.open(work / "gt" / f"{name}.png") as clean:
+            clean.point(lambda level: min(255, level + 1)).save(work / "lq" / f"{name}.png")
+    tried = ("--nfe", "1", "--sampler", "mr-ode-1", "fidelity", "--images", "2")
+    assert run(model, *tried, "--save") == 1
+    captured = capsys.readouterr()
+    assert "does not improve the degraded input" in captured.out
+    assert re.search(r"not saved in \S+: .+ at NFE \d does not improve the input\n$", captured.err)
+    assert read_sampler(model) is None
+    assert run(model, *tried) == 0
+    assert "--save" not in capsys.readouterr().out
+
+
+def test_pairs_with_nothing_to_restore_are_left_out(work: Path, checkpoint: Path, capsys) -> None:
+    (work / "lq" / "b.png").write_bytes((work / "gt" / "b.png").read_bytes())
+    assert run(checkpoint, *FEW, "--images", "6") == 0
+    captured = capsys.readouterr()
+    assert "left out: lq/b.png: equal to gt/b.png, there is nothing to restore" in captured.err
+    assert re.search(r"\binf\b", captured.out) is None
+    assert {len(r.scores["psnr"]) for r in read_csv(work / "out" / "sweep.csv")} == {5}
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("locked", ["file", "folder"])
+def test_a_checkpoint_that_cannot_keep_a_sampler_is_known_before_the_sweep(
+    work: Path, checkpoint: Path, capsys, monkeypatch: pytest.MonkeyPatch, exported, locked
+) -> None:
+    model = work / "model" / "config.yaml" if exported else work / "model.ckpt"
+    model.parent.mkdir(exist_ok=True)
+    model.write_bytes(b"not even a checkpoint")
+    refused = model.resolve() if locked == "file" else model.resolve().parent
+    monkeypatch.setattr(outputs.os, "access", lambda path, _: path != refused)
+    given = model.parent if exported else model
+    assert run(given, *FEW, "--save") == 2
+    expected = f"--save: {given} cannot keep a sampler: {refused} is read-only"
+    assert capsys.readouterr().err == f"mrdiff sweep: error: {expected}\n"
+
+
+def test_a_disk_that_is_full_is_told_by_the_files_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "temporary")
+
+    monkeypatch.setattr("mrdiff.cli.sweep_rows.os.replace", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_csv(tmp_path / "sweep.csv", [INPUT])
+    assert raised.value.filename == str(tmp_path / "sweep.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("complete", [0, 2])
@@ -257,13 +320,22 @@ def test_ctrl_c_keeps_the_complete_rows(
         return restore(*arguments)
 
     monkeypatch.setattr(sweeping, "_restore", interrupted)
+    whole = {name: name.encode() for name in ("sweep.csv", "sweep.png", "recommendation.txt")}
+    for name, content in whole.items() if complete else ():
+        (work / "out").mkdir(exist_ok=True)
+        (work / "out" / name).write_bytes(content)
     assert run(checkpoint, *FEW, "--save") == 130
     captured = capsys.readouterr()
     if complete:
-        rows = read_csv(work / "out" / "sweep.csv")
+        rows = read_csv(work / "out" / "sweep.partial.csv")
         assert [r.label for r in rows] == ["input", "mr-ode-1", "fidelity"]
-        assert "interrupted after 2 of 7 runs" in (work / "out/recommendation.txt").read_text()
+        text = (work / "out/recommendation.partial.txt").read_text()
+        assert "interrupted after 2 of 7 runs" in text
+        assert (work / "out" / "sweep.partial.png").is_file()
+        assert "-> out/*.partial.*" in captured.out
         assert "saved" not in captured.out
+        # An earlier sweep that is whole stays.
+        assert {name: (work / "out" / name).read_bytes() for name in whole} == whole
     else:
         assert not (work / "out").exists()
         assert captured.err.endswith("interrupted\n")
@@ -281,6 +353,15 @@ def test_ctrl_c_keeps_the_complete_rows(
         (["--temperature", "2"], "temperature lies in [0, 1], got 2"),
         (["--nfe", "0"], "must be at least 1, got 0"),
         (["--crop", "8"], "crop must be at least 32 px, got 8"),
+        (["--crop", "100.7"], "crop must be at least 32 px, a whole number, got 100.7"),
+        (["--nfe", "x"], "--nfe: must be at least 1, a whole number, got x"),
+        (["--output", "lq/a.png/x"], "--output lq/a.png/x: lq/a.png is not a folder"),
+        (["--nfe", "3", "--grid", "x/g.yaml"], "there is no run: x/g.yaml has no times for NFE 3"),
+        (
+            ["--nfe", "1", "3", "--budget", "3", "--grid", "x/two.yaml"],
+            "no run within --budget 3: x/two.yaml has no times for NFE 1; x/two.yaml has no times "
+            "for NFE 3",
+        ),
         (["--budget", "1", "--nfe", "2"], "--budget 1: the least --nfe is 2"),
         (["--metric", "lpips"], "--metric lpips needs AlexNet's features: give --lpips_weights"),
         (["--input", "none"], "--input none: no such file or folder"),
@@ -299,6 +380,7 @@ def test_errors_are_one_line(
 ) -> None:
     for folder in "xy":
         write_grid(work / folder / "g.yaml", {1: [1.0, 0.0]}, MRProcess(), made={})
+        write_grid(work / folder / "two.yaml", {2: [1.0, 0.5, 0.0]}, MRProcess(), made={})
     assert run(checkpoint, *arguments) in (1, 2)
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
@@ -367,6 +449,23 @@ def test_what_is_not_finite_or_worse_than_the_input_is_not_praised() -> None:
     draw(rows, found, title="").savefig(io.BytesIO())
     with pytest.raises(ValueError, match="no run has a finite PSNR"):
         recommend([INPUT, broken], "psnr")
+
+
+def test_images_equal_to_their_references_count_as_100_db() -> None:
+    inf = float("inf")
+    rows = [row("input", 0, inf, 12.0), row("mr-ode-1", 1, 40.0, 13.0)]
+    found = recommend(rows, "psnr")
+    text = words(found, checkpoint="m.ckpt")
+    assert not found.improves
+    assert "degraded input (56.00 dB): worse by 29.50" in text
+    assert re.search(r"\b(inf|nan)\b", text + format_table(rows, "psnr")) is None
+    rows.append(row("mr-ode-2", 1, inf, 14.0))
+    found = recommend(rows, "psnr")
+    text = words(found, checkpoint="m.ckpt")
+    assert found.improves
+    assert "degraded input (56.00 dB): better by 1.00 ± 1.00 dB" in text
+    assert "An image equal to its reference counts as 100.00 dB." in text
+    draw(rows, found, title="").savefig(io.BytesIO())
 
 
 def test_flags_say_only_what_differs() -> None:

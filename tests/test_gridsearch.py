@@ -59,7 +59,7 @@ def check_found(times: Sequence[float], process: MRProcess, nfe: int) -> None:
     check_times(torch.tensor(times, dtype=F64), start_time(process))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS[::2])
 @pytest.mark.parametrize("oracle", [GaussianOracle, mixture])
 def test_found_times_beat_every_named_grid(solver: dict[str, Any], oracle: Any) -> None:
     denoiser = mixture() if oracle is mixture else GaussianOracle(PROCESS)

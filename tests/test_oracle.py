@@ -96,7 +96,7 @@ def test_float32_is_float64_rounded_and_far_out_stays_finite(t: float) -> None:
     assert torch.allclose(narrow.x0.double(), wide.x0, atol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(mixtures(), st.floats(1e-9, 1 - 1e-9))
 def test_cdf_of_the_quantile_is_the_share(oracle: MixtureOracle, u: float) -> None:
     """To the spacing of float64 around the quantile, times the density there."""
@@ -105,7 +105,7 @@ def test_cdf_of_the_quantile_is_the_share(oracle: MixtureOracle, u: float) -> No
     assert float(oracle.cdf(y - step)) - 1e-15 <= u <= float(oracle.cdf(y + step)) + 1e-15
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(mixtures(), st.floats(-2, 2))
 def test_quantile_of_the_cdf_is_the_place(oracle: MixtureOracle, share: float) -> None:
     """Within two standard deviations of the first component, where the density is not small."""

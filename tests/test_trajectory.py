@@ -90,6 +90,20 @@ def test_recording_starts_at_the_prior_and_changes_nothing(name: str) -> None:
         torch.testing.assert_close(prediction, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("name", SAMPLER_NAMES)
+def test_of_many_calls_an_even_part_is_kept(name: str) -> None:
+    sampler, mu, noise = named_sampler(name, nfe=40), photo(), named_noise(0, ["a"])
+    whole = record(oracle(), sampler, mu, noise)
+    part = record(oracle(), sampler, mu, noise, most=16, predicted=False)
+    assert (len(whole.times), len(part.times)) == (40, 16)
+    places = [round(i * 39 / 15) for i in range(16)]
+    assert part.times == [whole.times[i] for i in places]
+    assert torch.equal(part.states, whole.states[places])
+    assert torch.equal(part.end, whole.end)
+    assert part.path.shape == (17, 3, 12, 16)
+    assert part.predictions.shape == (0, 3, 12, 16)
+
+
 # The strip
 
 
@@ -269,15 +283,25 @@ def test_a_sampler_without_a_name_is_this_runs() -> None:
     assert list(compared_samplers(own)) == ["this run", *trajectory.COMPARED]
 
 
+def test_times_as_tensors_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = torch.tensor([1.0, 0.5, 0.2, 0.0])
+    for kept in ({3: times}, times, times.tolist()):
+        monkeypatch.setitem(EVIDENCE, "fidelity", {1: {"order": 1, "grid": kept}})
+        for own in ({3: times.clone()}, times.clone(), times.numpy(), times.tolist()):
+            alike = isinstance(kept, dict) == isinstance(own, dict)
+            samplers = compared_samplers(MRSampler(nfe=3, order=1, grid=own))
+            assert next(iter(samplers)) == ("fidelity" if alike else "this run")
+
+
 # The files
 
 
 def test_two_pictures_are_written(restorer: Restorer, tmp_path: Path) -> None:
     lq = photo(40, 48)
-    stem = tmp_path / "trajectory" / "sub" / "a.b"
-    write_trajectory(restorer, lq, stem, name="a", truth=0.5 * lq)
-    assert sorted(path.name for path in stem.parent.iterdir()) == ["a.b.png", "a.b_pca.png"]
-    upper, lower = panels(read_rgb(stem.with_name("a.b.png")), 5 * 48, 5 * 40)
+    folder = tmp_path / "trajectory" / "sub" / "a.b.jpg"
+    write_trajectory(restorer, lq, folder, name="a", truth=0.5 * lq)
+    assert sorted(path.name for path in folder.iterdir()) == ["pca.png", "strip.png"]
+    upper, lower = panels(read_rgb(folder / "strip.png"), 5 * 48, 5 * 40)
     assert len(upper) == 3
     shown = {"result": upper[-1], "truth": lower[-1]}
     restored = restorer.restore(lq[None], ["a"])[0]
@@ -298,15 +322,31 @@ def test_a_large_photo_is_followed_in_its_middle_from_its_own_noise(
     torch.testing.assert_close(kept[0].states[0], expected, atol=1e-6, rtol=0)
 
 
+def test_what_is_kept_does_not_grow_with_the_calls(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Trajectory] = []
+
+    def recording(*arguments, **options) -> Trajectory:
+        kept.append(record(*arguments, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(trajectory, "record", recording)
+    restorer.sampler = named_sampler("mr-ode-2", nfe=60)
+    write_trajectory(restorer, photo(), tmp_path / "a.png", name="a")
+    assert [len(way.states) for way in kept] == [50, 16, 16, 16, 16, 16]  # the first: the fine one
+    assert [len(way.predictions) for way in kept] == [0, 16, 0, 0, 0, 0]
+
+
 def test_nothing_half_written_on_failure(
     restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    (tmp_path / "a.png").write_bytes(b"before")
+    (tmp_path / "strip.png").write_bytes(b"before")
     monkeypatch.setattr("mrdiff.photo.os.replace", full)
     with pytest.raises(PhotoError, match="No space left"):
-        write_trajectory(restorer, photo(), tmp_path / "a", name="a")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert (tmp_path / "a.png").read_bytes() == b"before"
+        write_trajectory(restorer, photo(), tmp_path, name="a")
+    assert [path.name for path in tmp_path.iterdir()] == ["strip.png"]
+    assert (tmp_path / "strip.png").read_bytes() == b"before"

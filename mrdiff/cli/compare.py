@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from torch import Tensor
 from mrdiff.cli.jobs import Job
 from mrdiff.photo import from_pil, read_rgb, write_image
 
-__all__ = ["comparison_path", "label_strip", "side_by_side", "write_comparison"]
+__all__ = ["comparison_paths", "label_strip", "side_by_side", "write_comparison"]
 
 _GAP = 8  # white pixels between two panels
 
 
-def comparison_path(job: Job, output: Path) -> Path:
-    """Where the side-by-side picture of ``job`` is written: ``output/compare/…``, a PNG."""
-    return output / "compare" / job.target.relative_to(output).with_suffix(".png")
+def comparison_paths(jobs: Sequence[Job], output: Path) -> dict[Job, Path]:
+    """Where the side-by-side picture of each of all ``jobs`` is written: ``output/compare/…``.
+
+    All are PNG: ``a.png`` for ``a.jpg``, but ``a.jpg.png`` if there is an ``a.png`` as well.
+    """
+    targets = {job: job.target.relative_to(output) for job in jobs}
+    whole = {job: target.with_name(f"{target.name}.png") for job, target in targets.items()}
+    short = {job: target.with_suffix(".png") for job, target in targets.items()}
+    taken = Counter((*short.values(), *whole.values()))
+    names = {job: short[job] if taken[short[job]] == 1 else whole[job] for job in jobs}
+    return {job: output / "compare" / name for job, name in names.items()}
 
 
 def label_strip(text: str, width: int, height: int) -> Tensor:
@@ -47,8 +56,8 @@ def side_by_side(images: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     return torch.cat(panels[:-1], dim=-1)
 
 
-def write_comparison(job: Job, output: Path) -> None:
-    """Write the comparison of a job that is done.
+def write_comparison(job: Job, path: Path) -> None:
+    """Write the comparison of a job that is done to ``path``.
 
     Raises:
         PhotoError: one of the files cannot be read, or the picture cannot be written.
@@ -57,4 +66,4 @@ def write_comparison(job: Job, output: Path) -> None:
     if job.reference is not None:
         paths["reference"] = job.reference
     picture = side_by_side([read_rgb(path) for path in paths.values()], list(paths))
-    write_image(comparison_path(job, output), picture)
+    write_image(path, picture)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
-from mrdiff.cli.parser import LineParser, as_temperature, positive
+from mrdiff.cli.outputs import check_output
+from mrdiff.cli.parser import LineParser, as_temperature, positive, whole
 
 __all__ = ["METRICS", "main", "make_parser"]
 
@@ -20,17 +21,11 @@ _SMALLEST = 32  # pixels; LPIPS has nothing left of less
 
 
 def _nfe(text: str) -> int:
-    value = int(text)
-    if not 2 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"nfe lies in 2 to 10, got {text}")
-    return value
+    return whole(text, least=2, most=10, rule="nfe lies in 2 to 10")
 
 
 def _crop(text: str) -> int:
-    value = int(text)
-    if value < _SMALLEST:
-        raise argparse.ArgumentTypeError(f"must be at least {_SMALLEST} pixels, got {text}")
-    return value
+    return whole(text, least=_SMALLEST, rule=f"must be at least {_SMALLEST} pixels")
 
 
 def make_parser(program: str) -> LineParser:
@@ -88,6 +83,7 @@ def _check(options: argparse.Namespace) -> None:
         refuse("--spectrum needs --reference, the ground truth of the input")
     if options.metric not in (None, "distance") and options.reference is None:
         refuse(f"--metric {options.metric} needs --reference, the ground truth of the input")
+    check_output(options.output, options.output.parent)
 
 
 def _grid(arguments: list[str], program: str) -> int:

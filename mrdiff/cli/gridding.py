@@ -18,6 +18,7 @@ from mrdiff.checkpoint import load_model
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.cli.outputs import writing
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
 from mrdiff.gridsearch import MAXIMISED, NAMED_GRIDS, FoundGrid
@@ -238,7 +239,8 @@ def run_gridding(options: argparse.Namespace) -> int:
         found = _search_network(options, denoiser, crops, lpips)
     times = {nfe: list(result.times) for nfe, result in found.items()}
     made = _made(options, crops, route, found)
-    write_grid(options.output, times, denoiser.process, made=made)
+    with writing(options.output):
+        write_grid(options.output, times, denoiser.process, made=made)
     print(format_table(found, route))
     for reason in crops.skipped:
         print(f"skipped: {reason}", file=sys.stderr)

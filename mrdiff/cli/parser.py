@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mrdiff.cli.errors import CommandError, did_you_mean
 
-__all__ = ["LineParser", "as_temperature", "bounded", "one_of", "positive"]
+__all__ = ["LineParser", "as_temperature", "bounded", "one_of", "positive", "whole"]
 
 
 class LineParser(argparse.ArgumentParser):
@@ -35,9 +36,17 @@ class LineParser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """An argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return whole(text, least=1, rule="must be at least 1")
+
+
+def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:
+    """An integer within both bounds; ``rule`` is the message for one that is not."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{rule}, a whole number, got {text}") from None
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{rule}, got {text}")
     return value
 
 

@@ -49,7 +49,7 @@ def make_parser(program: str) -> LineParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--skip_existing", action="store_true", help="keep what is in the output already")
     add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
-    ways = "the way to each photo, some 80 more calls: pictures in OUTPUT/trajectory"
+    ways = "the way to each photo, at about 6 times the calls and 50 more: OUTPUT/trajectory"
     add("--trajectory", action="store_true", help=ways)
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
     add(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from mrdiff.cli.compare import comparison_path, write_comparison
+from mrdiff.cli.compare import comparison_paths, write_comparison
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
@@ -166,7 +167,9 @@ def run_sampling(options: argparse.Namespace) -> int:
     if options.reference is not None:
         failures |= _print_table(options, done, lpips)
     if options.compare:
-        failures |= _compare_all(options, [job for job in done if job not in failures])
+        paths = comparison_paths(jobs, options.output)
+        done_paths = {job: paths[job] for job in done if job not in failures}
+        failures |= _compare_all(options, done_paths)
     if options.trajectory and restorer is not None:
         failures |= _follow_all(options, restorer, [job for job in done if job not in failures])
     for reason in failures.values():
@@ -179,13 +182,13 @@ def run_sampling(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _compare_all(options: argparse.Namespace, jobs: list[Job]) -> Failures:
+def _compare_all(options: argparse.Namespace, paths: Mapping[Job, Path]) -> Failures:
     failures: Failures = {}
-    for job in jobs:
-        if options.skip_existing and comparison_path(job, options.output).is_file():
+    for job, path in paths.items():
+        if options.skip_existing and path.is_file():
             continue
         try:
-            write_comparison(job, options.output)
+            write_comparison(job, path)
         except PhotoError as error:
             failures[job] = str(error)
     return failures
@@ -196,14 +199,13 @@ def _follow_all(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]
 
     failures: Failures = {}
     for job in track(jobs, "trajectories", console=Console(stderr=True)):
-        path = options.output / "trajectory" / job.target.relative_to(options.output)
-        stem = path.with_suffix("")
-        if options.skip_existing and stem.with_name(f"{stem.name}.png").is_file():
+        folder = options.output / "trajectory" / job.target.relative_to(options.output)
+        if options.skip_existing and (folder / "strip.png").is_file():
             continue
         try:
             photo = split_alpha(read_image(job.source))[0].expand(3, -1, -1)
             truth = None if job.reference is None else read_rgb(job.reference)
-            write_trajectory(restorer, photo, stem, name=job.name, truth=truth)
+            write_trajectory(restorer, photo, folder, name=job.name, truth=truth)
         except PhotoError as error:
             failures[job] = str(error)
         except torch.OutOfMemoryError:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
-from mrdiff.cli.parser import LineParser, as_temperature, bounded, one_of, positive
+from mrdiff.cli.outputs import check_keepable, check_output
+from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive, whole
 from mrdiff.cli.sample import SAMPLERS
 from mrdiff.cli.sweep_rows import METRICS
 from mrdiff.presets import EVIDENCE, PAPER
@@ -115,14 +116,14 @@ def _grid(text: str) -> str:
 
 
 def _crop(text: str) -> int:
-    rule = f"crop must be at least {_SMALLEST_CROP} px"
-    return int(bounded(text, least=_SMALLEST_CROP, most=1e9, rule=rule))
+    return whole(text, least=_SMALLEST_CROP, rule=f"crop must be at least {_SMALLEST_CROP} px")
 
 
 _HELP = """\
 Try samplers at several NFE on centre crops of a few pairs; write sweep.csv, sweep.png and
-recommendation.txt. Named samplers, grids and temperatures are combined; without any, a selection
-is tried. mr-ode-2 at 5 is always among the runs.
+recommendation.txt, or on Ctrl+C sweep.partial.csv and so on. Named samplers, grids and
+temperatures are combined; without any, a selection is tried. mr-ode-2 at 5 is always among the
+runs.
 """
 
 
@@ -156,7 +157,7 @@ def make_parser(program: str) -> LineParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse paths and a budget that cannot work."""
+    """Refuse paths and a budget that cannot work; nothing is left behind of trying to write."""
     if not options.checkpoint.exists():
         raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
     if not options.input.exists():
@@ -168,6 +169,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.budget is not None and options.budget < min(options.nfe):
         least = min(options.nfe)
         raise CommandError(f"--budget {options.budget}: the least --nfe is {least}", status=2)
+    check_output(options.output, options.output)
+    if options.save:
+        check_keepable(options.checkpoint)
 
 
 def _sweep(arguments: list[str], program: str) -> int:

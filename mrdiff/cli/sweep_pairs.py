@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mrdiff.cli.errors import CommandError, one_line
@@ -42,6 +43,8 @@ def _load_pair(source: Path, reference: Path, side: int, score: Measure) -> Pair
         sizes = [f"{image.shape[-1]} x {image.shape[-2]}" for image in (gt, lq)]
         raise PhotoError(f"{reference}: size {sizes[0]}, but {source} has {sizes[1]}")
     lq, gt = _centre(lq, side), _centre(gt, side)
+    if torch.equal(composite(lq), gt):
+        raise PhotoError(f"{source}: equal to {reference}, there is nothing to restore")
     try:
         return Pair(source.stem, lq, gt, score(composite(lq), gt))
     except ValueError as error:  # too small a photo for SSIM's window or for LPIPS

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mrdiff.choice import DEFAULT_NAME, DEFAULT_NFE
-from mrdiff.cli.sweep_rows import Row
+from mrdiff.cli.sweep_rows import EXACT, Row
 from mrdiff.sampler import MRSampler
 
 __all__ = [
@@ -59,6 +59,11 @@ class Recommendation:
     unlimited: Row
     others: Mapping[str, Row]
     runs: int
+
+    @property
+    def improves(self) -> bool:
+        """Whether the choice is better than the degraded input."""
+        return gap(self.choice, self.before, self.metric)[0] > 0
 
 
 def better(metric: str) -> int:
@@ -129,7 +134,7 @@ def with_unit(metric: str, value: float) -> str:
 
 def gap(a: Row, b: Row, metric: str) -> tuple[float, float | None]:
     """By how much ``a`` is better than ``b``, and the standard error of that over the images."""
-    pairs = zip(a.scores[metric], b.scores[metric], strict=True)
+    pairs = zip(a.values(metric), b.values(metric), strict=True)
     differences = [better(metric) * (x - y) for x, y in pairs]
     mean = statistics.fmean(differences)
     if len(differences) < 2 or not all(map(math.isfinite, differences)):
@@ -158,7 +163,7 @@ def _comparisons(found: Recommendation) -> list[str]:
             lines.append(f"  {name}{row} ({value}): {_compared(choice, row, metric)}")
     if choice == found.default:
         lines.append("It is the default already.")
-    if gap(choice, found.before, metric)[0] <= 0:
+    if not found.improves:
         lines.append(
             "It does not improve the degraded input: the model does not suit these photos."
         )
@@ -182,6 +187,8 @@ def _doubts(found: Recommendation) -> list[str]:
             f"{few} little, and the best of {found.runs} runs is in part luck: --images {_FEW} "
             "or more tells more."
         )
+    if any(math.inf in r.scores[metric] for r in (found.before, found.choice, found.best)):
+        lines.append(f"An image equal to its reference counts as {with_unit(metric, EXACT)}.")
     if found.others:
         others = (f"{TITLES[name]} {row}" for name, row in found.others.items())
         lines.append(f"By the other metrics it would be: {'; '.join(others)}.")

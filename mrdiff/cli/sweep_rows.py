@@ -11,10 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["METRICS", "SETTINGS", "Row", "read_csv", "replacing", "write_csv", "write_text"]
+__all__ = [
+    "EXACT",
+    "METRICS",
+    "SETTINGS",
+    "Row",
+    "read_csv",
+    "replacing",
+    "write_csv",
+    "write_text",
+]
 
 # The same as mrdiff.metrics.METRIC_NAMES, spelt out because importing that takes seconds.
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+EXACT = 100.0  # dB, for a PSNR that is infinite
 SETTINGS = ("order", "eta", "grid", "prediction", "corrector", "temperature")
 _PLAIN = ("label", "nfe", "sampler", *SETTINGS, "seconds")
 
@@ -39,9 +49,13 @@ class Row:
     seconds: float
     scores: Mapping[str, tuple[float, ...]]
 
+    def values(self, metric: str) -> list[float]:
+        """One an image, to compare by: of an image equal to its reference :data:`EXACT`."""
+        return [min(value, EXACT) for value in self.scores[metric]]
+
     def mean(self, metric: str) -> float:
-        """Over the images."""
-        return statistics.fmean(self.scores[metric])
+        """Of :meth:`values`, over the images."""
+        return statistics.fmean(self.values(metric))
 
     def __str__(self) -> str:
         return f"{self.label} at NFE {self.nfe}" if self.nfe else "degraded input"
@@ -49,14 +63,21 @@ class Row:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write, of the same suffix: it becomes ``path`` if nothing fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file to write, of the same suffix: it becomes ``path`` if nothing fails.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was moved, or could not be made
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import statistics
 import sys
 import time
@@ -24,7 +25,7 @@ from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.sweep import Candidate
 from mrdiff.cli.sweep_pairs import Measure, Pair, load_pairs
 from mrdiff.cli.sweep_plot import draw
-from mrdiff.cli.sweep_report import format_table, recommend, words
+from mrdiff.cli.sweep_report import Recommendation, format_table, recommend, words
 from mrdiff.cli.sweep_rows import SETTINGS, Row, replacing, write_csv, write_text
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import is_grid_file, read_grid
@@ -77,14 +78,16 @@ def _load_model(options: argparse.Namespace) -> Denoiser:
     return load_model(options.checkpoint, device=options.device, allow=options.allow_package)
 
 
-def _runs(candidate: Candidate, nfes: Sequence[int], process: MRProcess) -> Iterator[Run]:
-    """The candidate at each NFE, checked; those that its grid file has no times for are named."""
+def _runs(
+    candidate: Candidate, nfes: Sequence[int], process: MRProcess, left_out: dict[str, None]
+) -> Iterator[Run]:
+    """The candidate at each NFE, checked; what its grid file has no times for is ``left_out``."""
     grid: Grid | None = candidate.grid
     if candidate.grid is not None and is_grid_file(candidate.grid):
         grid = read_grid(candidate.grid).for_process(process)
     for nfe in nfes:
         if isinstance(grid, Mapping) and nfe not in grid:
-            print(f"left out: {candidate.grid} has no times for NFE {nfe}", file=sys.stderr)
+            left_out[f"{candidate.grid} has no times for NFE {nfe}"] = None
             continue
         name, temperature = candidate.sampler, candidate.temperature
         sampler = resolve_sampler(None, name=name, nfe=nfe, grid=grid, temperature=temperature)
@@ -93,19 +96,26 @@ def _runs(candidate: Candidate, nfes: Sequence[int], process: MRProcess) -> Iter
         yield Run(candidate, sampler)
 
 
-def _plan(tried: Sequence[Candidate], nfes: Sequence[int], process: MRProcess) -> list[Run]:
+def _plan(options: argparse.Namespace, tried: Sequence[Candidate], process: MRProcess) -> list[Run]:
     """Every candidate at every NFE, few calls first; the default is always among them.
 
     Raises:
-        CommandError: a grid that cannot be.
+        CommandError: a grid that cannot be, or nothing that could be recommended.
     """
+    nfes, left_out = sorted(set(options.nfe)), dict[str, None]()  # each reason once
     try:
-        runs = [run for one in tried for run in _runs(one, sorted(set(nfes)), process)]
+        runs = [run for one in tried for run in _runs(one, nfes, process, left_out)]
     except ValueError as error:
         raise CommandError(one_line(error), status=2) from error
+    most = math.inf if options.budget is None else options.budget
+    if not any(run.sampler.nfe <= most for run in runs):
+        limit = "" if options.budget is None else f" within --budget {options.budget}"
+        raise CommandError(f"there is no run{limit}: {'; '.join(left_out)}", status=2)
+    for reason in left_out:
+        print(f"left out: {reason}", file=sys.stderr)
     default = Candidate(DEFAULT_NAME)
     if (default, DEFAULT_NFE) not in [(run.candidate, run.sampler.nfe) for run in runs]:
-        runs += _runs(default, [DEFAULT_NFE], process)
+        runs += _runs(default, [DEFAULT_NFE], process, left_out)
     return sorted(runs, key=lambda run: run.sampler.nfe)
 
 
@@ -159,19 +169,28 @@ def _sweep(
             return
 
 
-def _report(options: argparse.Namespace, rows: list[Row], title: str) -> Row:
-    """Write the three files, print the table and the recommendation; returns the chosen row."""
-    write_csv(options.output / "sweep.csv", rows)
+def _report(
+    options: argparse.Namespace, rows: list[Row], title: str, mark: str = ""
+) -> Recommendation:
+    """Write the three files, print the table and the recommendation.
+
+    Args:
+        options: of the command.
+        rows: what was measured, the degraded input first.
+        title: of the plot and the recommendation.
+        mark: stands before the suffixes of the files' names.
+    """
+    write_csv(options.output / f"sweep{mark}.csv", rows)
     try:
         found = recommend(rows, options.metric, budget=options.budget)
     except ValueError as error:
         raise CommandError(str(error)) from error
     text = words(found, checkpoint=str(options.checkpoint))
-    write_text(options.output / "recommendation.txt", f"{title}.\n\n{text}\n")
-    with replacing(options.output / "sweep.png") as temporary:
+    write_text(options.output / f"recommendation{mark}.txt", f"{title}.\n\n{text}\n")
+    with replacing(options.output / f"sweep{mark}.png") as temporary:
         draw(rows, found, title=title).savefig(temporary)
     print(f"{format_table(rows, options.metric)}\n\n{text}")
-    return found.choice
+    return found
 
 
 def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
@@ -184,7 +203,7 @@ def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
     score = _measure(options)
     pairs = load_pairs(options, score)
     denoiser = _load_model(options)
-    runs = _plan(tried, options.nfe, denoiser.process)
+    runs = _plan(options, tried, denoiser.process)
     scores = _each([pair.before for pair in pairs])
     before = Row("input", 0, "", dict.fromkeys(SETTINGS, ""), 0.0, scores)
     start = time.perf_counter()
@@ -194,18 +213,29 @@ def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
     complete = len(rows) == len(runs)
     part = "" if complete else f", interrupted after {len(rows)} of {len(runs)} runs"
     title = f"{len(pairs)} images of at most {options.crop} px a side, seed {options.seed}{part}"
-    choice = _report(options, [before, *rows], title)
-    print(f"\n{len(rows)} runs in {time.perf_counter() - start:.0f} s -> {options.output}")
+    # A part must not take the place of an earlier sweep that is whole.
+    mark = "" if complete else ".partial"
+    found = _report(options, [before, *rows], title, mark)
+    files = "" if complete else "/*.partial.*"
+    print(f"\n{len(rows)} runs in {time.perf_counter() - start:.0f} s -> {options.output}{files}")
     if not complete:
         return 130
-    _save(options, next(run for run, row in zip(runs, rows, strict=True) if row is choice))
+    chosen = next(run for run, row in zip(runs, rows, strict=True) if row is found.choice)
+    _save(options, found, chosen)
     return 0
 
 
-def _save(options: argparse.Namespace, run: Run) -> None:
-    what = f"{run.candidate.label} at NFE {run.sampler.nfe}"
-    if not options.save:
-        print(f"To make {what} this checkpoint's default for sample.py, add --save.")
-        return
-    save_sampler(options.checkpoint, run.options())
-    print(f"saved in {options.checkpoint}: sample.py uses {what} by default")
+def _save(options: argparse.Namespace, found: Recommendation, run: Run) -> None:
+    """Keep the recommended run in the checkpoint, if that was asked for.
+
+    Raises:
+        CommandError: it is not better than the degraded input.
+    """
+    if options.save and not found.improves:
+        message = f"not saved in {options.checkpoint}: {found.choice} does not improve the input"
+        raise CommandError(message)
+    if options.save:
+        save_sampler(options.checkpoint, run.options())
+        print(f"saved in {options.checkpoint}: sample.py uses {found.choice} by default")
+    elif found.improves:
+        print(f"To make {found.choice} this checkpoint's default for sample.py, add --save.")

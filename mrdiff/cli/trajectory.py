@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ Sampler = MRSampler | BaselineSampler
 
 CROP = 512  # pixels, the longest side that is followed
 REFERENCE_CALLS = 50
+STATES = 16  # of each sampler that are kept: memory does not grow with the calls
 COMPARED = ("mr-ode-1", "mr-ode-2", "mr-sde-1", "euler-ode", "posterior")
 _LABEL, _GAP = 34, 8  # pixels in the strip
 
@@ -42,7 +45,8 @@ _LABEL, _GAP = 34, 8  # pixels in the strip
 @dataclass(frozen=True)
 class Trajectory:
     """What a photo went through in K network calls, on the CPU, not clamped: times of the states,
-    states x_t and predicted x0 ``[K, C, H, W]``, and the result, ``end`` ``[C, H, W]``."""
+    states x_t and predicted x0 ``[K, C, H, W]``, and the result, ``end`` ``[C, H, W]``. Of many
+    calls some may be kept, and no predictions: ``[0, C, H, W]``."""
 
     times: list[float]
     states: Tensor
@@ -55,17 +59,42 @@ class Trajectory:
         return torch.cat([self.states, self.end[None]])
 
 
+def _spread(total: int, most: int) -> list[int]:
+    """``most`` of the indices below ``total``, evenly spread with the first and last, or all."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(int).tolist()
+
+
 @torch.no_grad()
-def record(denoiser: DenoiserLike, sampler: Sampler, mu: Tensor, noise: Noise = None) -> Trajectory:
-    """Restore one degraded photo ``[C, H, W]`` and keep every state and prediction."""
-    calls: list[tuple[float, Tensor, Tensor]] = []
+def record(
+    denoiser: DenoiserLike,
+    sampler: Sampler,
+    mu: Tensor,
+    noise: Noise = None,
+    *,
+    most: int | None = None,
+    predicted: bool = True,
+) -> Trajectory:
+    """Restore one degraded photo ``[C, H, W]`` and keep its states and predictions.
+
+    Args:
+        most: network calls to keep, evenly spread with the first and last; None: all.
+        predicted: whether to keep the predictions, too.
+    """
+    times: list[float] = []
+    states: list[Tensor] = []
+    predictions: list[Tensor] = []
+    kept = set(_spread(sampler.nfe, most or sampler.nfe))
 
     def keep(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
-        calls.append((t, x[0].cpu(), prediction.x0[0].cpu()))
+        if step in kept:
+            times.append(t)
+            states.append(x[0].cpu())
+            if predicted:
+                predictions.append(prediction.x0[0].cpu())
 
     end = sampler(denoiser, mu[None], noise=noise, callback=keep)[0].cpu()
-    times, states, predictions = zip(*calls, strict=True)
-    return Trajectory(list(times), torch.stack(states), torch.stack(predictions), end)
+    x0 = torch.stack(predictions) if predicted else end.new_empty(0, *end.shape)
+    return Trajectory(times, torch.stack(states), x0, end)
 
 
 def _panel(image: Tensor, side: int) -> Tensor:
@@ -99,13 +128,25 @@ def strip(
         side: the longest side of a panel in pixels.
         columns: the most calls shown; of more calls so many, evenly spread.
     """
-    count = len(trajectory.times)
-    shown = np.linspace(0, count - 1, min(count, columns)).round().astype(int).tolist()
+    shown = _spread(len(trajectory.times), columns)
     states = [*(f"state at t = {trajectory.times[i]:.3f}" for i in shown), "result"]
     predictions = [*("predicted x0" for _ in shown), beside[0]]
     upper = _row([*trajectory.states[shown], trajectory.end], states, side)
     lower = _row([*trajectory.predictions[shown], beside[1]], predictions, side)
     return torch.cat([upper, lower], dim=-2)
+
+
+def _settings(sampler: Sampler) -> dict[str, Any]:
+    """What makes a sampler, comparable: times are lists, tensors of them have no one truth."""
+
+    def plain(grid: Any) -> Any:
+        if isinstance(grid, Mapping):
+            return {nfe: plain(times) for nfe, times in grid.items()}
+        named = grid is None or isinstance(grid, str) or callable(grid)
+        return grid if named else [float(t) for t in grid]
+
+    settings = vars(sampler)
+    return {**settings, "grid": plain(settings.get("grid"))}
 
 
 def compared_samplers(own: Sampler) -> dict[str, Sampler]:
@@ -114,10 +155,10 @@ def compared_samplers(own: Sampler) -> dict[str, Sampler]:
     def presets(temperature: float | None) -> dict[str, Sampler]:
         return {n: named_sampler(n, nfe=own.nfe, temperature=temperature) for n in SAMPLER_NAMES}
 
-    alike = presets(own.temperature)
+    alike, mine = presets(own.temperature), _settings(own)
     known = [*presets(None).items(), *alike.items()]
-    equal = (name for name, one in known if vars(one) == vars(own))
-    others = {name: alike[name] for name in COMPARED if vars(alike[name]) != vars(own)}
+    equal = (name for name, one in known if _settings(one) == mine)
+    others = {name: alike[name] for name in COMPARED if _settings(alike[name]) != mine}
     return {next(equal, "this run"): own, **others}
 
 
@@ -136,18 +177,18 @@ def _pixels(figure: Figure) -> Tensor:
 def write_trajectory(
     restorer: Restorer,
     photo: Tensor,
-    stem: Path,
+    folder: Path,
     *,
     name: str,
     truth: Tensor | None = None,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> None:
-    """Write ``stem.png``, the first sampler's strip, and ``stem_pca.png``; the strip last.
+    """Write ``strip.png``, of the first sampler, and ``pca.png`` into a folder; the strip last.
 
     Args:
         restorer: its denoiser and seed are used.
         photo: degraded, RGB ``[3, H, W]`` in [0, 1]; its middle is followed if it is large.
-        stem: path without suffix.
+        folder: is made if it is missing.
         name: what the noise is drawn from, besides the seed.
         truth: of the photo's shape.
         samplers: by label; otherwise :func:`compared_samplers` of the restorer's own.
@@ -159,16 +200,14 @@ def write_trajectory(
     own, middle = next(iter(samplers.values())), _middle(photo)
     mu = middle.to(next(restorer.denoiser.parameters()).device)
     noise = named_noise(restorer.seed, [name])
-
-    def follow(sampler: Sampler) -> Trajectory:
-        part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
-        return record(restorer.denoiser, sampler, mu, part)
-
+    part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
+    follow = partial(record, restorer.denoiser, mu=mu, noise=part)
     calls = max(REFERENCE_CALLS, 2 * own.nfe)
-    fine = follow(named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature))
-    ways = {label: follow(sampler) for label, sampler in samplers.items()}
+    exact = named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
+    fine = follow(exact, most=REFERENCE_CALLS, predicted=False)
+    ways = {n: follow(one, most=STATES, predicted=one is own) for n, one in samplers.items()}
     marks = {"degraded": middle} | ({} if truth is None else {"ground truth": _middle(truth)})
-    picture = strip(next(iter(ways.values())), beside=list(marks.items())[-1])
     figure = pca_figure(ways, reference=(f"mr-ode-2, {calls} calls", fine), landmarks=marks)
-    write_image(stem.with_name(f"{stem.name}_pca.png"), _pixels(figure))
-    write_image(stem.with_name(f"{stem.name}.png"), picture)
+    picture = strip(next(iter(ways.values())), beside=list(marks.items())[-1])
+    write_image(folder / "pca.png", _pixels(figure))
+    write_image(folder / "strip.png", picture)
