@@ -11,7 +11,7 @@ import yaml
 
 from mrdiff import MRProcess, MRSampler, Restorer, load_model
 from mrdiff.baselines import BaselineSampler
-from mrdiff.checkpoint import describe_denoiser, export_model
+from mrdiff.checkpoint import export_model
 from mrdiff.choice import (
     build_sampler,
     describe_sampler,
@@ -19,23 +19,15 @@ from mrdiff.choice import (
     resolve_sampler,
     save_sampler,
 )
-from mrdiff.denoiser import Denoiser
-from mrdiff.networks.unet import UNet
-from mrdiff.parameterization import Parameterization
 from mrdiff.timegrid import uniform_t
+from tests.tiny_model import write_tiny_checkpoint
 
 OPTIONS = {"nfe": 3, "order": 1, "eta": 1.0, "grid": [1.0, 0.5, 0.25, 0.0], "temperature": 0.5}
 
 
 @pytest.fixture(params=["ckpt", "export"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
-    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
-    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
-    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
-    file = tmp_path / "tiny.ckpt"
-    torch.save({"state_dict": weights, "mrdiff": config, "global_step": 7}, file)
+    file = write_tiny_checkpoint(tmp_path / "tiny.ckpt")
     if request.param == "ckpt":
         return file
     export_model(file, tmp_path / "exported")

@@ -10,17 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mrdiff.checkpoint import describe_denoiser
 from mrdiff.choice import save_sampler
 from mrdiff.cli import main, sample
 from mrdiff.cli.compare import comparison_paths, side_by_side
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, format_table
-from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
-from mrdiff.networks.unet import UNet
-from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
+from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -29,29 +26,13 @@ SHARED = ROOT.parent / "shared"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny network with random weights, so that it changes its input."""
-    torch.manual_seed(0)
-    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
-    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
-    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
-    path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
-    torch.save({"state_dict": weights, "mrdiff": config}, path)
-    return path
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny.ckpt")
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Degraded photos of several kinds in ``lq`` and the ground truth in ``gt``."""
-    random = np.random.default_rng(0)
-    for name in ("a.png", "b.jpg", "s/c.png"):
-        gt = np.kron(random.integers(0, 255, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-        lq = np.clip(gt + random.normal(0, 30, gt.shape), 0, 255).astype(np.uint8)
-        for kind, pixels in (("lq", lq), ("gt", gt)):
-            path = tmp_path / kind / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path if kind == "lq" else path.with_suffix(".png"))
+    write_pairs(tmp_path, ("a.png", "b.jpg", "s/c.png"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))

@@ -12,21 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mrdiff.checkpoint import describe_denoiser, export_model
+from mrdiff.checkpoint import export_model
 from mrdiff.choice import build_sampler, read_sampler
 from mrdiff.cli import outputs, sample, sweep, sweeping
 from mrdiff.cli.sweep import Candidate, candidates
 from mrdiff.cli.sweep_plot import draw
 from mrdiff.cli.sweep_report import flags, format_table, recommend, words
 from mrdiff.cli.sweep_rows import SETTINGS, Row, read_csv, write_csv
-from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
 from mrdiff.metrics import METRIC_NAMES
-from mrdiff.networks.unet import UNet
-from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
 from mrdiff.sampler import SAMPLER_NAMES, MRSampler
 from mrdiff.timegrid import GRID_NAMES
+from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,28 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny network with random weights, so that samplers differ."""
-    torch.manual_seed(0)
-    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
-    weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
-    config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
-    path = tmp_path_factory.mktemp("model") / "tiny.ckpt"
-    torch.save({"state_dict": weights, "mrdiff": config}, path)
-    return path
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny.ckpt")
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six pairs of 40 x 48 px in ``lq`` and ``gt``."""
-    random = np.random.default_rng(0)
-    for name in "abcdef":
-        gt = np.kron(random.integers(0, 255, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-        lq = np.clip(gt + random.normal(0, 30, gt.shape), 0, 255).astype(np.uint8)
-        for kind, pixels in (("lq", lq), ("gt", gt)):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / kind / f"{name}.png")
+    write_pairs(tmp_path, (f"{name}.png" for name in "abcdef"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
