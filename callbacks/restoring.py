@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.conditions import BoundDenoiser, Context
+from mrdiff.denoiser import ContextDenoiser, Prediction
 from mrdiff.noise import named_noise
 from mrdiff.process import MRProcess
 
@@ -22,7 +23,7 @@ class AutocastDenoiser:
     """
 
     def __init__(
-        self, denoiser: DenoiserLike, context: Callable[[], AbstractContextManager[Any]]
+        self, denoiser: ContextDenoiser, context: Callable[[], AbstractContextManager[Any]]
     ) -> None:
         self._denoiser = denoiser
         self._context = context
@@ -32,10 +33,12 @@ class AutocastDenoiser:
         """The process of the denoiser inside."""
         return self._denoiser.process
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+    def __call__(
+        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
+    ) -> Prediction:
         """Predict within the context; float32 out."""
         with self._context():
-            x0, eps = self._denoiser(x, t, mu)
+            x0, eps = self._denoiser(x, t, mu, context)
         return Prediction(x0.float(), eps.float())
 
 
@@ -50,9 +53,10 @@ def centre_crop(images: Tensor, side: int | None) -> Tensor:
 
 def restore_timed(
     sampler: Callable[..., Tensor],
-    denoiser: DenoiserLike,
+    denoiser: ContextDenoiser,
     lq: Tensor,
     *,
+    context: Context | None = None,
     names: Sequence[str],
     seed: int,
     batch_size: int,
@@ -63,6 +67,7 @@ def restore_timed(
         sampler: `(denoiser, mu, noise=...) -> x0`.
         denoiser: what is sampled.
         lq: degraded images in [0, 1], [N, 3, H, W].
+        context: what the network is told of the N images.
         names: the N image names.
         seed: of the noise.
         batch_size: images at once.
@@ -72,14 +77,12 @@ def restore_timed(
     """
     _wait_for(lq.device)
     start = time.perf_counter()
-    restored = [
-        sampler(
-            denoiser,
-            lq[i : i + batch_size],
-            noise=named_noise(seed, names[i : i + batch_size]),
-        )
-        for i in range(0, len(lq), batch_size)
-    ]
+    restored = []
+    for i in range(0, len(lq), batch_size):
+        part = slice(i, i + batch_size)
+        told = None if context is None else {key: value[part] for key, value in context.items()}
+        noise = named_noise(seed, names[part])
+        restored.append(sampler(BoundDenoiser(denoiser, told), lq[part], noise=noise))
     _wait_for(lq.device)
     return torch.cat(restored), time.perf_counter() - start
 

@@ -15,7 +15,8 @@ from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import AutocastDenoiser, centre_crop, restore_timed
 from callbacks.results import Keys, Result, Run, grid_rows
 from callbacks.tensorboard import chart_layout, find_writer
-from mrdiff.denoiser import DenoiserLike
+from mrdiff.conditions import make_context
+from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, METRIC_NAMES, find_lpips_weights, measure
 from mrdiff.sampler import named_sampler
 
@@ -178,7 +179,9 @@ class SamplingValidation(Callback):
         names = list(batch["name"][:left])
         lq = centre_crop(batch["lq"][:left].float(), self.crop)
         gt = centre_crop(batch["gt"][:left].float(), self.crop)
-        results = self._restore_all(trainer, pl_module, lq, gt, names)
+        mask = batch.get("mask")
+        mask = None if mask is None else centre_crop(mask[:left].float(), self.crop)
+        results = self._restore_all(trainer, pl_module, lq, gt, names, mask)
         self._seen += len(names)
         for run, result in results.items():
             for metric, values in result.scores.items():
@@ -203,14 +206,16 @@ class SamplingValidation(Callback):
         lq: Tensor,
         gt: Tensor,
         names: Sequence[str],
+        mask: Tensor | None,
     ) -> dict[Run | None, Result]:
         """The input itself under None, then every run's images and scores with its `seconds`."""
-        context = trainer.precision_plugin.forward_context
-        denoiser = AutocastDenoiser(cast(DenoiserLike, pl_module.denoiser), context)
+        denoiser = cast(Denoiser, pl_module.denoiser)
+        autocast = trainer.precision_plugin.forward_context
         restore = partial(
             restore_timed,
-            denoiser=denoiser,
+            denoiser=AutocastDenoiser(denoiser, autocast),
             lq=lq,
+            context=make_context(denoiser.network, lq, mask=mask),
             names=names,
             seed=self.seed,
             batch_size=self.batch_size,

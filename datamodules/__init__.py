@@ -6,7 +6,8 @@ from datamodules.demo import DemoPhotos, write_demo
 from datamodules.errors import DataError
 from datamodules.paired import PairedFolder
 from datamodules.restoration_data import RestorationData
-from datamodules.samples import RestorationDataset, Sample
+from datamodules.samples import RestorationDataset, Sample, Source, SourceFiles
+from datamodules.task_folders import TaskFolders
 
 __all__ = [
     "CleanFolder",
@@ -20,5 +21,8 @@ __all__ = [
     "RestorationData",
     "RestorationDataset",
     "Sample",
+    "Source",
+    "SourceFiles",
+    "TaskFolders",
     "write_demo",
 ]

@@ -12,6 +12,7 @@ from datamodules.randomness import SampleKey, generator_of, generator_of_name, i
 from datamodules.samples import (
     RestorationDataset,
     Sample,
+    Source,
     centre_crop,
     check_patch_size,
     find_images,
@@ -20,6 +21,7 @@ from datamodules.samples import (
     random_patches,
     random_turn,
 )
+from datamodules.spoiling import FixedSamples, degraded_sample
 from mrdiff.photo import read_rgb
 
 
@@ -31,7 +33,7 @@ def _spoilt(
     if patch_size is not None:
         clean = random_patches([clean], patch_size, generator)[0]
         clean = random_turn([clean], generator)[0]
-    return {"lq": degradation.degrade(clean, generator), "gt": clean, "name": name}
+    return degraded_sample(clean, degradation, name, generator)
 
 
 class _Folder(RestorationDataset):
@@ -90,17 +92,29 @@ class CleanFolder(_Folder):
         self.degradation = degradation
         self.patch_size = patch_size
         self.crop_size = crop_size
-        self.seed = seed
+        self.fixed = FixedSamples(degradation, seed=seed)
+
+    def sources(self) -> list[Source]:
+        """The folder of clean photos."""
+        return [Source(gt=self.folder, patch_size=self.patch_size, crop_size=self.crop_size)]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation; outside training every photo comes under each."""
+        return self.degradation.tasks
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.fixed.each
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        path = self.paths[index_of(key)]
+        index = index_of(key)
+        path = self.paths[index // self.fixed.each]
         name, clean = name_of(path, self.folder), read_rgb(path)
         if isinstance(key, SampleKey):
             return _spoilt(clean, self.degradation, self.patch_size, key, name)
         if self.crop_size is not None:
             clean = centre_crop(clean, self.crop_size)
-        spoilt = self.degradation.degrade(clean, generator_of_name(self.seed, name))
-        return {"lq": spoilt, "gt": clean, "name": name}
+        return self.fixed.sample(clean, index, name)
 
 
 class DeadLeaves(RestorationDataset):
@@ -139,6 +153,15 @@ class DeadLeaves(RestorationDataset):
         self.bank = LeafBank(count=images, size=image_size, seed=seed)
         self._reader = LeafReader(self.bank)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation."""
+        return self.degradation.tasks
+
+    def caches(self) -> list[Path]:
+        """The bank."""
+        return [self.bank.path]
+
     def prepare(self) -> None:
         """Draw the bank, unless it lies whole in the cache."""
         self.bank.ensure()
@@ -165,6 +188,10 @@ class LQFolder(_Folder):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, role="photos to restore")
+
+    def sources(self) -> list[Source]:
+        """The folder of photos."""
+        return [Source(lq=self.folder)]
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         path = self.paths[index_of(key)]

@@ -17,8 +17,9 @@ from torch.nn import functional
 from datamodules.degradations import Degradation, Rain
 from datamodules.degradations.base import to_8_bit
 from datamodules.errors import DataError
-from datamodules.randomness import SampleKey, generator_of_name
+from datamodules.randomness import SampleKey
 from datamodules.samples import RestorationDataset, Sample, centre_crop, check_patch_size, index_of
+from datamodules.spoiling import FixedSamples
 from mrdiff.photo import PhotoError, read_rgb, write_image
 
 # Everyday scenes whose files lie in the wheel itself (others of skimage.data are downloaded).
@@ -61,7 +62,12 @@ class DemoPhotos(RestorationDataset):
         check_patch_size(size)
         self.degradation = degradation
         self.size = size
-        self.seed = seed
+        self.fixed = FixedSamples(degradation, seed=seed)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation; every photo comes under each."""
+        return self.degradation.tasks
 
     def check(self) -> None:
         """Raise :class:`DataError` if the installed scikit-image lacks a photo."""
@@ -73,13 +79,13 @@ class DemoPhotos(RestorationDataset):
             )
 
     def __len__(self) -> int:
-        return len(_FILES)
+        return len(_FILES) * self.fixed.each
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        path = _folder() / _FILES[index_of(key)]
+        index = index_of(key)
+        path = _folder() / _FILES[index // self.fixed.each]
         clean = _fitted(read_rgb(path), self.size)
-        lq = self.degradation.degrade(clean, generator_of_name(self.seed, path.stem))
-        return {"lq": lq, "gt": clean, "name": path.stem}
+        return self.fixed.sample(clean, index, path.stem)
 
 
 def write_demo(

@@ -11,6 +11,7 @@ from datamodules.randomness import SampleKey, generator_of
 from datamodules.samples import (
     RestorationDataset,
     Sample,
+    Source,
     centre_crop,
     check_patch_size,
     find_images,
@@ -74,26 +75,56 @@ def _mismatch(name: str, lq: Path, gt: Path) -> str | None:
     return None
 
 
+def _mask_mismatch(mask: Path, lq: Path) -> str | None:
+    """What is wrong with a mask, or None."""
+    try:
+        sizes = [_looks(path)[0] for path in (mask, lq)]
+    except (OSError, ValueError, SyntaxError):
+        return f"{mask} is not a readable image"
+    return None if sizes[0] == sizes[1] else f"{mask} is not of the size of {lq}"
+
+
 class PairedFolder(RestorationDataset):
     """Degraded photos and their references, matched by relative path without the suffix.
 
     Args:
         lq: folder of degraded photos.
         gt: folder of references of the same names; the suffixes may differ.
+        mask: folder of masks of the same names, white where the photo was kept and black in holes.
         patch_size: side of the random training patch in pixels; null for whole images.
         crop_size: outside training, the central part to keep; null for the whole image.
     """
 
     def __init__(
-        self, lq: str, gt: str, *, patch_size: int | None = None, crop_size: int | None = None
+        self,
+        lq: str,
+        gt: str,
+        *,
+        mask: str | None = None,
+        patch_size: int | None = None,
+        crop_size: int | None = None,
     ) -> None:
         check_patch_size(patch_size)
         check_patch_size(crop_size)
         self.lq = Path(lq).expanduser()
         self.gt = Path(gt).expanduser()
+        self.mask = None if mask is None else Path(mask).expanduser()
         self.patch_size = patch_size
         self.crop_size = crop_size
         self._pairs: list[tuple[str, Path, Path]] = []
+        self._masks: dict[str, Path] = {}
+
+    def sources(self) -> list[Source]:
+        """The folders of the pairs and their masks."""
+        return [
+            Source(
+                lq=self.lq,
+                gt=self.gt,
+                mask=self.mask,
+                patch_size=self.patch_size,
+                crop_size=self.crop_size,
+            )
+        ]
 
     @property
     def pairs(self) -> list[tuple[str, Path, Path]]:
@@ -111,6 +142,20 @@ class PairedFolder(RestorationDataset):
             self._pairs = [(name, lq[name], gt[name]) for name in sorted(lq)]
         return self._pairs
 
+    @property
+    def masks(self) -> dict[str, Path]:
+        """The mask files by name; empty without a folder of masks.
+
+        Raises:
+            DataError: the folder is missing or empty, or a pair has no mask.
+        """
+        if self.mask is not None and not self._masks:
+            masks = _by_name(self.mask, "masks")
+            lonely = [f"{lq} has no mask" for name, lq, _ in self.pairs if name not in masks]
+            report(lonely, what=f"{self.mask}: every pair needs a mask of the same name")
+            self._masks = masks
+        return self._masks
+
     def check(self) -> None:
         """Look at the header of every file.
 
@@ -118,6 +163,7 @@ class PairedFolder(RestorationDataset):
             DataError: files without a partner, unreadable, or of unequal size or channels.
         """
         found = [_mismatch(*pair) for pair in self.pairs]
+        found += [_mask_mismatch(self.masks[name], lq) for name, lq, _ in self.pairs if self.masks]
         problems = [problem for problem in found if problem is not None]
         report(problems, what=f"{self.lq} and {self.gt} do not fit together")
 
@@ -129,10 +175,15 @@ class PairedFolder(RestorationDataset):
         lq, gt = read_rgb(lq_path), read_rgb(gt_path)
         if lq.shape != gt.shape:
             raise DataError(f"{lq_path} and {gt_path} differ in size")
+        images = [lq, gt]
+        if self.masks:
+            images.append((read_rgb(self.masks[name])[:1] >= 0.5).float())
         if isinstance(key, SampleKey) and self.patch_size is not None:
             generator = generator_of(key)
-            lq, gt = random_patches([lq, gt], self.patch_size, generator)
-            lq, gt = random_turn([lq, gt], generator)
+            images = random_turn(random_patches(images, self.patch_size, generator), generator)
         elif not isinstance(key, SampleKey) and self.crop_size is not None:
-            lq, gt = centre_crop(lq, self.crop_size), centre_crop(gt, self.crop_size)
-        return {"lq": lq, "gt": gt, "name": name}
+            images = [centre_crop(image, self.crop_size) for image in images]
+        sample: Sample = {"lq": images[0], "gt": images[1], "name": name}
+        if self.masks:
+            sample["mask"] = images[2]
+        return sample

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.degradations import Degradation
 from datamodules.errors import DataError
 from datamodules.loading import (
     EpochSampler,
@@ -35,7 +36,8 @@ class RestorationData(pl.LightningDataModule):
 
     Args:
         train, val, test, predict: datasets; each is needed only in its stage.
-        root: not used here; a place for configs to write a folder once (``${data.root}``).
+        root, degradation: not used here; places for configs to write a folder and a degradation
+            once, where the datasets find them (``${data.root}``, ``${data.degradation}``).
         batch_size: training samples a process and step.
         val_batch_size: outside training; above 1 all images must have one size.
         num_workers: loader processes; 0 loads in the training process. "auto" is up to eight on an
@@ -54,6 +56,7 @@ class RestorationData(pl.LightningDataModule):
         predict: RestorationDataset | None = None,
         *,
         root: str | None = None,
+        degradation: Degradation | None = None,
         batch_size: int = 16,
         val_batch_size: int = 1,
         num_workers: int | Literal["auto"] = "auto",
@@ -65,11 +68,19 @@ class RestorationData(pl.LightningDataModule):
         if seed < 0 or (num_workers != "auto" and num_workers < 0):
             raise ValueError("seed and num_workers must not be negative")
         self.sets = {"train": train, "val": val, "test": test, "predict": predict}
-        self.root = root
+        self.root, self.degradation = root, degradation
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.num_workers = num_workers
         self.seed = seed
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that ``degradation`` numbers in the samples; none for most."""
+        for dataset in self.sets.values():
+            if dataset is not None and dataset.tasks:
+                return dataset.tasks
+        return ()
 
     def prepare_data(self) -> None:
         """Make what the datasets of this stage need once a machine."""
@@ -87,6 +98,9 @@ class RestorationData(pl.LightningDataModule):
             raise DataError(f"the data has no {needed} set; give data.{needed} in the config")
         for dataset in self._of_stage(stage):
             dataset.check()
+            if dataset.tasks != self.tasks:
+                here, there = ", ".join(dataset.tasks) or "none", ", ".join(self.tasks)
+                raise DataError(f"the sets of the data differ in their tasks: {here}; {there}")
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled batches, from where the trainer stands."""

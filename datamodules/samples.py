@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,11 +20,68 @@ from mrdiff.photo import list_images
 
 
 class Sample(TypedDict):
-    """One image: ``lq`` and ``gt`` float32 ``[3, H, W]`` in [0, 1], ``name`` unique in its set."""
+    """One image: ``lq`` and ``gt`` float32 ``[3, H, W]`` in [0, 1], ``name`` unique in its set.
+
+    ``mask`` ``[1, H, W]`` is 1 where the image was kept and 0 in holes; ``degradation`` is the
+    number of the task. Either is in all samples of a set or in none.
+    """
 
     lq: Tensor
     gt: NotRequired[Tensor]
     name: str
+    mask: NotRequired[Tensor]
+    degradation: NotRequired[int]
+
+
+class SourceFiles(NamedTuple):
+    """The files of one name, None where there is none; ``others`` have that name too."""
+
+    name: str
+    lq: Path | None
+    gt: Path | None
+    mask: Path | None
+    others: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Folders whose images belong together by name, as they lie on disk.
+
+    Args:
+        lq, gt, mask: the folders; None for a kind that the dataset does not read.
+        patch_size, crop_size: what is cut from the images in training, and outside it.
+    """
+
+    lq: Path | None = None
+    gt: Path | None = None
+    mask: Path | None = None
+    patch_size: int | None = None
+    crop_size: int | None = None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders that are read, by kind."""
+        kinds = {"lq": self.lq, "gt": self.gt, "mask": self.mask}
+        return {kind: folder for kind, folder in kinds.items() if folder is not None}
+
+    def files(self) -> list[SourceFiles]:
+        """All images, sorted by name, whether they have a partner or not.
+
+        A folder that is missing has none.
+        """
+        named: dict[str, dict[str, Path]] = {}
+        others: dict[str, list[Path]] = {}
+        for kind, folder in self.folders.items():
+            for path in list_images(folder) if folder.is_dir() else []:
+                name = name_of(path, folder)
+                if named.setdefault(name, {}).setdefault(kind, path) != path:
+                    others.setdefault(name, []).append(path)
+        return [
+            SourceFiles(
+                name, of.get("lq"), of.get("gt"), of.get("mask"), tuple(others.get(name, ()))
+            )
+            for name, of in sorted(named.items())
+        ]
 
 
 class RestorationDataset(Dataset[Sample]):
@@ -39,6 +97,22 @@ class RestorationDataset(Dataset[Sample]):
 
     def check(self) -> None:
         """Raise :class:`DataError` about anything that would fail later; nothing by default."""
+
+    def sources(self) -> list[Source]:
+        """The folders that the samples are read from; none where they are made up.
+
+        It costs nothing and is right for files that :meth:`check` refuses.
+        """
+        return []
+
+    def caches(self) -> list[Path]:
+        """The files that :meth:`prepare` keeps; none by default."""
+        return []
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that ``degradation`` numbers in the samples; none for most."""
+        return ()
 
     @abstractmethod
     def __len__(self) -> int: ...

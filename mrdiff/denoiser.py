@@ -29,6 +29,19 @@ class DenoiserLike(Protocol):
         """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t`` (0-dim or ``[B]``)."""
 
 
+class ContextDenoiser(Protocol):
+    """A denoiser that can be told more than the degraded image, as ``(x, t, mu, context)``."""
+
+    @property
+    def process(self) -> MRProcess:
+        """The process that the states belong to."""
+
+    def __call__(
+        self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Prediction:
+        """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t`` (0-dim or ``[B]``)."""
+
+
 class Denoiser(nn.Module):
     """The network as a predictor of the clean image and the noise.
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, TypedDict
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 
 from mrdiff.checkpoint import (
@@ -22,6 +24,14 @@ from mrdiff.checkpoint import (
     check_meaning,
     describe_denoiser,
     network_weights,
+)
+from mrdiff.conditions import (
+    BoundDenoiser,
+    TaskError,
+    classify,
+    known_tasks,
+    make_context,
+    training_context,
 )
 from mrdiff.denoiser import Denoiser
 from mrdiff.description import CheckpointError, describe
@@ -35,11 +45,17 @@ from mrdiff.sampler import MRSampler
 
 
 class Batch(TypedDict, total=False):
-    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict."""
+    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict.
+
+    ``degradation`` ``[B]`` int64 are indices of the network's tasks; ``mask`` ``[B, 1, H, W]`` is 1
+    where the images were kept and 0 in holes.
+    """
 
     lq: Tensor
     gt: Tensor
     name: list[str]
+    degradation: Tensor
+    mask: Tensor
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -114,41 +130,71 @@ class MRDiffusion(pl.LightningModule):
         return self.denoiser.parameterization
 
     def on_fit_start(self) -> None:
+        self._check_tasks()
         if self.config is None:
             describe_denoiser(self.denoiser)  # a model that cannot be saved fails here, not later
         if self._compile_network:
             # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
             self.network.compile()
 
-    def _noised_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _check_tasks(self) -> None:
+        """Refuse data whose tasks are not the network's; data of no named task goes with any,
+        and a network of no task learns from all."""
+        tasks = known_tasks(self.network)
+        given = getattr(getattr(self.trainer, "datamodule", None), "tasks", ())
+        if tasks and given and tuple(given) != tasks:
+            ours, theirs = ", ".join(tasks) or "none", ", ".join(given)
+            raise TaskError(
+                f"model.network.tasks is {ours}, but the data has {theirs}: give the same names "
+                "in the same order"
+            )
+
+    def _noised_loss(
+        self, batch: Batch, generator: torch.Generator, *, blind: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """The loss of denoising, and the logits of the tasks if the network knows several."""
         lq, gt = batch["lq"], batch["gt"]
         t = stratified_times(len(gt), generator)
         eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
         x = self.process.marginal(gt, lq, t, eps)
-        out = self.denoiser.scaled_output(x, t, lq)
-        return self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps))
+        logits = classify(self.network, lq) if known_tasks(self.network) else None
+        context = training_context(self.network, batch, logits, blind=blind, generator=generator)
+        out = self.denoiser.scaled_output(x, t, lq, context)
+        return self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps)), logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step of denoising at stratified times."""
+        """One step of denoising at stratified times, and of telling the tasks apart."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
-        loss = self._noised_loss(batch, keyed_generator(self.device, seed, self.global_rank, step))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["lq"]))
+        generator = keyed_generator(self.device, seed, self.global_rank, step)
+        loss, logits = self._noised_loss(batch, generator, blind=0.5)
+        size = len(batch["lq"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        if logits is not None and "degradation" in batch:
+            # The classifier shares no weight with the rest and is told nothing by its loss: the
+            # sum trains both, and the factor only keeps the clipped gradient the denoiser's.
+            task_loss = cross_entropy(logits, batch["degradation"])
+            self.log("train/task_loss", task_loss, batch_size=size)
+            loss = loss + 0.1 * task_loss
         return loss
 
-    def _evaluation_loss(self, name: str, batch: Batch, batch_idx: int) -> None:
+    def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
         # The same times and noise at every validation, so that the curve is comparable.
-        loss = self._noised_loss(batch, keyed_generator(self.device, batch_idx))
-        size = len(batch["lq"])
-        self.log(name, loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        generator = keyed_generator(self.device, batch_idx)
+        loss, logits = self._noised_loss(batch, generator, blind=1.0)
+        log = partial(self.log, on_step=False, on_epoch=True, sync_dist=True)
+        log(f"{stage}/loss", loss, batch_size=len(batch["lq"]))
+        if logits is not None and "degradation" in batch:
+            right = (logits.argmax(dim=1) == batch["degradation"]).float().mean()
+            log(f"{stage}/task_accuracy", right, batch_size=len(batch["lq"]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The training loss at fixed times and noise."""
-        self._evaluation_loss("val/loss", batch, batch_idx)
+        """The training loss at fixed times and noise, the task being judged by the network."""
+        self._evaluation_loss("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The training loss at fixed times and noise."""
-        self._evaluation_loss("test/loss", batch, batch_idx)
+        """The training loss at fixed times and noise, the task being judged by the network."""
+        self._evaluation_loss("test", batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Restore: ``{"name": [B], "restored": [B, C, H, W] in [0, 1]}``.
@@ -156,7 +202,8 @@ class MRDiffusion(pl.LightningModule):
         The noise of an image depends on its name alone.
         """
         noise = named_noise(0, batch["name"])
-        restored = self.sampler(self.denoiser, batch["lq"], noise=noise)
+        context = make_context(self.network, batch["lq"], mask=batch.get("mask"))
+        restored = self.sampler(BoundDenoiser(self.denoiser, context), batch["lq"], noise=noise)
         return {"name": batch["name"], "restored": restored.clamp(0, 1)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -22,9 +22,11 @@ __all__ = [
     "PhotoError",
     "composite",
     "from_pil",
+    "join_alpha",
     "list_images",
     "read_image",
     "read_rgb",
+    "split_alpha",
     "to_pil",
     "to_uint8",
     "write_image",
@@ -42,6 +44,7 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
     ".webp",
 }
 
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 _EIGHT_BIT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -173,3 +176,24 @@ def write_image(path: Path | str, image: Tensor) -> None:
     finally:
         with contextlib.suppress(OSError):  # it was moved, or its folder could not be made
             temporary.unlink()
+
+
+def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colours ``[1 or 3, H, W]`` and alpha ``[1, H, W]`` (or None) of ``[C, H, W]``.
+
+    Raises:
+        ValueError: C is not 1 to 4, or an image is not three-dimensional.
+    """
+    if image.ndim != 3 or not 1 <= image.shape[0] <= 4:
+        raise ValueError(f"expected [C, H, W] with 1 to 4 channels, got {tuple(image.shape)}")
+    if image.shape[0] in (2, 4):
+        return image[:-1], image[-1:]
+    return image, None
+
+
+def join_alpha(rgb: Tensor, colours: int, alpha: Tensor | None) -> Tensor:
+    """RGB ``[3, H, W]`` as 1 or 3 ``colours``, with ``alpha`` if there is one."""
+    if colours == 1:
+        weights = torch.tensor(_LUMA, dtype=rgb.dtype, device=rgb.device)
+        rgb = torch.einsum("chw,c->hw", rgb, weights)[None]
+    return rgb if alpha is None else torch.cat([rgb, alpha])

@@ -14,10 +14,11 @@ from torch import Tensor
 from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
 from mrdiff.choice import read_sampler, resolve_sampler
+from mrdiff.conditions import BoundDenoiser, Context, check_task, known_tasks, make_context
 from mrdiff.denoiser import Denoiser, DenoiserLike
 from mrdiff.description import CheckpointError
 from mrdiff.noise import named_noise
-from mrdiff.photo import from_pil, to_pil, to_uint8
+from mrdiff.photo import from_pil, join_alpha, split_alpha, to_pil, to_uint8
 from mrdiff.sampler import MRSampler, named_sampler
 from mrdiff.tiling import TiledDenoiser
 from mrdiff.timegrid import Grid
@@ -27,7 +28,6 @@ __all__ = ["AUTO_TILE", "AUTO_TILE_ABOVE", "Restorer", "tile_side"]
 AUTO_TILE_ABOVE = 1_500_000  # pixels
 AUTO_TILE = 768
 _OVERLAP = 128
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 
 Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)
 
@@ -68,9 +68,10 @@ class Restorer:
         nfe: network calls a photo, if the sampler is given by name.
         seed: of the noise.
         tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels >= 64.
+        task: what spoilt the photos, for a model of several tasks; ``"auto"`` lets it judge.
 
     Raises:
-        ValueError: for an unknown sampler, a wrong ``nfe`` or ``tile``.
+        ValueError: for an unknown sampler or task, a wrong ``nfe`` or ``tile``.
     """
 
     def __init__(
@@ -81,12 +82,15 @@ class Restorer:
         nfe: int = 5,
         seed: int = 0,
         tile: str | int = "auto",
+        task: str = "auto",
     ) -> None:
         tile_side(tile, 1, 1)
+        check_task(task, known_tasks(denoiser.network))
         self.denoiser = denoiser
         self.sampler = named_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
         self.tile = tile
+        self.task = task
 
     @classmethod
     def from_checkpoint(
@@ -100,6 +104,7 @@ class Restorer:
         temperature: float | None = None,
         seed: int = 0,
         tile: str | int = "auto",
+        task: str = "auto",
         allow: Sequence[str] = (),
     ) -> Restorer:
         """Load a ``.ckpt`` or an exported folder.
@@ -116,6 +121,7 @@ class Restorer:
             temperature: instead of the sampler's own.
             seed: as for the class.
             tile: as for the class.
+            task: as for the class.
             allow: packages besides mrdiff whose classes the checkpoint may name.
 
         Raises:
@@ -134,7 +140,7 @@ class Restorer:
                 raise CheckpointError(
                     f"{path}: the sampler it keeps does not fit ({error}): name a sampler"
                 ) from error
-        return cls(denoiser, sampler=chosen, seed=seed, tile=tile)
+        return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task)
 
     @torch.no_grad()  # not inference_mode: users may compute with what they get
     def restore(
@@ -142,31 +148,51 @@ class Restorer:
         lq: Tensor,
         names: Sequence[str],
         *,
+        mask: Tensor | None = None,
         on_step: Callable[[], None] | None = None,
+        on_task: Callable[[list[str]], None] | None = None,
     ) -> Tensor:
         """Restore RGB images ``[B, 3, H, W]`` in [0, 1], one name each, on any device.
 
         Args:
             lq: the degraded images.
             names: what the noise is drawn from, besides the seed.
+            mask: ``[B, 1, H, W]``, 1 where the images were kept and 0 in holes, for a model that
+                takes one.
             on_step: called after each network call.
+            on_task: called with the task of each image, if the model knows several.
 
         Returns:
             Float32 ``[B, 3, H, W]``, clamped to [0, 1], on the device of ``lq``.
         """
         device = next(self.denoiser.parameters()).device
+        mu = lq.to(device, torch.float32)
+        context = self.context(mu, mask=mask, on_task=on_task)
         side = tile_side(self.tile, *lq.shape[-2:])
-        model: DenoiserLike = self.denoiser
+        model: DenoiserLike = BoundDenoiser(self.denoiser, context) if context else self.denoiser
         if side is not None:
-            model = TiledDenoiser(model, side, min(_OVERLAP, side // 4))
+            overlap = min(_OVERLAP, side // 4)
+            model = TiledDenoiser(self.denoiser, side, overlap, context=context)
         callback = None if on_step is None else (lambda *_: on_step())
-        restored = self.sampler(
-            model,
-            lq.to(device, torch.float32),
-            noise=named_noise(self.seed, names),
-            callback=callback,
-        )
+        noise = named_noise(self.seed, names)
+        restored = self.sampler(model, mu, noise=noise, callback=callback)
         return restored.float().clamp(0.0, 1.0).to(lq.device)
+
+    def context(
+        self,
+        mu: Tensor,
+        *,
+        mask: Tensor | None = None,
+        on_task: Callable[[list[str]], None] | None = None,
+    ) -> Context | None:
+        """What the network is told of ``mu`` ``[B, 3, H, W]``; arguments as of :meth:`restore`."""
+        network = self.denoiser.network
+        task = None if self.task == "auto" else self.task
+        context = make_context(network, mu, task=task, mask=None if mask is None else mask.to(mu))
+        if context and "task" in context and on_task is not None:
+            tasks = known_tasks(network)
+            on_task([tasks[int(index)] for index in context["task"].argmax(dim=1)])
+        return context
 
     def __call__(self, image: Photo, *, name: str = "") -> Photo:
         """Restore one photo; grey stays grey and alpha passes through unchanged.
@@ -224,24 +250,3 @@ class Restorer:
             restored = (restored * top).round()
         result = restored[0] if image.ndim == 2 else restored.permute(1, 2, 0)
         return result.contiguous().numpy().astype(image.dtype)
-
-
-def split_alpha(image: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colours ``[1 or 3, H, W]`` and alpha ``[1, H, W]`` (or None) of ``[C, H, W]``.
-
-    Raises:
-        ValueError: C is not 1 to 4, or an image is not three-dimensional.
-    """
-    if image.ndim != 3 or not 1 <= image.shape[0] <= 4:
-        raise ValueError(f"expected [C, H, W] with 1 to 4 channels, got {tuple(image.shape)}")
-    if image.shape[0] in (2, 4):
-        return image[:-1], image[-1:]
-    return image, None
-
-
-def join_alpha(rgb: Tensor, colours: int, alpha: Tensor | None) -> Tensor:
-    """RGB ``[3, H, W]`` as 1 or 3 ``colours``, with ``alpha`` if there is one."""
-    if colours == 1:
-        weights = torch.tensor(_LUMA, dtype=rgb.dtype, device=rgb.device)
-        rgb = torch.einsum("chw,c->hw", rgb, weights)[None]
-    return rgb if alpha is None else torch.cat([rgb, alpha])

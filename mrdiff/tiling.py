@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.denoiser import ContextDenoiser, DenoiserLike, Prediction
 from mrdiff.process import MRProcess
 
 __all__ = ["TiledDenoiser", "tile_spans"]
@@ -66,18 +67,28 @@ class TiledDenoiser:
         denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.
         tile: side of the tiles in pixels; more than ``overlap + 16``.
         overlap: pixels that neighbouring tiles share; >= 4.
+        context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them,
+            and the denoiser takes it as fourth argument.
 
     Raises:
         ValueError: ``tile`` or ``overlap`` is too small.
     """
 
-    def __init__(self, denoiser: DenoiserLike, tile: int, overlap: int = 32) -> None:
+    def __init__(
+        self,
+        denoiser: DenoiserLike | ContextDenoiser,
+        tile: int,
+        overlap: int = 32,
+        *,
+        context: dict[str, Tensor] | None = None,
+    ) -> None:
         if overlap < 4 or tile <= overlap + _ALIGN:
             message = f"tile must exceed overlap + {_ALIGN} and overlap 3, got {tile} and {overlap}"
             raise ValueError(message)
         self.denoiser = denoiser
         self.tile = tile
         self.overlap = overlap
+        self.context = context
 
     @property
     def process(self) -> MRProcess:
@@ -88,7 +99,7 @@ class TiledDenoiser:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
         height, width = x.shape[-2:]
         if max(height, width) <= self.tile:
-            return self.denoiser(x, t, mu)
+            return self._predict(x, t, mu, ...)
         x0, eps = torch.zeros_like(x), torch.zeros_like(x)
         total = x.new_zeros(height, width)
         rows = tile_spans(height, self.tile, self.overlap)
@@ -97,8 +108,15 @@ class TiledDenoiser:
             part = (..., slice(*row), slice(*column))
             across = _ramp(column, width, self.overlap)
             weight = (_ramp(row, height, self.overlap)[:, None] * across).to(x)
-            prediction = self.denoiser(x[part], t, mu[part])
+            prediction = self._predict(x, t, mu, part)
             x0[part] += weight * prediction.x0
             eps[part] += weight * prediction.eps
             total[part] += weight
         return Prediction(x0 / total, eps / total)
+
+    def _predict(self, x: Tensor, t: Tensor, mu: Tensor, part: Any) -> Prediction:
+        """The prediction for one tile."""
+        if self.context is None:
+            return self.denoiser(x[part], t, mu[part])
+        context = {key: v[part] if v.ndim == 4 else v for key, v in self.context.items()}
+        return cast(ContextDenoiser, self.denoiser)(x[part], t, mu[part], context)

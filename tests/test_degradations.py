@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,38 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import datamodules.degradations as package
-from datamodules.degradations import Degradation, Rain
+from datamodules.degradations import Chain, Degradation, OneOf, Rain, Repeat, Sometimes, Tasks
 from mrdiff.photo import read_rgb
 
 RAINY = Path(__file__).resolve().parents[2] / "shared" / "data" / "paired" / "rainy"
+
+
+# Those that cannot be made without arguments.
+_EXAMPLES: dict[type[Degradation], Callable[[], Degradation]] = {
+    Chain: lambda: Chain([Rain(), Rain()], shuffle=True),
+    OneOf: lambda: OneOf([Rain(), Rain(layers=(1, 1))]),
+    Sometimes: lambda: Sometimes(Rain(), probability=1.0),
+    Repeat: lambda: Repeat(Rain(), times=(1, 2)),
+    Tasks: lambda: Tasks({"light": Rain(severity=(0.0, 0.3)), "heavy": Rain(severity=(0.6, 1.0))}),
+}
+
+
+def _below(kind: type[Degradation]) -> list[type[Degradation]]:
+    """All that is derived from ``kind``, itself aside."""
+    return [found for child in kind.__subclasses__() for found in (child, *_below(child))]
 
 
 def _degradations() -> list[type[Degradation]]:
     """Every degradation of the package, found by importing all of its modules."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return [kind for kind in Degradation.__subclasses__() if not inspect.isabstract(kind)]
+    kinds = [kind for kind in _below(Degradation) if not inspect.isabstract(kind)]
+    return [kind for kind in kinds if kind.__module__.startswith(f"{package.__name__}.")]
+
+
+def _made(kind: type[Degradation]) -> Degradation:
+    """One of the kind, with its defaults if it has them."""
+    return _EXAMPLES.get(kind, kind)()
 
 
 def _photo(channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -52,21 +74,21 @@ def test_keeps_shape_dtype_and_range_and_is_a_function_of_the_seed(
 ) -> None:
     image = _photo(channels, height, width).to(dtype)
     before = image.clone()
-    degraded = _degraded(kind(), image, seed)
+    degraded = _degraded(_made(kind), image, seed)
     assert degraded.shape == image.shape
     assert degraded.dtype == dtype
     assert 0 <= float(degraded.min()) <= float(degraded.max()) <= 1
     levels = degraded * 255
     assert torch.allclose(levels, levels.round(), atol=1e-3), "not rounded to 8 bits"
     assert torch.equal(image, before), "the input was changed"
-    assert torch.equal(degraded, _degraded(kind(), image, seed))
+    assert torch.equal(degraded, _degraded(_made(kind), image, seed))
 
 
 @pytest.mark.parametrize("kind", _degradations())
 def test_seeds_differ_and_the_global_generator_is_left_alone(kind: type[Degradation]) -> None:
     image = _photo(3, 48, 48) * 0.5
     state = torch.get_rng_state()
-    pictures = [_degraded(kind(), image, seed) for seed in range(8)]
+    pictures = [_degraded(_made(kind), image, seed) for seed in range(8)]
     assert torch.equal(state, torch.get_rng_state())
     assert len({picture.numpy().tobytes() for picture in pictures}) == 8
 

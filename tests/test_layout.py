@@ -27,6 +27,7 @@ RANKS = {
     "mrdiff.timegrid": 3,
     "mrdiff.clock": 3,
     "mrdiff.denoiser": 3,
+    "mrdiff.conditions": 4,
     "mrdiff.residual": 4,
     "mrdiff.tiling": 4,
     "mrdiff.checkpoint": 4,

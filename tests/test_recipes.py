@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,18 +15,46 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mrdiff import TabulatedTheta, load_model
 from mrdiff.cli.train import main
+from mrdiff.conditions import known_tasks
+from mrdiff.denoiser import Denoiser
 from mrdiff.photo import write_image
+from tests.tiny_model import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+CONFIGS = ROOT / "configs"
 OVERLAYS = ["noise.yaml", "velocity.yaml"]
+BASES = ["base.yaml", "task.yaml"]
+TASKS = [
+    "deblur.yaml",
+    "dehaze.yaml",
+    "dejpeg.yaml",
+    "denoise.yaml",
+    "derain.yaml",
+    "deraindrop.yaml",
+    "deshadow.yaml",
+    "desnow.yaml",
+    "inpaint.yaml",
+    "lowlight.yaml",
+    "universal.yaml",
+    "wild.yaml",
+]
+# What else runs: the recipe, the overlays upon it, and what it reads.
+COMBINED = {
+    "derain_paired.yaml": ["derain_paired.yaml"],
+    "paired.yaml": ["dehaze.yaml", "paired.yaml"],
+    "large.yaml": ["dejpeg.yaml", "photos.yaml", "large.yaml"],
+    "photos.yaml": ["denoise.yaml", "photos.yaml"],
+    "task_folders.yaml": ["universal.yaml", "task_folders.yaml"],
+    "finetune.yaml": ["finetune.yaml"],
+    "noise.yaml": ["derain.yaml", "noise.yaml"],
+    "velocity.yaml": ["derain.yaml", "velocity.yaml"],
+}
 
 # The recipe as it is, on fewer and smaller images.
-_SMALL_BANK = ["--data.train.images", "8", "--data.train.image_size", "96"]
-_SMALL = {
-    "derain.yaml": [*_SMALL_BANK, "--data.train.length", "32", "--data.val.size", "64"],
-    "derain_paired.yaml": ["--data.train.patch_size", "64", "--data.batch_size", "1"],
-}
+_SMALL = [
+    *("--data.train.images", "8", "--data.train.image_size", "96"),
+    *("--data.train.length", "32", "--data.val.size", "64"),
+]
 _NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 
 
@@ -36,33 +66,60 @@ def run_flags(folder: Path, *, steps: int, every: int) -> list[str]:
     ]
 
 
-def write_pairs(root: Path) -> None:
+def write_pairs(root: Path, *, tasks: Sequence[str] = ()) -> None:
     generator = torch.Generator().manual_seed(0)
-    for part in ("train", "test"):
-        for kind in ("LQ", "GT"):
-            for i in range(2):
-                image = torch.rand(3, 72, 80, generator=generator)
-                write_image(root / part / kind / f"{i}.png", image)
+    for part, task, kind, i in product(("train", "test"), tasks or [""], ("LQ", "GT"), range(2)):
+        image = torch.rand(3, 72, 80, generator=generator)
+        write_image(root / part / task / kind / f"{i}.png", image)
 
 
-def test_recipes_are_known() -> None:
-    assert {*_SMALL, *OVERLAYS} == set(RECIPES), "a new recipe needs a row here"
+def test_every_shipped_config_is_known_and_run() -> None:
+    known = {*TASKS, *BASES, *COMBINED}
+    assert known == {path.name for path in CONFIGS.glob("*.yaml")}, "a new config needs a row here"
 
 
-@pytest.mark.parametrize("name", [*_SMALL, *OVERLAYS])
-def test_recipe_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
-    base = name if name in _SMALL else "derain.yaml"
-    overlay = [] if name == base else ["--config", name]
-    flags = [*_SMALL[base], *run_flags(tmp_path, steps=2, every=1)]
-    if base == "derain_paired.yaml":
-        write_pairs(tmp_path / "pairs")
-        flags += ["--data.root", str(tmp_path / "pairs"), "--data.train.patch_size", "64"]
-    assert main(["--config", base, *overlay, *flags]) == 0
-    checkpoints = tmp_path / base.removesuffix(".yaml") / "run" / "checkpoints"
+def check_run(run: Path) -> Denoiser:
+    """The checkpoints are there, and load."""
+    checkpoints = run / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
-    denoiser = load_model(checkpoints / "best.ckpt", "cpu")
+    return load_model(checkpoints / "best.ckpt", "cpu")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
+    assert main(["--config", name, *_SMALL, *run_flags(tmp_path, steps=2, every=2)]) == 0
+    denoiser = check_run(tmp_path / name.removesuffix(".yaml") / "run")
+    assert denoiser.parameterization.name == "data"
+    assert len(known_tasks(denoiser.network)) == (10 if name == "universal.yaml" else 0)
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
+    configs = [flag for config in COMBINED[name] for flag in ("--config", config)]
+    flags = run_flags(tmp_path, steps=1, every=1)
+    if name in OVERLAYS:
+        flags += _SMALL
+    else:
+        universal = yaml.safe_load((CONFIGS / "universal.yaml").read_text())
+        tasks = universal["data"]["degradation"]["init_args"]["kinds"]
+        write_pairs(tmp_path / "pairs", tasks=[*tasks] if name == "task_folders.yaml" else ())
+        flags += ["--data.root", str(tmp_path / "pairs"), "--data.batch_size", "2"]
+        flags += ["--data.train.patch_size", "32", "--data.val.crop_size", "16"]
+    if name == "finetune.yaml":
+        write_tiny_checkpoint(tmp_path / "tiny.ckpt")
+        flags += ["--init_from", str(tmp_path / "tiny.ckpt")]
+    assert main([*configs, *flags]) == 0
+    (run,) = tmp_path.glob("*/run")
     wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
-    assert denoiser.parameterization.name == wanted
+    assert check_run(run).parameterization.name == wanted
+
+
+def test_the_header_of_each_config_names_commands_that_exist() -> None:
+    known = {path.name for path in CONFIGS.glob("*.yaml")}
+    for path in CONFIGS.glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"--config ([\w.]+\.yaml)", text)) <= known, path.name
+        assert path.name in BASES or f"--config {path.name}" in text, path.name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -85,13 +142,13 @@ def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> 
 def test_the_default_recipe_trains_in_bf16(tmp_path: Path) -> None:
     """What a GPU with bfloat16 would choose by itself."""
     precision = ["--trainer.precision", "bf16-mixed"]
-    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2), *precision]
+    flags = [*_SMALL, *run_flags(tmp_path, steps=2, every=2), *precision]
     assert main(["--config", "derain.yaml", *flags]) == 0
 
 
 def test_a_schedule_made_by_a_function_is_in_the_checkpoint(tmp_path: Path) -> None:
     table = ["--model.process.schedule", "mrdiff.TabulatedTheta.irsde"]
-    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=1, every=1), *table]
+    flags = [*_SMALL, *run_flags(tmp_path, steps=1, every=1), *table]
     assert main(["--config", "derain.yaml", *flags]) == 0
     denoiser = load_model(tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt", "cpu")
     assert denoiser.process.schedule == TabulatedTheta.irsde()
@@ -100,7 +157,7 @@ def test_a_schedule_made_by_a_function_is_in_the_checkpoint(tmp_path: Path) -> N
 def test_a_checkpoint_of_another_meaning_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=1, every=1)]
+    flags = [*_SMALL, *run_flags(tmp_path, steps=1, every=1)]
     assert main(["--config", "derain.yaml", *flags]) == 0
     last = str(tmp_path / "derain" / "run" / "checkpoints" / "last.ckpt")
     wrong = {
@@ -128,8 +185,8 @@ def test_the_degradation_of_the_docs_trains_by_yaml_alone(
     assert yaml.safe_load(overlay.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    flags = [*_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2)]
-    assert main(["--config", "derain.yaml", "--config", "fade.yaml", *flags]) == 0
+    flags = [*_SMALL, *run_flags(tmp_path, steps=2, every=2)]
+    assert main(["--config", "fade.yaml", *flags]) == 0
 
 
 def test_the_network_of_the_docs_trains_and_is_loaded_where_allowed(
@@ -141,7 +198,7 @@ def test_the_network_of_the_docs_trains_and_is_loaded_where_allowed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     network = ["--model.network", "plain_net.Plain", "--model.network.width", "96"]
-    flags = [*network, *_SMALL["derain.yaml"], *run_flags(tmp_path, steps=2, every=2)]
+    flags = [*network, *_SMALL, *run_flags(tmp_path, steps=2, every=2)]
     assert main(["--config", "derain.yaml", *flags]) == 0
     checkpoint = tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt"
     with pytest.raises(ValueError, match="allow 'plain_net'"):

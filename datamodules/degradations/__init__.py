@@ -1,6 +1,41 @@
 """Degradations, one module a family. A new one is a subclass of :class:`Degradation`."""
 
-from datamodules.degradations.base import Degradation
+from datamodules.degradations.base import Degradation, Spoilt
+from datamodules.degradations.compose import Chain, OneOf, Repeat, Sometimes
+from datamodules.degradations.haze import Haze
+from datamodules.degradations.inpainting import Inpainting
+from datamodules.degradations.jpeg import JPEG
+from datamodules.degradations.low_light import LowLight
+from datamodules.degradations.motion_blur import MotionBlur
+from datamodules.degradations.noise import GaussianNoise, Noise, PoissonGaussianNoise
+from datamodules.degradations.optics import GaussianBlur, Resize, SincBlur
 from datamodules.degradations.rain import Rain
+from datamodules.degradations.raindrop import Raindrop
+from datamodules.degradations.shadow import Shadow
+from datamodules.degradations.snow import Snow
+from datamodules.degradations.tasks import Tasks
 
-__all__ = ["Degradation", "Rain"]
+__all__ = [
+    "JPEG",
+    "Chain",
+    "Degradation",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Haze",
+    "Inpainting",
+    "LowLight",
+    "MotionBlur",
+    "Noise",
+    "OneOf",
+    "PoissonGaussianNoise",
+    "Rain",
+    "Raindrop",
+    "Repeat",
+    "Resize",
+    "Shadow",
+    "SincBlur",
+    "Snow",
+    "Sometimes",
+    "Spoilt",
+    "Tasks",
+]

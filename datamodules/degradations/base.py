@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Spoilt(NamedTuple):
+    """A degraded image ``[C, H, W]`` and, where something is missing, its mask ``[1, H, W]``.
+
+    The mask is of the image's dtype, 1 where the image was kept and 0 in holes. ``task`` is the
+    number of the degradation where several are told apart.
+    """
+
+    lq: Tensor
+    mask: Tensor | None = None
+    task: int | None = None
 
 
 class Degradation(ABC):
@@ -26,6 +39,23 @@ class Degradation(ABC):
         Returns:
             A new tensor of the same shape and dtype in [0, 1], rounded to 8 bits as a file is.
         """
+
+    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
+        """The same picture as :meth:`degrade`, with the mask of what is missing, if anything is.
+
+        A degradation that cuts holes overrides this, and lets ``degrade`` return its ``lq``.
+        """
+        return Spoilt(self.degrade(image, generator))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the degradations that are told apart, by their numbers; none for most."""
+        return ()
+
+    @property
+    def cuts_holes(self) -> bool:
+        """Whether :meth:`spoil` gives masks: always or never, so that samples can be batched."""
+        return type(self).spoil is not Degradation.spoil
 
 
 def to_8_bit(image: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mrdiff.cli.errors import CommandError, did_you_mean
 
-__all__ = ["check_yaml", "config_folder", "config_names", "find_config", "resolve_config_flags"]
+__all__ = ["config_folder", "config_names", "find_config", "resolve_config_flags"]
 
 _FLAGS = ("--config", "-c")
 _SUFFIXES = (".yaml", ".yml")
@@ -29,13 +30,19 @@ def config_names() -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, *, beside: Path | None = None) -> Path:
     """The file meant by ``name``: a path as it stands, else a name in :func:`config_folder`.
+
+    Args:
+        name: as the user wrote it.
+        beside: a file whose folder is looked in first.
 
     Raises:
         CommandError: there is no such file; names the closest shipped recipe.
     """
     given = Path(name)
+    if beside is not None and (beside.parent / given).is_file():
+        return beside.parent / given
     if given.is_file():
         return given
     bare = given.parent == Path(".")
@@ -48,11 +55,12 @@ def find_config(name: str) -> Path:
     hint = did_you_mean(given.name, known)
     if not hint and bare and known:
         hint = f" (there are {', '.join(known)})"
-    raise CommandError(f"no config file {name}{hint}", status=2)
+    where = "" if beside is None else f"{beside}: base: "
+    raise CommandError(f"{where}no config file {name}{hint}", status=2)
 
 
-def check_yaml(path: Path) -> None:
-    """Read ``path`` as YAML, for an error that names the file and the line.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The content of ``path``; errors name the file and the line.
 
     Raises:
         CommandError: it is not YAML, or not a mapping of sections.
@@ -66,16 +74,44 @@ def check_yaml(path: Path) -> None:
         raise CommandError(f"{path}: not YAML: {error}", status=2) from None
     if content is not None and not isinstance(content, dict):
         raise CommandError(f"{path} is not a mapping such as `trainer: …`", status=2)
+    return content or {}
+
+
+def with_bases(path: Path, *, below: tuple[Path, ...] = ()) -> list[Path]:
+    """``path`` after the files that its key ``base`` names, and theirs: the last one wins.
+
+    ``base`` is a name or a list of names, of files beside ``path`` or of shipped recipes.
+
+    Args:
+        path: a config file.
+        below: the files that led here.
+
+    Raises:
+        CommandError: a file is missing, is no mapping, or is its own base.
+    """
+    if path.resolve() in below:
+        raise CommandError(f"{path} is its own base", status=2)
+    bases = read_yaml(path).get("base") or []
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CommandError(f"{path}: base: expected a config file or a list of them", status=2)
+    found: list[Path] = []
+    for name in names:
+        found += with_bases(find_config(name, beside=path), below=(*below, path.resolve()))
+    return [*found, path]
 
 
 def resolve_config_flags(arguments: list[str]) -> list[str]:
-    """``arguments`` with every ``--config NAME``, ``--config=NAME`` and ``-c NAME`` made a path.
+    """``arguments`` with every ``--config NAME``, ``--config=NAME`` and ``-c NAME`` made paths.
+
+    Each file comes after those it is based on; a base that several share comes once.
 
     Raises:
         CommandError: a config does not exist, or a flag has no value.
     """
     resolved: list[str] = []
     rest = iter(arguments)
+    seen: list[Path] = []
     for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag not in _FLAGS:
@@ -85,7 +121,8 @@ def resolve_config_flags(arguments: list[str]) -> list[str]:
             value = next(rest, "")
         if not value:
             raise CommandError(f"{flag} needs the name of a config file", status=2)
-        path = find_config(value)
-        check_yaml(path)
-        resolved += ["--config", str(path)]
+        *bases, path = with_bases(find_config(value))
+        for file in dict.fromkeys([*(base for base in bases if base not in seen), path]):
+            resolved += ["--config", str(file)]
+            seen.append(file)
     return resolved

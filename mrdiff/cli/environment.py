@@ -1,4 +1,4 @@
-"""Thread settings that must stand before torch is imported.
+"""What must stand before torch is imported and classes are looked for: threads, import path.
 
 OpenMP threads that wait actively collapse when other processes want the same cores, and threads
 that go to sleep at once are slow to wake when nobody does. Hence, unless the user has set them,
@@ -10,9 +10,10 @@ and its container's CPU quota, not the host's count. ``benchmarks/threads.py`` m
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "set_thread_defaults"]
+__all__ = ["allow_own_classes", "available_cores", "set_thread_defaults"]
 
 
 def _quota_cores(folder: Path) -> float:
@@ -42,3 +43,9 @@ def set_thread_defaults() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+
+
+def allow_own_classes() -> None:
+    """Let configs name classes of modules in the working folder, mine.Rain, as `python -m` does."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())

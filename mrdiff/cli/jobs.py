@@ -22,12 +22,14 @@ class Job:
         target: the file to write.
         relative: ``source`` relative to the input folder.
         reference: the ground truth, if there is one.
+        mask: white where the photo was kept and black in holes, if there is one.
     """
 
     source: Path
     target: Path
     relative: Path
     reference: Path | None = None
+    mask: Path | None = None
 
     @property
     def name(self) -> str:
@@ -53,8 +55,8 @@ def _match(relative: Path, by_path: dict[str, Path], by_stem: dict[str, Path]) -
     return by_path.get(key) or by_stem.get(relative.stem)
 
 
-def _references(folder: Path | None, relatives: Sequence[Path]) -> list[Path | None]:
-    """The reference of each photo, matched by relative path, then by stem."""
+def _partners(folder: Path | None, relatives: Sequence[Path], flag: str) -> list[Path | None]:
+    """The file in ``folder`` of each photo, matched by relative path, then by stem."""
     if folder is None:
         return [None] * len(relatives)
     found = list_images(folder)
@@ -63,12 +65,14 @@ def _references(folder: Path | None, relatives: Sequence[Path]) -> list[Path | N
     by_stem = {path.stem: path for path in found if counts[path.stem] == 1}
     matched = [_match(relative, by_path, by_stem) for relative in relatives]
     if not any(matched):
-        message = f"--reference {folder}: no file there has the stem of any input"
+        message = f"{flag} {folder}: no file there has the stem of any input"
         raise CommandError(message, status=2)
     return matched
 
 
-def plan_jobs(source: Path, output: Path, reference: Path | None = None) -> list[Job]:
+def plan_jobs(
+    source: Path, output: Path, reference: Path | None = None, mask: Path | None = None
+) -> list[Job]:
     """Every photo of a file or folder, with what is written for it.
 
     Files below ``output`` are not inputs: it may lie within the input folder.
@@ -87,16 +91,17 @@ def plan_jobs(source: Path, output: Path, reference: Path | None = None) -> list
     if not sources:
         raise CommandError(f"--input {source}: no images in this folder", status=2)
     relatives = [path.relative_to(root) for path in sources]
-    references = _references(reference, relatives)
+    references = _partners(reference, relatives, "--reference")
+    masks = _partners(mask, relatives, "--mask")
     taken = Counter(
         path if path.suffix.lower() in JPEG_SUFFIXES else path.with_suffix(".png")
         for path in relatives
     )
     jobs = [
-        Job(path, output / _target(relative, taken), relative, truth)
-        for path, relative, truth in zip(sources, relatives, references, strict=True)
+        Job(path, output / _target(relative, taken), relative, truth, kept)
+        for path, relative, truth, kept in zip(sources, relatives, references, masks, strict=True)
     ]
-    originals = {path.resolve() for path in (*sources, *filter(None, references))}
+    originals = {path.resolve() for path in (*sources, *filter(None, [*references, *masks]))}
     for job in jobs:
         if job.target.resolve() in originals:
             raise CommandError(f"--output would overwrite {job.target}: choose another", status=2)

@@ -12,12 +12,12 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar, Union
 
 import jsonargparse
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -30,7 +30,7 @@ from mrdiff.cli.resume import DEFAULT_LOGS, find_checkpoint, run_version
 from mrdiff.cli.train import SUBCOMMANDS
 from mrdiff.module import MRDiffusion
 
-__all__ = ["MRDiffusionCLI", "pick_precision", "run_lightning"]
+__all__ = ["BuiltRun", "MRDiffusionCLI", "build_run", "pick_precision", "run_lightning"]
 
 # Named as text: mrdiff must work without the data package, which is on the path of the
 # entry points and of an installation, and which itself builds upon mrdiff.
@@ -38,6 +38,8 @@ _DATA_CLASS = ("datamodules", "RestorationData")
 
 # For the main parser too: it is the one that resolves ``${}`` after everything is merged.
 _PARSER = {"parser_mode": "omegaconf+"}
+
+_CLI = TypeVar("_CLI", bound=LightningCLI)
 
 
 def pick_precision(accelerator: str) -> str:
@@ -56,7 +58,13 @@ class MRDiffusionCLI(LightningCLI):
         return super().init_parser(exit_on_error=False, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--init_from``."""
+        """Add ``--base`` and ``--init_from``."""
+        parser.add_argument(
+            "--base",
+            type=Optional[Union[str, list[str]]],  # noqa: UP007, UP045  (as below)
+            default=None,
+            help="In a config file: the config, or the list of them, that it builds upon.",
+        )
         parser.add_argument(
             "--init_from",
             type=Optional[str],  # noqa: UP045  (a runtime value; mypy refuses `str | None` here)
@@ -68,6 +76,8 @@ class MRDiffusionCLI(LightningCLI):
         """Parse; what is wrong with the configuration becomes one line."""
         try:
             super().parse_arguments(parser, args)
+            # The bases were merged: the saved copy of the configuration stands alone.
+            self.config[self.config.subcommand].base = None
         except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
 
@@ -150,6 +160,13 @@ class MRDiffusionCLI(LightningCLI):
             init_from(self.model.denoiser, path)
 
 
+class BuiltRun(MRDiffusionCLI):
+    """All of a ``fit`` but the training: ``.model``, ``.datamodule``, ``.trainer``."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
 def _data_class() -> type[LightningDataModule]:
     module, name = _DATA_CLASS
     data_class: type[LightningDataModule] = getattr(importlib.import_module(module), name)
@@ -165,26 +182,43 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
 
+def _make(kind: type[_CLI], arguments: list[str], *, callbacks: list[Callback]) -> _CLI:
+    """Parse, build and, if the kind does so, run."""
+    _quieten()
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    return kind(
+        MRDiffusion,
+        _data_class(),
+        args=arguments,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,  # the model takes them: model.optimizer
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": callbacks},
+        parser_kwargs={**_PARSER, **{name: dict(_PARSER) for name in SUBCOMMANDS}},
+    )
+
+
+def build_run(arguments: list[str]) -> BuiltRun:
+    """Build what ``fit`` would train, without training.
+
+    Args:
+        arguments: as :func:`mrdiff.cli.train.prepare` returns them, ``fit`` first.
+
+    Raises:
+        CommandError: a wrong configuration.
+    """
+    return _make(BuiltRun, arguments, callbacks=[])
+
+
 def run_lightning(arguments: list[str]) -> int:
     """Parse ``[subcommand, …]``, build everything and run it; returns the exit status.
 
     Raises:
         CommandError: a wrong configuration, a missing checkpoint, or not enough memory.
     """
-    _quieten()
-    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     stop = SaveOnStop()
     try:
-        MRDiffusionCLI(
-            MRDiffusion,
-            _data_class(),
-            args=arguments,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,  # the model takes them: model.optimizer
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [stop]},
-            parser_kwargs={**_PARSER, **{name: dict(_PARSER) for name in SUBCOMMANDS}},
-        )
+        _make(MRDiffusionCLI, arguments, callbacks=[stop])
     except SIGTERMException:
         return _report_stop(stop)
     except torch.OutOfMemoryError as error:

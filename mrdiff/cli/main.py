@@ -12,6 +12,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "train a model, or validate a checkpoint",
+    "doctor": "check configuration, data, memory and time before a long run",
+    "prepare": "unpack a benchmark's archives into the folders that training reads",
+    "preview": "draw the samples that training will see, and say what is odd about them",
     "sample": "restore a photo or a folder of photos",
     "sweep": "find the best sampler for a checkpoint by trying them on pairs",
     "grid": "optimise the times of a sampler for a checkpoint",

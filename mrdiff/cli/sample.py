@@ -44,6 +44,13 @@ def make_parser(program: str) -> LineParser:
     add("--temperature", type=as_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    add(
+        "--task",
+        default="auto",
+        metavar="auto|NAME",
+        help="what spoilt the photos, if the model asks",
+    )
+    add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")
     add("--batch_size", type=positive, default=1, metavar="N", help="photos of equal size (1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -68,8 +75,10 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
     if not options.input.exists():
         raise CommandError(f"--input {options.input}: no such file or folder", status=2)
-    if options.reference is not None and not options.reference.is_dir():
-        raise CommandError(f"--reference {options.reference}: no such folder", status=2)
+    for flag in ("reference", "mask"):
+        folder = getattr(options, flag)
+        if folder is not None and not folder.is_dir():
+            raise CommandError(f"--{flag} {folder}: no such folder", status=2)
     if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise CommandError(f"--output {options.output}: must be a folder", status=2)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +20,23 @@ from rich.progress import (
     TimeRemainingColumn,
     track,
 )
-from torch import Tensor
 
+from mrdiff.cli.batches import Photo, batches, masks
 from mrdiff.cli.compare import comparison_paths, write_comparison
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.report import Row, format_table, measure_job
 from mrdiff.metrics import LPIPS, find_lpips_weights
-from mrdiff.photo import PhotoError, read_image, read_rgb, write_image
-from mrdiff.restore import Restorer, join_alpha, split_alpha
+from mrdiff.photo import (
+    PhotoError,
+    join_alpha,
+    read_image,
+    read_rgb,
+    split_alpha,
+    write_image,
+)
+from mrdiff.restore import Restorer
 
 __all__ = ["run_sampling"]
 
@@ -47,49 +55,35 @@ def _restorer(options: argparse.Namespace) -> Restorer:
             temperature=options.temperature,
             seed=options.seed,
             tile=options.tile,
+            task=options.task,
             allow=options.allow_package,
         )
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
 
 
-def _batches(jobs: list[Job], size: int, failures: Failures) -> Iterator[list[tuple[Job, Tensor]]]:
-    """Neighbouring photos of equal height and width, read as they are needed, ``size`` at most."""
-    batch: list[tuple[Job, Tensor]] = []
-    for job in jobs:
-        try:
-            image = read_image(job.source)
-        except PhotoError as error:
-            failures[job] = str(error)
-            continue
-        if batch and (len(batch) == size or batch[0][1].shape[-2:] != image.shape[-2:]):
-            yield batch
-            batch = []
-        batch.append((job, image))
-    if batch:
-        yield batch
-
-
 def _restore_batch(
     restorer: Restorer,
-    batch: list[tuple[Job, Tensor]],
+    batch: list[Photo],
     failures: Failures,
     on_step: Callable[[], None],
+    on_task: Callable[[list[str]], None],
 ) -> None:
     """Restore and write the photos of one batch; failures are noted, not raised."""
-    parts = [split_alpha(image) for _, image in batch]
-    rgb = torch.stack([colours.expand(3, -1, -1) for colours, _ in parts])
+    rgb = torch.stack([photo.colours.expand(3, -1, -1) for photo in batch])
+    names = [photo.job.name for photo in batch]
     try:
-        restored = restorer.restore(rgb, [job.name for job, _ in batch], on_step=on_step)
+        restored = restorer.restore(rgb, names, mask=masks(batch), on_step=on_step, on_task=on_task)
     except torch.OutOfMemoryError:
         reason = "out of GPU memory, try --batch_size 1 --tile 512"
-        failures.update({job: f"{job.source}: {reason}" for job, _ in batch})
+        failures.update({photo.job: f"{photo.job.source}: {reason}" for photo in batch})
         return
-    for (job, _), image, (colours, alpha) in zip(batch, restored, parts, strict=True):
+    for photo, image in zip(batch, restored, strict=True):
         try:
-            write_image(job.target, join_alpha(image, colours.shape[0], alpha))
+            whole = join_alpha(image, photo.colours.shape[0], photo.alpha)
+            write_image(photo.job.target, whole)
         except PhotoError as error:
-            failures[job] = str(error)
+            failures[photo.job] = str(error)
 
 
 def _progress() -> Progress:
@@ -109,12 +103,15 @@ def _restore_all(restorer: Restorer, jobs: list[Job], size: int) -> Failures:
     with _progress() as progress:
         task = progress.add_task("restoring", total=len(jobs))
         done = 0
-        for batch in _batches(jobs, size, failures):
+        judged: Counter[str] = Counter()
+        for batch in batches(jobs, size, failures):
             step = partial(progress.advance, task, len(batch) / restorer.sampler.nfe)
-            _restore_batch(restorer, batch, failures, step)
+            _restore_batch(restorer, batch, failures, step, judged.update)
             done += len(batch)
             progress.update(task, completed=done + len(failures))
         progress.update(task, completed=len(jobs))
+    if judged:
+        print("tasks: " + ", ".join(f"{name} {count}" for name, count in judged.most_common()))
     return failures
 
 
@@ -154,7 +151,7 @@ def run_sampling(options: argparse.Namespace) -> int:
         CommandError: nothing can be done at all.
         ValueError: of our own kinds, for a checkpoint or LPIPS weights that cannot be used.
     """
-    jobs = plan_jobs(options.input, options.output, options.reference)
+    jobs = plan_jobs(options.input, options.output, options.reference, options.mask)
     lpips = _lpips(options)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()

@@ -6,11 +6,8 @@ It prints the short help, finds the config files and inserts ``fit``; then
 
 from __future__ import annotations
 
-import os
-import sys
-
 from mrdiff.cli.configs import config_folder, config_names, resolve_config_flags
-from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.environment import allow_own_classes, set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
 
 __all__ = ["SUBCOMMANDS", "main", "prepare"]
@@ -64,9 +61,7 @@ def _train(arguments: list[str], program: str) -> int:
         return 0
     prepared = prepare(arguments)
     set_thread_defaults()
-    # Classes of the user's own, mine.Rain, are looked for here, as `python -m` would.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    allow_own_classes()
     from mrdiff.cli.lightning import run_lightning  # torch and Lightning: seconds
 
     return run_lightning(prepared)

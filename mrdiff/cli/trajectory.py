@@ -25,6 +25,7 @@ from torch.nn import functional
 from mrdiff.baselines import BaselineSampler
 from mrdiff.cli.compare import label_strip
 from mrdiff.cli.trajectory_pca import pca_figure
+from mrdiff.conditions import BoundDenoiser
 from mrdiff.denoiser import DenoiserLike, Prediction
 from mrdiff.noise import Noise, NoiseSource, named_noise
 from mrdiff.photo import composite, write_image
@@ -201,7 +202,8 @@ def write_trajectory(
     mu = middle.to(next(restorer.denoiser.parameters()).device)
     noise = named_noise(restorer.seed, [name])
     part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
-    follow = partial(record, restorer.denoiser, mu=mu, noise=part)
+    denoiser = BoundDenoiser(restorer.denoiser, restorer.context(mu[None]))
+    follow = partial(record, denoiser, mu=mu, noise=part)
     calls = max(REFERENCE_CALLS, 2 * own.nfe)
     exact = named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
     fine = follow(exact, most=REFERENCE_CALLS, predicted=False)

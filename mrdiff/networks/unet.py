@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.classifier import DegradationClassifier
+
 
 def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
     """A 3x3 convolution that starts by returning zero."""
@@ -85,9 +87,12 @@ class UNet(nn.Module):
         patch: pixel-unshuffle factor at the input.
         time_width: width of the time embedding.
         input_gain: factor that brings x - mu to unit size.
+        tasks: names of the degradations that the network is told apart by; empty for one alone.
+            With tasks there is a classifier, which stands in where no task is given.
+        mask: whether it also sees which pixels were kept.
 
     Raises:
-        ValueError: if the numbers of levels disagree.
+        ValueError: if the numbers of levels disagree, or a task is named twice.
     """
 
     def __init__(
@@ -101,23 +106,24 @@ class UNet(nn.Module):
         patch: int = 2,
         time_width: int = 64,
         input_gain: float = 4.0,
+        tasks: Sequence[str] = (),
+        mask: bool = False,
     ) -> None:
         super().__init__()
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"every task needs a name of its own, got {', '.join(tasks)}")
         if not len(encoder) == len(decoder) == len(widths) - 1:
             raise ValueError(
                 f"encoder and decoder need one entry for each of the {len(widths) - 1} finer "
                 f"levels, got {len(encoder)} and {len(decoder)}"
             )
-        self.channels, self.widths, self.encoder = (
-            channels,
-            tuple(widths),
-            tuple(encoder),
-        )
+        self.channels, self.widths, self.encoder = channels, tuple(widths), tuple(encoder)
         self.middle, self.decoder, self.patch = middle, tuple(decoder), patch
         self.time_width, self.input_gain = time_width, input_gain
+        self.tasks, self.mask = tuple(tasks), mask
         steps = list(itertools.pairwise(widths))
         self.time = TimeEmbedding(time_width)
-        self.head = nn.Conv2d(2 * channels * patch**2, widths[0], 3, padding=1)
+        self.head = nn.Conv2d((2 * channels + mask) * patch**2, widths[0], 3, padding=1)
         self.down_stages = nn.ModuleList(
             Stage(w, n, time_width) for w, n in zip(widths[:-1], encoder, strict=True)
         )
@@ -131,11 +137,19 @@ class UNet(nn.Module):
             Stage(a, n, time_width) for (a, _), n in zip(reversed(steps), decoder, strict=True)
         )
         self.tail = zero_conv(widths[0], channels * patch**2)
+        if tasks:
+            self.task = nn.Linear(len(tasks), time_width, bias=False)
+            self.classifier = DegradationClassifier(channels, len(tasks))
 
     @property
     def size_multiple(self) -> int:
         """Height and width are padded to a multiple of this."""
         return self.patch * 2 ** (len(self.widths) - 1)
+
+    def classify(self, mu: Tensor) -> Tensor:
+        """Logits ``[B, K]`` of the K tasks for degraded images ``[B, C, H, W]`` in [0, 1]."""
+        logits: Tensor = self.classifier(mu)
+        return logits
 
     def forward(
         self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
@@ -146,17 +160,35 @@ class UNet(nn.Module):
             x: state ``[B, C, H, W]``, any H and W.
             mu: degraded image ``[B, C, H, W]`` in [0, 1].
             t: ``[B]`` in [0, 1].
-            context: must be None: this network takes no extra condition.
+            context: with tasks, ``task`` ``[B, K]`` are their probabilities (None: those of the
+                classifier); with a mask, ``mask`` ``[B, 1, H, W]`` is 1 where the image was kept
+                and 0 in holes (None: kept everywhere).
+
+        Raises:
+            ValueError: the context holds something that this network does not take.
         """
-        if context is not None:
-            raise ValueError("UNet takes no context")
+        context = context or {}
+        unknown = {*context} - {"task" for _ in self.tasks} - ({"mask"} if self.mask else set())
+        if unknown:
+            raise ValueError(f"this UNet takes no {' or '.join(sorted(unknown))} in its context")
         height, width = x.shape[-2:]
-        image = torch.cat([self.input_gain * (x - mu), 2 * mu - 1], dim=1)
+        parts = [self.input_gain * (x - mu), 2 * mu - 1]
+        if self.mask:
+            parts.append(1 - context["mask"] if "mask" in context else torch.zeros_like(x[:, :1]))
+        image = torch.cat(parts, dim=1)
         pad = -height % self.size_multiple, -width % self.size_multiple
         # Replication works for any size; reflection needs an image larger than its border.
         image = F.pad(image, (0, pad[1], 0, pad[0]), mode="replicate") if any(pad) else image
-        out = self._levels(F.pixel_unshuffle(image, self.patch), self.time(t.to(x.dtype)))
+        out = self._levels(F.pixel_unshuffle(image, self.patch), self._condition(t, mu, context))
         return F.pixel_shuffle(out, self.patch)[..., :height, :width]
+
+    def _condition(self, t: Tensor, mu: Tensor, context: dict[str, Tensor]) -> Tensor:
+        """The embedding ``[B, time_width]`` of the time and, if there are any, the tasks."""
+        time: Tensor = self.time(t.to(mu.dtype))
+        if not self.tasks:
+            return time
+        task = context["task"] if "task" in context else self.classify(mu).softmax(dim=1)
+        return time + self.task(task.to(time.dtype))
 
     def _levels(self, image: Tensor, time: Tensor) -> Tensor:
         hidden = self.head(image)

@@ -1,0 +1,153 @@
+"""What the benchmarks of the tasks share: timed runs of the real command, quality of a model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from datamodules import Sample
+from mrdiff.conditions import BoundDenoiser, make_context
+from mrdiff.denoiser import Denoiser
+from mrdiff.metrics import LPIPS, measure
+from mrdiff.noise import named_noise
+from mrdiff.sampler import named_sampler
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+# The names of the folders of pairs, in the order of the universal model, and the recipe of each.
+TASKS = {
+    "motion-blurry": "deblur",
+    "hazy": "dehaze",
+    "jpeg-compressed": "dejpeg",
+    "low-light": "lowlight",
+    "noisy": "denoise",
+    "raindrop": "deraindrop",
+    "rainy": "derain",
+    "shadowed": "deshadow",
+    "snowy": "desnow",
+    "inpainting": "inpaint",
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over images of PSNR (dB), SSIM and, if its weights are here, LPIPS."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    images: int
+
+    def row(self) -> str:
+        """Cells of a Markdown table, degraded -> restored, and the gain in dB."""
+        cells = [f"{self.before['psnr']:.2f} -> {self.after['psnr']:.2f}"]
+        cells.append(f"{self.after['psnr'] - self.before['psnr']:+.2f}")
+        cells += [
+            f"{self.before[key]:.3f} -> {self.after[key]:.3f}"
+            for key in ("ssim", "lpips")
+            if key in self.before
+        ]
+        return " | ".join(cells)
+
+
+class Trained(NamedTuple):
+    """A run that has ended: its last checkpoint, its steps and its minutes of training alone."""
+
+    checkpoint: Path
+    steps: int
+    minutes: float
+
+
+def train_for(minutes: float, arguments: Sequence[str], folder: Path) -> Trained:
+    """Train by the real command for about so many minutes, without imports and validation.
+
+    A short run first tells how many steps that is, so that the learning rate comes to its end.
+
+    Args:
+        minutes: of training.
+        arguments: of ``train.py``.
+        folder: where logs and checkpoints are written.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = _train([*arguments], Path(scratch), steps=200)
+        rate = _steps_per_second(trial)
+    steps = max(1, round(60 * minutes * rate))
+    run = _train(arguments, folder, steps=steps)
+    seconds = steps / _steps_per_second(run)
+    return Trained(run / "checkpoints" / "last.ckpt", steps, seconds / 60)
+
+
+def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:
+    command = [
+        *(sys.executable, "train.py", *arguments),
+        *("--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)),
+        *("--trainer.logger.init_args.save_dir", str(folder)),
+        *("--trainer.logger.init_args.version", "run"),
+        *("--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    (run,) = folder.glob("*/run")
+    return run
+
+
+def _steps_per_second(run: Path) -> float:
+    """The harmonic mean over the intervals that were logged, of equal steps each."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    rates = [event.value for event in events.Scalars("train/images_per_s")]
+    batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"]
+    seconds_a_step = sum(batch / rate for rate in rates) / len(rates)
+    return 1 / seconds_a_step
+
+
+@torch.no_grad()
+def quality(
+    denoiser: Denoiser,
+    samples: Iterable[Sample],
+    *,
+    sampler: str = "fidelity",
+    nfe: int = 5,
+    task: str | None = None,
+    lpips: LPIPS | None = None,
+    keep: Callable[[str, Tensor], None] | None = None,
+) -> Quality:
+    """Restore samples one by one from the noise of their names, and measure before and after.
+
+    Args:
+        denoiser: the model.
+        samples: with ``lq``, ``gt``, ``name`` and perhaps ``mask``.
+        sampler: its name.
+        nfe: network calls an image.
+        task: what a model of several tasks is told; None lets it judge.
+        lpips: None leaves LPIPS out.
+        keep: called with each name and its degraded, restored and true image ``[3, C, H, W]``.
+    """
+    run = named_sampler(sampler, nfe=nfe)
+    before: list[dict[str, float]] = []
+    after: list[dict[str, float]] = []
+    for sample in samples:
+        lq, gt = sample["lq"][None], sample["gt"][None]
+        mask = sample["mask"][None] if "mask" in sample else None
+        context = make_context(denoiser.network, lq, task=task, mask=mask)
+        model = BoundDenoiser(denoiser, context)
+        restored = run(model, lq, noise=named_noise(0, [sample["name"]])).clamp(0, 1)
+        for image, rows in ((lq, before), (restored, after)):
+            scores = measure(image, gt, names=("psnr", "ssim", "lpips"), lpips=lpips)
+            rows.append({name: float(value[0]) for name, value in scores.items()})
+        if keep is not None:
+            keep(sample["name"], torch.cat([lq, restored, gt]))
+    return Quality(_mean(before), _mean(after), len(after))
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}

@@ -1,0 +1,152 @@
+"""What ``mrdiff preview`` prints of samples: sizes, ranges, PSNR, time, and what looks wrong."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrdiff.metrics import psnr
+
+__all__ = ["Drawn", "input_psnr", "oddities", "report"]
+
+_IMAGES = ("lq", "gt", "mask")
+_NAMED = 3  # names or shapes that are listed before the others are only counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Samples of one set.
+
+    Attributes:
+        role: the set's name, train or val.
+        length: how many samples it has in all.
+        batch_size: of its loader.
+        tasks: the names of the tasks that ``degradation`` numbers in the samples.
+        samples: at least one, as the dataset gives them.
+        seconds: that each took.
+    """
+
+    role: str
+    length: int
+    batch_size: int
+    tasks: tuple[str, ...]
+    samples: Sequence[dict[str, Any]]
+    seconds: Sequence[float]
+
+    def images(self, key: str) -> list[Tensor]:
+        """The tensors under ``key`` of the samples that have it."""
+        return [sample[key] for sample in self.samples if key in sample]
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Some of the items, and how many more there are."""
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more
+
+
+def input_psnr(sample: dict[str, Any]) -> float | None:
+    """PSNR in dB of the degraded image as validation measures it: inf where it is the clean one,
+    None where there is none of its shape."""
+    if "gt" not in sample or sample["gt"].shape != sample["lq"].shape:
+        return None
+    return float(psnr(sample["lq"][None], sample["gt"][None]))
+
+
+def _values(images: Sequence[Tensor]) -> str:
+    """Types, shapes and the range of images."""
+    kinds = dict.fromkeys(str(image.dtype).removeprefix("torch.") for image in images)
+    shapes = dict.fromkeys(" x ".join(map(str, image.shape)) for image in images)
+    flat = torch.cat([image.double().flatten() for image in images])
+    ranges = f"min {flat.min():.3f}  mean {flat.mean():.3f}  max {flat.max():.3f}"
+    return f"{_listed([*kinds])}  {_listed([*shapes])}  {ranges}"
+
+
+def report(drawn: Drawn) -> list[str]:
+    """Lines that describe the samples of a set."""
+    lines = [f"{drawn.role}: {drawn.length} samples, the first {len(drawn.samples)} drawn"]
+    lines += [f"  {k:5} {_values(drawn.images(k))}" for k in _IMAGES if drawn.images(k)]
+    found = [input_psnr(sample) for sample in drawn.samples]
+    quality = sorted(q for q in found if q is not None and not math.isnan(q))
+    if quality:
+        middle = statistics.median(quality)
+        lines.append(
+            f"  psnr  of lq: min {quality[0]:.2f}  median {middle:.2f}  max {quality[-1]:.2f} dB"
+        )
+    if drawn.tasks:
+        seen = [drawn.tasks[s["degradation"]] for s in drawn.samples if "degradation" in s]
+        counts = [f"{seen.count(task)} {task}" for task in drawn.tasks]
+        lines.append(f"  tasks {', '.join(counts)}")
+    seconds = statistics.median(drawn.seconds)
+    speed = 1 / max(seconds, 1e-9)
+    lines.append(f"  time  {1000 * seconds:.2f} ms a sample, {speed:.0f} samples/s on one core")
+    return lines
+
+
+def _is_constant(image: Tensor) -> bool:
+    return bool(image.min() == image.max()) and bool(image.max() != 0)
+
+
+_ODD: dict[str, Callable[[Tensor], bool]] = {
+    "has values that are not finite": lambda image: not bool(torch.isfinite(image).all()),
+    "leaves [0, 1]": lambda image: bool(image.min() < 0) or bool(image.max() > 1),
+    "is all black": lambda image: bool((image == 0).all()),
+    "has one value everywhere": _is_constant,
+}
+
+
+def _odd_images(drawn: Drawn) -> list[str]:
+    """What is odd about single pictures."""
+    found = []
+    for key in ("lq", "gt"):
+        for what, is_odd in _ODD.items():
+            names = [str(s["name"]) for s in drawn.samples if key in s and is_odd(s[key])]
+            if names:
+                found.append(f"{key} {what} in {len(names)} of the samples: {_listed(names)}")
+    return found
+
+
+def _odd_masks(masks: Sequence[Tensor]) -> list[str]:
+    """What is odd about the masks."""
+    found = []
+    if any(bool(((mask != 0) & (mask != 1)).any()) for mask in masks):
+        found.append("mask has values other than 0 and 1")
+    if masks and all(bool((mask == 1).all()) for mask in masks):
+        found.append("mask has no hole in any sample")
+    if masks and all(bool((mask == 0).all()) for mask in masks):
+        found.append("mask keeps nothing in any sample")
+    return found
+
+
+def _odd_batches(drawn: Drawn) -> list[str]:
+    """What would keep samples from being batched, or restored ones from being compared."""
+    samples, found = drawn.samples, []
+    if len({frozenset(sample) for sample in samples}) > 1:
+        keys = sorted({key for s in samples for key in s if any(key not in o for o in samples)})
+        found.append(f"some samples have {_listed(keys)} and some have not")
+    if drawn.batch_size > 1 and len({sample["lq"].shape for sample in samples}) > 1:
+        sizes = f"shapes differ and cannot be in a batch of {drawn.batch_size}"
+        found.append(f"{sizes}: give the dataset a patch or crop size")
+    if any(image.dtype != torch.float32 for key in _IMAGES for image in drawn.images(key)):
+        found.append("not all images are float32")
+    if any("gt" in s and s["gt"].shape != s["lq"].shape for s in samples):
+        found.append("lq and gt differ in shape")
+    if not all("gt" in sample for sample in samples):
+        found.append("there is no gt to learn from")
+    return found
+
+
+def oddities(drawn: Drawn) -> list[str]:
+    """Whatever is suspicious about the samples, a line each."""
+    found = [*_odd_batches(drawn), *_odd_images(drawn), *_odd_masks(drawn.images("mask"))]
+    if all(input_psnr(sample) == math.inf for sample in drawn.samples):
+        found.append("lq is identical to gt in every sample: nothing is degraded")
+    first, *others = drawn.images("lq")
+    if others and all(torch.equal(first, other) for other in others):
+        found.append("lq is the same picture in every sample")
+    return found

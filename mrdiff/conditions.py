@@ -1,0 +1,160 @@
+"""What a network may be told besides the degraded image: the task, and which pixels were kept.
+
+A network says what it takes by two attributes: ``tasks``, the names of the degradations it knows,
+with a method ``classify(mu)`` -> logits, and ``mask``, true if it sees a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrdiff.denoiser import ContextDenoiser, Prediction
+from mrdiff.process import MRProcess
+
+__all__ = [
+    "BoundDenoiser",
+    "Context",
+    "TaskError",
+    "check_task",
+    "classify",
+    "known_tasks",
+    "make_context",
+    "one_hot",
+    "takes_mask",
+    "training_context",
+]
+
+Context = dict[str, Tensor]
+
+
+class TaskError(ValueError):
+    """A task that a model does not know: one line that names it and those it knows."""
+
+
+def known_tasks(network: nn.Module) -> tuple[str, ...]:
+    """The names of the degradations that a network tells apart; empty for most."""
+    tasks: Sequence[str] = getattr(network, "tasks", ())
+    return tuple(tasks)
+
+
+def takes_mask(network: nn.Module) -> bool:
+    """Whether a network sees which pixels were kept."""
+    return getattr(network, "mask", False) is True
+
+
+def one_hot(degradation: Tensor, tasks: int) -> Tensor:
+    """Certainty: float32 ``[B, K]`` of int64 indices ``[B]``.
+
+    Raises:
+        TaskError: an index is not one of the K tasks.
+    """
+    if not bool(((degradation >= 0) & (degradation < tasks)).all()):
+        raise TaskError(f"the data names a degradation that is none of the network's {tasks}")
+    return functional.one_hot(degradation.long(), tasks).float()
+
+
+def check_task(task: str, tasks: Sequence[str]) -> None:
+    """Refuse a task that a model does not know.
+
+    Raises:
+        TaskError: ``task`` is neither ``"auto"`` nor one of ``tasks``.
+    """
+    if task != "auto" and task not in tasks:
+        known = f"knows {', '.join(tasks)}" if tasks else "was trained for one task alone"
+        raise TaskError(f"no task {task}: this model {known}")
+
+
+def classify(network: nn.Module, mu: Tensor) -> Tensor:
+    """Logits ``[B, K]``, float32, of the degraded images ``[B, C, H, W]`` for K known tasks."""
+    judge: Callable[[Tensor], Tensor] = network.classify  # type: ignore[assignment]
+    return judge(mu).float()
+
+
+def make_context(
+    network: nn.Module, mu: Tensor, *, task: str | None = None, mask: Tensor | None = None
+) -> Context | None:
+    """What ``network`` takes, for the degraded images ``mu`` ``[B, C, H, W]`` in [0, 1].
+
+    Args:
+        network: tells what it takes.
+        mu: degraded images, on the network's device.
+        task: name of the degradation; None lets the network's classifier judge, each image once.
+        mask: ``[B, 1, H, W]``, 1 where the images were kept; ignored by a network without it.
+
+    Returns:
+        None for a network that takes nothing.
+
+    Raises:
+        TaskError: the network does not know the task, or knows no tasks.
+    """
+    tasks = known_tasks(network)
+    context: Context = {}
+    if task is not None:
+        check_task(task, tasks)
+        index = torch.full((len(mu),), tasks.index(task), device=mu.device)
+        context["task"] = one_hot(index, len(tasks))
+    elif tasks:
+        context["task"] = classify(network, mu).softmax(dim=1)
+    if mask is not None and takes_mask(network):
+        context["mask"] = mask
+    return context or None
+
+
+def training_context(
+    network: nn.Module,
+    batch: Mapping[str, Any],
+    logits: Tensor | None,
+    *,
+    blind: float,
+    generator: torch.Generator,
+) -> Context | None:
+    """What the network is told in a training batch.
+
+    Args:
+        network: tells what it takes.
+        batch: perhaps with ``degradation`` ``[B]``, without which all are blind, and ``mask``.
+        logits: the classifier's for the batch, if the network knows several tasks.
+        blind: share of the images for which the network is told the classifier's probabilities
+            rather than the truth, so that it is used to both.
+        generator: picks those images.
+
+    Raises:
+        TaskError: a degradation is none of the network's.
+    """
+    context: Context = {}
+    if logits is not None and "degradation" not in batch:
+        context["task"] = logits.detach().softmax(1)
+    elif logits is not None:
+        truth = one_hot(batch["degradation"], logits.shape[1])
+        picked = torch.rand(len(truth), 1, generator=generator, device=generator.device) < blind
+        context["task"] = torch.where(picked.to(truth.device), logits.detach().softmax(1), truth)
+    if "mask" in batch and takes_mask(network):
+        context["mask"] = batch["mask"]
+    return context or None
+
+
+class BoundDenoiser:
+    """A denoiser with its context, called as ``(x, t, mu)`` like any other.
+
+    Args:
+        denoiser: takes a context as fourth argument.
+        context: for all images of the calls to come.
+    """
+
+    def __init__(self, denoiser: ContextDenoiser, context: Context | None) -> None:
+        self._denoiser = denoiser
+        self._context = context
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser."""
+        return self._denoiser.process
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict in the bound context."""
+        return self._denoiser(x, t, mu, self._context)
