@@ -17,7 +17,29 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import datamodules.degradations as package
-from datamodules.degradations import Chain, Degradation, OneOf, Rain, Repeat, Sometimes, Tasks
+from datamodules.degradations import (
+    JPEG,
+    Chain,
+    Degradation,
+    GaussianBlur,
+    GaussianNoise,
+    Haze,
+    Inpainting,
+    LowLight,
+    MotionBlur,
+    Noise,
+    OneOf,
+    PoissonGaussianNoise,
+    Rain,
+    Raindrop,
+    Repeat,
+    Resize,
+    Shadow,
+    SincBlur,
+    Snow,
+    Sometimes,
+    Tasks,
+)
 from mrdiff.photo import read_rgb
 
 RAINY = Path(__file__).resolve().parents[2] / "shared" / "data" / "paired" / "rainy"
@@ -91,6 +113,62 @@ def test_seeds_differ_and_the_global_generator_is_left_alone(kind: type[Degradat
     pictures = [_degraded(_made(kind), image, seed) for seed in range(8)]
     assert torch.equal(state, torch.get_rng_state())
     assert len({picture.numpy().tobytes() for picture in pictures}) == 8
+
+
+@pytest.mark.parametrize("kind", _degradations())
+@pytest.mark.parametrize("shape", [(3, 512, 768), (1, 8, 8), (3, 8, 320), (1, 513, 9)])
+def test_any_size_grey_and_colour(kind: type[Degradation], shape: tuple[int, int, int]) -> None:
+    degraded = _degraded(_made(kind), _photo(*shape), 1)
+    assert degraded.shape == shape
+    assert bool(torch.isfinite(degraded).all())
+
+
+@pytest.mark.parametrize("kind", _degradations())
+def test_no_gradient_flows_and_the_mask_belongs_to_the_picture(kind: type[Degradation]) -> None:
+    made, image = _made(kind), _photo(3, 32, 40)
+    spoilt = made.spoil(image, torch.Generator().manual_seed(3))
+    assert not spoilt.lq.requires_grad
+    assert torch.equal(spoilt.lq, _degraded(made, image, 3))
+    assert (spoilt.mask is not None) == made.cuts_holes
+    if spoilt.mask is not None:
+        assert spoilt.mask.shape == (1, 32, 40)
+        assert set(spoilt.mask.unique().tolist()) <= {0.0, 1.0}
+
+
+# The strength that changes nothing. JPEG has none: its codec is never lossless.
+_NOTHING: dict[type[Degradation], Degradation] = {
+    GaussianBlur: GaussianBlur(sigma=(0, 0)),
+    GaussianNoise: GaussianNoise(sigma=(0, 0)),
+    Haze: Haze(beta=(0, 0)),
+    Inpainting: Inpainting(share=(0, 0), half=0),
+    LowLight: LowLight(exposure=(0, 0), highlights=(1, 1), cast=(1, 1), shot=(0, 0), read=(0, 0)),
+    MotionBlur: MotionBlur(extent=(0, 0)),
+    Noise: Noise(sigma=(0, 0), a=(0, 0), b=(0, 0)),
+    PoissonGaussianNoise: PoissonGaussianNoise(a=(0, 0), b=(0, 0)),
+    Rain: Rain(brightness=(0, 0)),
+    Raindrop: Raindrop(density=(0, 0)),
+    Resize: Resize(scale=(1, 1)),
+    Shadow: Shadow(light=(1, 1)),
+    SincBlur: SincBlur(radius=(0, 0)),
+    Snow: Snow(veil=(0, 0), layers=(0, 0)),
+    Chain: Chain([Rain(brightness=(0, 0)), Haze(beta=(0, 0))]),
+    OneOf: OneOf([Haze(beta=(0, 0))]),
+    Sometimes: Sometimes(Rain(), probability=0.0),
+    Repeat: Repeat(Rain(), times=(0, 0)),
+    Tasks: Tasks({"none": Haze(beta=(0, 0))}),
+}
+
+
+def test_every_degradation_can_be_nothing() -> None:
+    assert {*_degradations()} - {*_NOTHING} == {JPEG}
+
+
+@pytest.mark.parametrize("kind", _NOTHING)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_changes_nothing(kind: type[Degradation], channels: int) -> None:
+    image = _photo(channels, 40, 56)
+    for seed in range(5):
+        assert torch.equal(_degraded(_NOTHING[kind], image, seed), image)
 
 
 @pytest.mark.parametrize(
