@@ -66,7 +66,7 @@ class _SmallReads:
 
 class _Tar(Archive):
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tarfile.TarFile]:
+    def _open(self) -> Iterator[tuple[IO[bytes], tarfile.TarFile]]:
         with open(self.path, "rb") as file:
             start = file.read(6)
         opener = next((o for magic, o in _OPENERS if start.startswith(magic)), open)
@@ -74,11 +74,11 @@ class _Tar(Archive):
             opener(self.path, "rb") as stream,
             tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive,
         ):
-            yield archive
+            yield stream, archive
 
     def _list(self) -> None:
         compressed = self.path.stat().st_size
-        with self._open() as archive:
+        with self._open() as (stream, archive):
             for info in archive:
                 path = checked_path(info.name)
                 if info.isdir():
@@ -88,9 +88,13 @@ class _Tar(Archive):
                 self.add(info.name, info.size, None)
                 # Before the next header is looked for, for which this much is decompressed.
                 self.check_ratio(self.total, compressed, "it")
+            rest = 0
+            while chunk := stream.read(CHUNK):  # to the checksum, which comes last
+                rest += len(chunk)
+                self.check_ratio(self.total + rest, compressed, "it")
 
     def read(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        with reading(self.path), self._open() as archive:
+        with reading(self.path), self._open() as (_, archive):
             for info in archive:
                 path = checked_path(info.name)
                 stream = archive.extractfile(info) if path in wanted and info.isreg() else None

@@ -259,10 +259,13 @@ def test_masks_come_beside_the_photos(work: Path, capsys) -> None:
     assert "left out: 1 other images" in printed
 
 
-def test_recipes_exist() -> None:
-    configs = Path(__file__).parents[1] / "configs"
-    for benchmark in BENCHMARKS.values():
-        assert (configs / benchmark.recipe).is_file()
+def test_recipes_exist_and_every_benchmark_is_documented() -> None:
+    root = Path(__file__).parents[1]
+    guide = (root / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for name, benchmark in BENCHMARKS.items():
+        assert (root / "configs" / benchmark.recipe).is_file()
+        assert f"mrdiff prepare {name} " in guide
+        assert f"--config {benchmark.recipe} " in guide
 
 
 def test_photos_are_copied_byte_for_byte(work: Path) -> None:
@@ -374,6 +377,14 @@ def test_a_corrupt_photo_is_refused(work: Path, capsys) -> None:
     content[60] ^= 0xFF
     path.write_bytes(bytes(content))
     refused(work, path, "broken or cut short", capsys)
+
+
+def test_a_wrong_checksum_at_the_end_is_noticed(work: Path, capsys) -> None:
+    path = pack(work / "in" / "a.tar.gz", LOL)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 0xFF
+    path.write_bytes(bytes(content))
+    refused(work, path, "broken or cut short: CRC check failed", capsys)
 
 
 def test_encryption_is_refused(work: Path, capsys) -> None:
