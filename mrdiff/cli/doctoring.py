@@ -106,7 +106,7 @@ def _duplicates(report: Report, folders: Folders, pictures: Pictures, *, quick: 
         report.add(findings, otherwise=f"none: {compared}")
     else:
         report.add(findings)
-        report.note("nothing to compare: the files of one set alone")
+        report.note("no comparison: training, or validation and test, have no files to read")
 
 
 def _machine(report: Report, run: BuiltRun, sets: Mapping[str, Any]) -> None:
@@ -139,7 +139,7 @@ def _steps(report: Report, run: BuiltRun) -> Trial:
             f"{counted(len(trial.losses), 'batch', 'batches')}: loss {trial.losses[0]:.3g} to "
             f"{trial.losses[-1]:.3g}, length of the gradient {low:.3g} to {high:.3g}"
         )
-        report.good(f"{trial.waiting:.0%} of the time was spent waiting for data")
+        report.good(f"{trial.waiting:.0%} of the time was waiting for data")
     return trial
 
 
@@ -169,16 +169,12 @@ def _restoration(
             text = f"{where} failed: {type(failure).__name__}: {one_line(failure)}"
             report.add([error(text, "correct the network, or the validation set")])
         return None
-    size_ = f"{restored.width}x{restored.height}"
+    memory = "" if restored.memory is None else f", {size(restored.memory)} at most"
     report.good(
-        f"{restored.name}, {size_}, {restored.sampler} with NFE {restored.nfe}: "
-        f"{span(restored.seconds)}, {_memory(restored.memory)}"
+        f"{restored.name}, {restored.width}x{restored.height}, {restored.sampler} with NFE "
+        f"{restored.nfe}: {span(restored.seconds)}{memory}"
     )
     return restored
-
-
-def _memory(amount: int | None) -> str:
-    return "memory unknown" if amount is None else f"{size(amount)} at most"
 
 
 def _summarize(report: Report, trial: Trial, restored: Restored | None) -> None:
@@ -189,8 +185,9 @@ def _summarize(report: Report, trial: Trial, restored: Restored | None) -> None:
         report.value("peak memory", size(max(peaks)) if max(peaks) else "unknown")
         report.value("time per step", span(trial.seconds))
         if restored is not None:
-            text = f"{span(validation)}, {trial.validations:,.0f} times"
-            report.value("time per validation", f"about {text}")
+            known = math.isfinite(trial.validations)
+            times = f", {trial.validations:,.0f} times" if known else ""
+            report.value("each validation", f"about {span(validation)}{times}")
         report.value("estimated time", _estimate(trial, validation))
     warned = len(report.findings) - report.errors
     found = f"{counted(report.errors, 'error')}, {counted(warned, 'warning')}"
@@ -204,8 +201,9 @@ def _estimate(trial: Trial, validation: float) -> str:
     seconds = trial.steps * trial.seconds
     times = trial.validations if math.isfinite(trial.validations) else 0
     total = (seconds + times * validation) / 3600
-    share = f"of which validation {times * validation / 3600:.2g}" if times else "no validation"
-    return f"{total:.3g} hours for {trial.steps:,.0f} steps, {share}"
+    share = f"validation {times * validation / 3600:.2g} of them" if times else "no validation"
+    hours = f"{total:,.0f}" if total >= 100 else f"{total:.2g}"
+    return f"{hours} hours for {trial.steps:,.0f} steps, {share}"
 
 
 def run_doctor(arguments: list[str], *, quick: bool) -> int:
@@ -217,8 +215,8 @@ def run_doctor(arguments: list[str], *, quick: bool) -> int:
     """
     report = Report(Console())
     # Lightning tells of what it starts, and warns of what is meant here: no logger, few steps.
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runs = _build(report, arguments)
@@ -239,7 +237,9 @@ def _check(report: Report, run: BuiltRun, tried: BuiltRun, *, quick: bool) -> No
     _machine(report, run, sets)
     settings = find_settings(tried.trainer)
     trial = _steps(report, tried)
+    if run.trainer.max_steps < 0:  # epochs are shorter for several devices
+        trial.steps /= run.trainer.world_size
     restored = None
-    if trial.failure is None:
+    if trial.failure is None or is_out_of_memory(trial.failure):
         restored = _restoration(report, tried, folders, pictures, settings)
     _summarize(report, trial, restored)

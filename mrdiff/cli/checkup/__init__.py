@@ -1,0 +1,1 @@
+"""The checks of ``mrdiff doctor``, a module a concern; each returns findings and prints nothing."""
