@@ -6,11 +6,19 @@ import torch
 from torch import Tensor, nn
 
 
-def stratified_times(batch: int, generator: torch.Generator | None = None) -> Tensor:
-    """One time in each of ``batch`` equal parts of (0, 1], in random order.
+def stratified_times(
+    batch: int, generator: torch.Generator | None = None, *, power: float = 1.0
+) -> Tensor:
+    """One time in each of ``batch`` equally likely parts of (0, 1], in random order.
 
-    Low variance at no cost: the batch always covers the whole range, and each time alone is
-    uniform (Kingma et al. 2021, App. I.1 in the stratified form).
+    Low variance at no cost: the batch always covers the whole range, and each time alone has the
+    density ``power t^(power - 1)`` (Kingma et al. 2021, App. I.1 in the stratified form).
+
+    Args:
+        batch: how many.
+        generator: of the draw; None for torch's own.
+        power: 1 is uniform; above, late times are likelier, at which little of the clean image is
+            left to see and the restoration proper is learnt.
 
     Returns:
         float32 ``[batch]`` on the generator's device, in (0, 1].
@@ -20,7 +28,7 @@ def stratified_times(batch: int, generator: torch.Generator | None = None) -> Te
     jitter = torch.rand(batch, generator=generator, device=device, dtype=dtype)
     order = torch.randperm(batch, generator=generator, device=device)
     # rand is in [0, 1): counting down from the upper edge gives (0, 1].
-    return ((order + 1 - jitter) / batch).clamp(min=1e-6).float()
+    return ((order + 1 - jitter) / batch).pow(1 / power).clamp(min=1e-6).float()
 
 
 class L1(nn.Module):

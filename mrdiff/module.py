@@ -78,6 +78,7 @@ class MRDiffusion(pl.LightningModule):
         parameterization: what the network predicts: ``data``, ``noise`` or ``velocity``.
         loss: ``(out, target) -> scalar`` on the scaled target.
         data_std: standard deviation assumed for x0 - mu, in image units.
+        time_power: training times have the density ``time_power t^(time_power - 1)``.
         optimizer: parameters -> optimizer.
         lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
         sampler: restores at predict.
@@ -98,6 +99,7 @@ class MRDiffusion(pl.LightningModule):
         *,
         loss: nn.Module | None = None,
         data_std: float = 0.1,
+        time_power: float = 1.0,
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable = WarmupCosine,
         sampler: MRSampler | None = None,
@@ -105,6 +107,8 @@ class MRDiffusion(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if not time_power > 0:
+            raise ValueError(f"time_power must be positive, got {time_power}")
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         target = Parameterization.named(parameterization)
@@ -112,6 +116,7 @@ class MRDiffusion(pl.LightningModule):
         self.loss = loss if loss is not None else L1()
         self.sampler = sampler if sampler is not None else MRSampler()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self.time_power = time_power
         self._compile_network = compile
 
     @property
@@ -154,7 +159,7 @@ class MRDiffusion(pl.LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """The loss of denoising, and the logits of the tasks if the network knows several."""
         lq, gt = batch["lq"], batch["gt"]
-        t = stratified_times(len(gt), generator)
+        t = stratified_times(len(gt), generator, power=self.time_power)
         eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
         x = self.process.marginal(gt, lq, t, eps)
         logits = classify(self.network, lq) if known_tasks(self.network) else None

@@ -35,6 +35,14 @@ def test_a_new_network_returns_zero() -> None:
     assert torch.equal(UNet(**TINY)(x, mu, torch.ones(1)), torch.zeros_like(x))
 
 
+def test_the_gain_passes_the_state_by_the_layers() -> None:
+    network = UNet(**TINY)
+    network.gain.bias.data.fill_(0.5)
+    x, mu = torch.rand(2, 1, 3, 17, 16)
+    out = network(x, mu, torch.ones(1))
+    assert torch.allclose(out, 0.5 * network.input_gain * (x - mu))
+
+
 def test_padding_does_not_change_the_inside() -> None:
     network = awake(UNet(widths=(8,), encoder=(), decoder=(), middle=1, time_width=16))
     x, mu = torch.rand(2, 1, 3, 65, 63)

@@ -86,6 +86,15 @@ def test_each_time_alone_is_uniform() -> None:
     assert float(first.var()) == pytest.approx(1 / 12, abs=0.005)
 
 
+@pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
+def test_late_times_are_as_likely_as_the_power_says(power: float) -> None:
+    t = stratified_times(4000, torch.Generator().manual_seed(0), power=power)
+    for below in (0.2, 0.5, 0.8):
+        assert float((t <= below).float().mean()) == pytest.approx(below**power, abs=2e-3)
+    with pytest.raises(ValueError, match="time_power"):
+        MRDiffusion(tiny_network(), time_power=0.0)
+
+
 def test_losses_against_their_definitions() -> None:
     out, target = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.0, 1.0, 0.5])
     assert float(L1()(out, target)) == pytest.approx(4 / 3)

@@ -75,7 +75,8 @@ class UNet(nn.Module):
     """Time-conditioned residual U-Net for any image size.
 
     It sees ``[input_gain (x - mu), 2 mu - 1]`` behind a pixel-unshuffle and starts by returning
-    zero. Every layer is local, so what a pixel sees is bounded: about 125 pixels around it at the
+    zero. What can be said of the target from x - mu at the pixel alone, which near t = 0 is nearly
+    all, goes past the layers with a gain that depends on the time. Every layer is local, so what a pixel sees is bounded: about 125 pixels around it at the
     default depth.
 
     Args:
@@ -137,6 +138,9 @@ class UNet(nn.Module):
             Stage(a, n, time_width) for (a, _), n in zip(reversed(steps), decoder, strict=True)
         )
         self.tail = zero_conv(widths[0], channels * patch**2)
+        self.gain = nn.Linear(time_width, 1)
+        for parameter in self.gain.parameters():
+            nn.init.zeros_(parameter)
         if tasks:
             self.task = nn.Linear(len(tasks), time_width, bias=False)
             self.classifier = DegradationClassifier(channels, len(tasks))
@@ -179,8 +183,10 @@ class UNet(nn.Module):
         pad = -height % self.size_multiple, -width % self.size_multiple
         # Replication works for any size; reflection needs an image larger than its border.
         image = F.pad(image, (0, pad[1], 0, pad[0]), mode="replicate") if any(pad) else image
-        out = self._levels(F.pixel_unshuffle(image, self.patch), self._condition(t, mu, context))
-        return F.pixel_shuffle(out, self.patch)[..., :height, :width]
+        time = self._condition(t, mu, context)
+        out = self._levels(F.pixel_unshuffle(image, self.patch), time)
+        direct = self.gain(time)[:, :, None, None] * parts[0]
+        return direct + F.pixel_shuffle(out, self.patch)[..., :height, :width]
 
     def _condition(self, t: Tensor, mu: Tensor, context: dict[str, Tensor]) -> Tensor:
         """The embedding ``[B, time_width]`` of the time and, if there are any, the tasks."""
