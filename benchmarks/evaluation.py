@@ -81,7 +81,17 @@ def train_for(minutes: float, arguments: Sequence[str], folder: Path) -> Trained
     with tempfile.TemporaryDirectory() as scratch:
         trial = _train([*arguments], Path(scratch), steps=200)
         rate = _steps_per_second(trial)
-    steps = max(1, round(60 * minutes * rate))
+    return train_steps(max(1, round(60 * minutes * rate)), arguments, folder)
+
+
+def train_steps(steps: int, arguments: Sequence[str], folder: Path) -> Trained:
+    """Train by the real command for so many steps, which no other load on the machine changes.
+
+    Args:
+        steps: of the optimiser; 20 or more, or nothing is logged.
+        arguments: of ``train.py``.
+        folder: where logs and checkpoints are written.
+    """
     run = _train(arguments, folder, steps=steps)
     seconds = steps / _steps_per_second(run)
     return Trained(run / "checkpoints" / "last.ckpt", steps, seconds / 60)

@@ -1,7 +1,7 @@
 """Do dead leaves look like photos? The statistics of natural images, side by side, as a table.
 
-    python -m benchmarks.prior_statistics --photos FOLDER [--count 96] [--size 288]
-        [--looks plain old new] [--sheet sheet.png]
+    python -m benchmarks.prior_statistics --photos FOLDER [--looks plain all all-text]
+        [--count 96] [--size 288] [--sheets FOLDER]
 
 Each cell is the median over pictures with the range from the 10th to the 90th percentile: pictures
 must match photos in their variety too. What is measured: luminance and how much of it is clipped,
@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from benchmarks.clean_prior import looks
+from benchmarks.evaluation import SHARED
 from datamodules.leaf_look import LeafLook
 from datamodules.leaves import render
 from datamodules.samples import centre_crop, find_images
@@ -48,9 +50,9 @@ def _derivatives(grey: Picture) -> dict[str, float]:
     for scale in (1, 4):
         small = ndimage.uniform_filter(grey, scale)[::scale, ::scale]
         across = np.diff(small, axis=1).ravel()
-        found[f"mean |dx| /{scale}"] = float(np.abs(across).mean()) * 255
+        found[f"mean of abs(dx) /{scale}"] = float(np.abs(across).mean()) * 255
         found[f"kurtosis of dx /{scale}"] = float(stats.kurtosis(across, fisher=False))
-    found["flat (|dx| < 2/255)"] = float((np.abs(np.diff(grey, axis=1)) < 2 / 255).mean())
+    found["flat (abs(dx) < 2/255)"] = float((np.abs(np.diff(grey, axis=1)) < 2 / 255).mean())
     return found
 
 
@@ -135,3 +137,32 @@ def table(sets: dict[str, Sequence[Picture]]) -> str:
         cells = [_cell([found[key] for found in rows]) for rows in measured.values()]
         lines.append(f"| {key} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def sheet(pictures: Sequence[Picture], *, columns: int = 6, rows: int = 4) -> Picture:
+    """The first pictures side by side, ``[H, W, 3]``."""
+    lines = [pictures[i * columns : (i + 1) * columns] for i in range(rows)]
+    return np.concatenate([np.concatenate(line, 1) for line in lines if len(line) == columns])
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, nargs="*", default=[SHARED / "data/clean/train"])
+    parser.add_argument("--looks", nargs="*", default=["plain", "all"], help="see clean_prior")
+    parser.add_argument("--count", type=int, default=96, help="pictures of each set")
+    parser.add_argument("--size", type=int, default=288)
+    parser.add_argument("--sheets", type=Path, help="folder for a PNG of 24 pictures of each set")
+    options = parser.parse_args(given)
+    how_many = {"count": options.count, "size": options.size}
+    sets = {f"{p.parent.name}/{p.name}": photographs(p, **how_many) for p in options.photos}
+    sets |= {name: generated(looks()[name], **how_many) for name in options.looks}
+    print(table(sets))
+    if options.sheets:
+        for name, pictures in sets.items():
+            image = torch.from_numpy(sheet(pictures)).permute(2, 0, 1)
+            write_image(options.sheets / f"{name.replace('/', '_')}.png", image)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from datamodules.dead_leaves import LeafBank, LeafReader
 from datamodules.degradations import Degradation
+from datamodules.leaf_look import LOOK, LeafLook
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
 from datamodules.samples import (
     RestorationDataset,
@@ -130,6 +131,7 @@ class DeadLeaves(RestorationDataset):
         images: pictures in the bank.
         image_size: side of a picture in pixels.
         seed: of the pictures.
+        look: what the pictures look like; left out, all ingredients at their usual strength.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class DeadLeaves(RestorationDataset):
         images: int = 240,
         image_size: int = 288,
         seed: int = 0,
+        look: LeafLook = LOOK,
     ) -> None:
         check_patch_size(patch_size)
         if patch_size > image_size:
@@ -150,7 +153,7 @@ class DeadLeaves(RestorationDataset):
         self.degradation = degradation
         self.patch_size = patch_size
         self.length = length
-        self.bank = LeafBank(count=images, size=image_size, seed=seed)
+        self.bank = LeafBank(count=images, size=image_size, seed=seed, look=look)
         self._reader = LeafReader(self.bank)
 
     @property

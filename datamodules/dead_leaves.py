@@ -28,9 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cores import usable_cores
 from datamodules.errors import DataError
+from datamodules.leaf_look import LOOK, LeafLook
 from datamodules.leaves import render
 
-BANK_VERSION = 1  # raise it whenever the pictures change, so that old files are not taken for new
+BANK_VERSION = 2  # raise it whenever the pictures change, so that old files are not taken for new
 _KEY = "images"
 
 
@@ -46,11 +47,12 @@ def _digest(images: NDArray[np.uint8]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LeafBank:
-    """``count`` square pictures of ``size`` pixels, a function of (seed, index) each."""
+    """``count`` square pictures of ``size`` pixels, a function of (seed, index, look) each."""
 
     count: int = 240
     size: int = 288
     seed: int = 0
+    look: LeafLook = LOOK
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.size < 16 or self.seed < 0:
@@ -115,7 +117,7 @@ class _Pictures(Dataset[Tensor]):
         return self.bank.count
 
     def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(render(self.bank.seed, index, self.bank.size))
+        return torch.from_numpy(render(self.bank.seed, index, self.bank.size, self.bank.look))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from mrdiff.checkpoint import (
     describe_denoiser,
     network_weights,
 )
+from mrdiff.choice import SAMPLER_KEY, describe_sampler
 from mrdiff.conditions import (
     BoundDenoiser,
     TaskError,
@@ -81,7 +82,8 @@ class MRDiffusion(pl.LightningModule):
         time_power: training times have the density ``time_power t^(time_power - 1)``.
         optimizer: parameters -> optimizer.
         lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
-        sampler: restores at predict.
+        sampler: restores at predict, and is kept in the checkpoints: the sampler of those who load
+            one and name none.
         channels_last: memory format of the network.
         compile: compile the network in place when training starts.
     """
@@ -115,6 +117,7 @@ class MRDiffusion(pl.LightningModule):
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         self.loss = loss if loss is not None else L1()
         self.sampler = sampler if sampler is not None else MRSampler()
+        self._kept_sampler = None if sampler is None else describe_sampler(sampler)
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.time_power = time_power
         self._compile_network = compile
@@ -245,3 +248,5 @@ class MRDiffusion(pl.LightningModule):
             "data": self.data_config,
             "metrics": [protocol.describe() for protocol in (RGB, Y)],
         }
+        if self._kept_sampler is not None:
+            checkpoint[CONFIG_KEY][SAMPLER_KEY] = self._kept_sampler

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import jsonargparse
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,32 @@ from safetensors.numpy import save_file
 
 from datamodules import DataError, DeadLeaves, Rain
 from datamodules.dead_leaves import LeafBank, LeafReader, cache_folder
-from datamodules.leaves import fractal, render
+from datamodules.leaf_look import LOOK, PLAIN, LeafLook, ingredients
+from datamodules.leaf_textures import fractal
+from datamodules.leaves import render
 
 SMALL = LeafBank(count=3, size=64)
+
+# At its greatest, and on something it shows on.
+_LIMITS = {"texture": 0.5, "bend": 20.0, "grain": 0.05, "light": 0.5, "shading": 0.5}
+STRONGEST = dict.fromkeys(ingredients(), 1.0) | _LIMITS
+NEEDS = {"stripes": "texture", "upright": "shapes"}
+
+# The function that draws an ingredient, in the module where it is called.
+DRAWN_BY = {
+    "texture": "leaf_textures._patchy",
+    "stripes": "leaf_textures.grating",
+    "nature": "leaf_textures._natural_colour",
+    "clusters": "leaf_shapes.fractal",
+    "sky": "leaves.sky",
+    "bricks": "leaves.bricks",
+    "wires": "leaves.wires",
+    "text": "leaves.text",
+    "shadows": "leaves.shadows",
+    "highlights": "leaves.highlights",
+    "tone": "leaf_camera._exposed",
+    "blur": "leaf_camera.ndimage.gaussian_filter",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +55,80 @@ def test_a_picture_is_a_function_of_seed_and_index() -> None:
     assert np.array_equal(picture, render(0, 1, 64))
     assert not np.array_equal(picture, render(0, 2, 64))
     assert not np.array_equal(picture, render(1, 1, 64))
+
+
+@pytest.mark.parametrize("name", ingredients())
+def test_each_ingredient_shows_and_leaves_the_others_as_they_were(name: str) -> None:
+    below = replace(PLAIN, **{part: STRONGEST[part] for part in {NEEDS.get(name, name)} - {name}})
+    with_it = replace(below, **{name: STRONGEST[name]})
+    changed = sum(int((render(3, i, 96, below) != render(3, i, 96, with_it)).sum()) for i in (1, 2))
+    assert changed > 0
+    # The streams of the others are their own: without the ingredient, nothing else has moved.
+    assert np.array_equal(
+        render(3, 1, 96, replace(with_it, **{name: 0.0})), render(3, 1, 96, below)
+    )
+
+
+@pytest.mark.parametrize("name", ["wires", "text", "bricks", "highlights"])
+def test_scenery_covers_a_part_and_leaves_the_rest_of_the_picture(name: str) -> None:
+    without = replace(LOOK, **{name: 0.0, "tone": 0.0, "sharpening": 0.0, "shadows": 0.0})
+    with_it = replace(without, **{name: 1.0})
+    same = [(render(5, i, 128, without) == render(5, i, 128, with_it)).mean() for i in range(4)]
+    assert 0.2 < np.mean(same) < 1
+
+
+@pytest.mark.parametrize(("name", "function"), DRAWN_BY.items())
+def test_what_is_off_is_not_even_drawn(
+    name: str, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError(f"{name} is off and drawn")
+
+    # Bending and sharpening call the same functions as clusters and blur.
+    off = replace(LOOK, **{"bend": 0.0, "sharpening": 0.0, name: 0.0})
+    monkeypatch.setattr(f"datamodules.{function}", called)
+    for index in range(3):
+        render(0, index, 48, off)
+
+
+def test_plain_pictures_have_discs_of_one_colour_each() -> None:
+    picture = render(0, 4, 96, PLAIN)
+    inside = picture[1:-1, 1:-1]
+    flat = [
+        (inside == np.roll(picture, step, axis)[1:-1, 1:-1]).all(-1)
+        for step, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1))
+    ]
+    assert np.mean(np.logical_and.reduce(flat)) > 0.4
+
+
+@pytest.mark.parametrize("look", [LOOK, PLAIN], ids=["all", "plain"])
+@pytest.mark.parametrize("size", [16, 65])
+def test_a_picture_is_never_constant(look: LeafLook, size: int) -> None:
+    for index in range(12):
+        picture = render(1, index, size, look)
+        assert picture.shape == (size, size, 3)
+        assert picture.dtype == np.uint8
+        assert np.ptp(picture) > 3, (index, size)
+
+
+def test_impossible_looks_are_refused() -> None:
+    for wrong in ({"text": 1.5}, {"grain": -0.1}, {"cover": (2.0, 1.0)}, {"least": (0.0, 1.0)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            LeafLook(**wrong)
+
+
+def test_the_spectrum_of_pictures_falls_as_that_of_photos() -> None:
+    slopes = []
+    window = np.hanning(160)[:, None] * np.hanning(160)
+    frequency = np.hypot(np.fft.fftfreq(160)[:, None], np.fft.fftfreq(160)[None])
+    edges = np.geomspace(0.03, 0.45, 13)
+    ring = np.digitize(frequency, edges)
+    for index in range(16):
+        grey = render(2, index, 160).mean(-1) / 255
+        power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+        means = [power[ring == i].mean() for i in range(1, 13)]
+        slopes.append(np.polyfit(np.log(edges[1:] * edges[:-1]) / 2, np.log(means), 1)[0])
+    assert -2.9 < np.median(slopes) < -1.9
 
 
 def test_the_spectrum_of_fractal_noise_falls_with_the_exponent() -> None:
@@ -99,6 +198,30 @@ def test_an_interrupted_drawing_leaves_nothing(
 def test_other_parameters_are_another_file() -> None:
     paths = {SMALL.path, LeafBank(count=4, size=64).path, LeafBank(count=3, size=64, seed=1).path}
     assert len(paths) == 3
+
+
+def test_every_look_has_a_file_of_its_own() -> None:
+    looks = [LOOK, replace(LOOK, cover=(1.0, 2.5)), replace(LOOK, least=(1.0, 12.0))]
+    looks += [replace(LOOK, **{name: 0.125}) for name in ingredients()]
+    assert len({replace(SMALL, look=look).path for look in looks}) == len(looks)
+    assert replace(SMALL, look=LeafLook()).path == SMALL.path
+
+
+def test_a_look_can_be_written_in_yaml(tmp_path: Path) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(DeadLeaves, "train")
+    config = tmp_path / "look.yaml"
+    config.write_text(
+        "train:\n  class_path: datamodules.DeadLeaves\n  init_args:\n"
+        "    degradation: datamodules.degradations.Rain\n"
+        "    look:\n      texture: 0\n      least: [2, 5]\n"
+    )
+    given = ["--config", str(config), "--train.init_args.look.text", "0.5"]
+    dataset = parser.instantiate(parser.parse_args(given)).train
+    assert dataset.bank.look == replace(LOOK, texture=0.0, least=(2.0, 5.0), text=0.5)
+    with pytest.raises(ValueError, match="text must lie"):
+        parser.instantiate(parser.parse_args([*given[:-1], "5"]))
 
 
 def test_an_unwritable_cache_is_one_clear_error(

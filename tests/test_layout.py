@@ -41,7 +41,7 @@ RANKS = {
     "mrdiff.gridsearch": 7,
     "mrdiff.calibration": 8,
     "mrdiff.spectrum": 8,
-    "mrdiff.module": 7,
+    "mrdiff.module": 8,
     "mrdiff.restore": 8,
     "mrdiff.cli": 9,
     "mrdiff.__main__": 10,

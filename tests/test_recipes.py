@@ -13,7 +13,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mrdiff import TabulatedTheta, load_model
+from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model
 from mrdiff.cli.train import main
 from mrdiff.conditions import known_tasks
 from mrdiff.denoiser import Denoiser
@@ -79,9 +79,12 @@ def test_every_shipped_config_is_known_and_run() -> None:
 
 
 def check_run(run: Path) -> Denoiser:
-    """The checkpoints are there, and load."""
+    """The checkpoints are there, and load, with the sampler of the recipes."""
     checkpoints = run / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    sampler = Restorer.from_checkpoint(checkpoints / "best.ckpt", device="cpu").sampler
+    assert isinstance(sampler, MRSampler)
+    assert sampler.options() == MRSampler.preset("fidelity", nfe=5).options()
     return load_model(checkpoints / "best.ckpt", "cpu")
 
 
