@@ -15,7 +15,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from datamodules import Sample
+from datamodules import PairedFolder, Sample
+from mrdiff.cli.lightning import build_run
+from mrdiff.cli.train import prepare
 from mrdiff.conditions import BoundDenoiser, make_context
 from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, measure
@@ -118,6 +120,24 @@ def _steps_per_second(run: Path) -> float:
     batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"]
     seconds_a_step = sum(batch / rate for rate in rates) / len(rates)
     return 1 / seconds_a_step
+
+
+def own_photos(config: str) -> list[Sample]:
+    """The validation samples of a recipe."""
+    data = build_run(prepare(["--config", config])).datamodule
+    data.setup("validate")
+    return [data.sets["val"][i] for i in range(len(data.sets["val"]))]
+
+
+def pairs_of(folder: Path) -> list[Sample]:
+    """The pairs of a task, or none."""
+    if not (folder / "LQ").is_dir():
+        return []
+    mask = folder / "mask"
+    pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"))
+    if mask.is_dir() and len(list(mask.iterdir())) == len(pairs):
+        pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), mask=str(mask))
+    return [pairs[i] for i in range(len(pairs))]
 
 
 @torch.no_grad()

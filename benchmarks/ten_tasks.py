@@ -17,34 +17,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.evaluation import SHARED, TASKS, Quality, quality, train_for
-from datamodules import PairedFolder
+from benchmarks.evaluation import (
+    SHARED,
+    TASKS,
+    Quality,
+    own_photos,
+    pairs_of,
+    quality,
+    train_for,
+)
 from mrdiff.checkpoint import load_model
-from mrdiff.cli.lightning import build_run
-from mrdiff.cli.train import prepare
 from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.photo import write_image
 
 SAMPLERS = ("fidelity", "mr-ode-2")
-
-
-def own_photos(config: str) -> list:
-    """The validation samples of a recipe."""
-    data = build_run(prepare(["--config", config])).datamodule
-    data.setup("validate")
-    return [data.sets["val"][i] for i in range(len(data.sets["val"]))]
-
-
-def pairs_of(folder: Path) -> list:
-    """The pairs of a task, or none."""
-    if not (folder / "LQ").is_dir():
-        return []
-    mask = folder / "mask"
-    pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"))
-    if mask.is_dir() and len(list(mask.iterdir())) == len(pairs):
-        pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), mask=str(mask))
-    return [pairs[i] for i in range(len(pairs))]
 
 
 def measure_task(

@@ -51,7 +51,10 @@ def _looks(path: Path) -> tuple[tuple[int, int], str]:
     """
     with Image.open(path) as image:
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+        # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk. A
+        # TIFF's size is upright already.
+        turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
+        if turned and image.format != "TIFF":
             width, height = height, width
         return (width, height), "grey" if image.mode in _GREY_MODES else "colour"
 

@@ -1,4 +1,4 @@
-"""Checkpoints that need nothing but themselves: load, export, start a new run from.
+"""Checkpoints that need nothing but themselves: load, export.
 
 A checkpoint carries the description of its network, process and parameterization as plain
 ``class_path`` / ``init_args`` dicts beside the weights. Only tensors and plain values are read
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mrdiff.denoiser import Denoiser
 from mrdiff.description import CheckpointError, build, describe
+from mrdiff.lora import merge
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
 from mrdiff.schedule import MRSchedule
@@ -33,8 +34,11 @@ _PREFIX = "denoiser.network."
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """What a checkpoint holds: its description and the network's weights (the EMA ones)."""
+class Stored:
+    """What a checkpoint holds: its description and the network's weights (the EMA ones).
+
+    Adapters are merged into the weights, and the description has none.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -65,7 +69,7 @@ def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {k.removeprefix(_PREFIX): v for k, v in weights if k.startswith(_PREFIX)}
 
 
-def _read_ckpt(path: Path) -> _Stored:
+def _read_ckpt(path: Path) -> Stored:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is not a readable checkpoint: torch.save did not write it")
     try:
@@ -75,23 +79,44 @@ def _read_ckpt(path: Path) -> _Stored:
         raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(content, dict) or CONFIG_KEY not in content:
         raise CheckpointError(f"{path} was not written by mrdiff: it has no {CONFIG_KEY!r} entry")
-    return _Stored(path, content[CONFIG_KEY], network_weights(content))
+    return Stored(path, content[CONFIG_KEY], network_weights(content))
 
 
-def _read_export(path: Path) -> _Stored:
+def _read_export(path: Path) -> Stored:
     config_file, weights_file = path / "config.yaml", path / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
             raise CheckpointError(f"{path} is not an exported model: it has no {file.name}")
     try:
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        return _Stored(path, config[CONFIG_KEY], load_file(weights_file))
+        return Stored(path, config[CONFIG_KEY], load_file(weights_file))
     except (yaml.YAMLError, SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a readable exported model: {error}") from error
 
 
-def _read(path: str | os.PathLike[str]) -> _Stored:
-    """Raises CheckpointError unless ``path`` is a checkpoint or an exported model."""
+def _merged(stored: Stored) -> Stored:
+    """The same without adapters."""
+    model = dict(stored.config["model"])
+    lora = model.pop("lora", None)
+    if lora is None:
+        return stored
+    try:
+        weights = merge(stored.weights, lora)
+    except CheckpointError as error:
+        raise CheckpointError(f"{stored.path}: {error}") from error
+    return Stored(stored.path, {**stored.config, "model": model}, weights)
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Stored:
+    """What a ``.ckpt`` file or an exported folder holds.
+
+    Args:
+        path: file or folder.
+        merged: whether adapters are merged into the weights; if not, all is as it was trained.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or foreign.
+    """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -101,7 +126,7 @@ def _read(path: str | os.PathLike[str]) -> _Stored:
             f"{path} has checkpoint format {stored.config.get('format')}; "
             f"this version reads {FORMAT}"
         )
-    return stored
+    return _merged(stored) if merged else stored
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -110,7 +135,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, unreadable or foreign.
     """
-    return _read(path).config
+    return read_checkpoint(path, merged=False).config
 
 
 def pick_device(device: str) -> torch.device:
@@ -135,7 +160,7 @@ def load_model(
     Raises:
         CheckpointError: missing, unreadable, foreign, or with a class outside the packages.
     """
-    stored = _read(path)
+    stored = read_checkpoint(path)
     model = stored.config["model"]
     network = build(model["network"], nn.Module, allow=allow)
     check_fit(stored.weights, network, str(path))
@@ -149,13 +174,16 @@ def load_model(
     return denoiser.to(pick_device(device)).eval().requires_grad_(False)
 
 
-def check_meaning(config: Mapping[str, Any], denoiser: Denoiser, where: str) -> None:
+def check_meaning(
+    config: Mapping[str, Any], denoiser: Denoiser, where: str, *, cure: str = "set the same"
+) -> None:
     """Refuse weights that were trained to mean something else.
 
     Args:
         config: the description in the checkpoint.
         denoiser: the model that shall take the weights.
         where: names the checkpoint in the error.
+        cure: what to do about it, in the error.
 
     Raises:
         CheckpointError: the process, the parameterization or ``data_std`` differ.
@@ -172,7 +200,17 @@ def check_meaning(config: Mapping[str, Any], denoiser: Denoiser, where: str) -> 
         if not equal:
             raise CheckpointError(
                 f"model.{key} of this run differs from {where}, which has {model[key]}: "
-                "its weights would mean something else; set the same"
+                f"its weights would mean something else; {cure}"
+            )
+
+
+def check_tuning(config: Mapping[str, Any], tuning: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError unless it was trained with the same ``freeze`` and ``lora``."""
+    for key, ours in tuning.items():
+        theirs = config["model"].get(key)
+        if (theirs or None) != (ours or None):
+            raise CheckpointError(
+                f"model.{key} of this run is {ours}, but {where} has {theirs}: set the same"
             )
 
 
@@ -188,23 +226,11 @@ def check_fit(weights: Mapping[str, Tensor], network: nn.Module, where: str) -> 
         )
 
 
-def init_from(denoiser: Denoiser, path: str | os.PathLike[str]) -> None:
-    """Start from old weights: load those of ``path`` into a new model's network.
-
-    Raises:
-        CheckpointError: if the network, the process or the parameterization differ.
-    """
-    stored = _read(path)
-    check_meaning(stored.config, denoiser, str(path))
-    check_fit(stored.weights, denoiser.network, str(path))
-    denoiser.network.load_state_dict(stored.weights)
-
-
 def check_resumable(path: str | os.PathLike[str]) -> None:
     """Raise CheckpointError unless ``path`` is a file that a run can be resumed from."""
     if Path(path).is_dir():
         raise CheckpointError(f"{path} is a folder; give the .ckpt file")
-    _read(path)
+    read_checkpoint(path, merged=False)
 
 
 def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
@@ -213,7 +239,7 @@ def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[s
     Raises:
         CheckpointError: unreadable checkpoint, or ``folder`` exists and is not empty.
     """
-    stored, folder = _read(checkpoint), Path(folder)
+    stored, folder = read_checkpoint(checkpoint), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is not an empty folder: choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)

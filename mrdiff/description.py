@@ -63,6 +63,23 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         CheckpointError: class outside the allowed packages, not found, or of another kind.
     """
     class_path = str(spec.get("class_path"))
+    kind = find_class(class_path, base, allow=allow)
+    arguments = {}
+    for key, value in (spec.get("init_args") or {}).items():
+        nested = isinstance(value, Mapping) and "class_path" in value
+        arguments[key] = _build_part(value, allow) if nested else value
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{class_path} cannot be built: {error}") from error
+
+
+def find_class(class_path: str, base: type[T], *, allow: Sequence[str] = ()) -> type[T]:
+    """The class at an import path, which is imported only if its package is allowed.
+
+    Raises:
+        CheckpointError: outside the allowed packages, not found, or of another kind.
+    """
     _check_package(class_path, class_path, allow)
     module_name, _, name = class_path.rpartition(".")
     try:
@@ -73,14 +90,17 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         raise CheckpointError(f"{class_path} is not a {base.__name__}")
     # An allowed module also has what it imports from others: the class must be its own.
     _check_package(f"{kind.__module__}.{kind.__qualname__}", class_path, allow)
-    arguments = {}
-    for key, value in (spec.get("init_args") or {}).items():
-        nested = isinstance(value, Mapping) and "class_path" in value
-        arguments[key] = _build_part(value, allow) if nested else value
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{class_path} cannot be built: {error}") from error
+    return kind
+
+
+def class_paths(spec: Any) -> list[str]:
+    """Every ``class_path`` in a description, nested ones included."""
+    if isinstance(spec, Mapping):
+        own = [str(spec["class_path"])] if "class_path" in spec else []
+        return own + [path for value in spec.values() for path in class_paths(value)]
+    if isinstance(spec, (list, tuple)):
+        return [path for value in spec for path in class_paths(value)]
+    return []
 
 
 def _build_part(spec: Mapping[str, Any], allow: Sequence[str]) -> object:

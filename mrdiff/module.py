@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypedDict
 
@@ -22,6 +23,7 @@ from mrdiff.checkpoint import (
     FORMAT,
     check_fit,
     check_meaning,
+    check_tuning,
     describe_denoiser,
     network_weights,
 )
@@ -36,6 +38,9 @@ from mrdiff.conditions import (
 )
 from mrdiff.denoiser import Denoiser
 from mrdiff.description import CheckpointError, describe
+from mrdiff.freezing import freeze as freeze_parameters
+from mrdiff.freezing import trainable
+from mrdiff.lora import LoRA, add_adapters
 from mrdiff.losses import L1, stratified_times
 from mrdiff.metrics import RGB, Y
 from mrdiff.noise import named_noise
@@ -70,6 +75,21 @@ def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@dataclass(frozen=True)
+class _Factories:
+    """What makes the optimizer and its scheduler; copies of a module, as an average is, share it.
+
+    Behind a configured one stands the whole command line, which cannot be copied once processes
+    talk to each other.
+    """
+
+    optimizer: OptimizerCallable
+    scheduler: LRSchedulerCallable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Factories:
+        return self
+
+
 class MRDiffusion(pl.LightningModule):
     """Trains a network to undo a degradation, and restores with MR Sampler.
 
@@ -84,6 +104,8 @@ class MRDiffusion(pl.LightningModule):
         lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
         sampler: restores at predict, and is kept in the checkpoints: the sampler of those who load
             one and name none.
+        freeze: names or patterns of the network's parameters that stay as they are.
+        lora: adapters to train instead of all weights of the network.
         channels_last: memory format of the network.
         compile: compile the network in place when training starts.
     """
@@ -105,12 +127,20 @@ class MRDiffusion(pl.LightningModule):
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable = WarmupCosine,
         sampler: MRSampler | None = None,
+        freeze: Sequence[str] = (),
+        lora: LoRA | None = None,
         channels_last: bool = True,
         compile: bool = False,
     ) -> None:
         super().__init__()
         if not time_power > 0:
             raise ValueError(f"time_power must be positive, got {time_power}")
+        if freeze and lora is not None:
+            raise ValueError("model.lora freezes all but its adapters: leave model.freeze out")
+        # Before anything is copied, averaged or optimised; old weights go beneath the adapters.
+        freeze_parameters(network, freeze)
+        if lora is not None:
+            add_adapters(network, lora)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         target = Parameterization.named(parameterization)
@@ -118,9 +148,10 @@ class MRDiffusion(pl.LightningModule):
         self.loss = loss if loss is not None else L1()
         self.sampler = sampler if sampler is not None else MRSampler()
         self._kept_sampler = None if sampler is None else describe_sampler(sampler)
-        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._factories = _Factories(optimizer, lr_scheduler)
         self.time_power = time_power
         self._compile_network = compile
+        self._tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
 
     @property
     def network(self) -> nn.Module:
@@ -216,8 +247,8 @@ class MRDiffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and a scheduler stepped at every optimizer step."""
-        optimizer = self._optimizer(self.network.parameters())
-        scheduler = self._lr_scheduler(optimizer)
+        optimizer = self._factories.optimizer(trainable(self.network))
+        scheduler = self._factories.scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
             steps = self.trainer.estimated_stepping_batches
             # A run that only time limits has no known length: the rate stays at its peak.
@@ -229,15 +260,16 @@ class MRDiffusion(pl.LightningModule):
 
     def _describe(self) -> dict[str, Any]:
         if self.config is None:
-            return describe_denoiser(self.denoiser)
+            return {**describe_denoiser(self.denoiser), **self._tuning}
         # The live process: a configuration may name a function that makes the schedule.
-        return {**self.config, "process": describe(self.process)}
+        return {**self.config, "process": describe(self.process), **self._tuning}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse, before anything is loaded, weights of another meaning or another network."""
         if CONFIG_KEY not in checkpoint:
             raise CheckpointError("the checkpoint was not written by mrdiff")
         check_meaning(checkpoint[CONFIG_KEY], self.denoiser, "the checkpoint")
+        check_tuning(checkpoint[CONFIG_KEY], self._tuning, "the checkpoint")
         check_fit(network_weights(checkpoint), self.network, "the checkpoint")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

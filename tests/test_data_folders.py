@@ -209,3 +209,19 @@ def test_every_shared_benchmark_is_accepted() -> None:
         dataset.check()
         assert dataset[0]["lq"].shape == dataset[0]["gt"].shape
     assert len(folders) >= 10
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png"])
+def test_a_turned_photo_fits_an_upright_reference(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    for kind, size in (("LQ", (20, 30)), ("GT", (30, 20))):
+        (tmp_path / kind).mkdir()
+        image = Image.new("RGB", size, "red")
+        if kind == "LQ":
+            image.save(tmp_path / kind / f"a{suffix}", exif=exif)
+        else:
+            image.save(tmp_path / kind / "a.png")
+    pairs = PairedFolder(str(tmp_path / "LQ"), str(tmp_path / "GT"))
+    pairs.check()
+    assert pairs[0]["lq"].shape == pairs[0]["gt"].shape == (3, 20, 30)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import LinearTheta, MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
-from mrdiff.checkpoint import CONFIG_KEY, export_model, init_from
+from mrdiff.checkpoint import CONFIG_KEY, export_model
 from mrdiff.denoiser import Denoiser
 from mrdiff.description import CheckpointError, build, describe
 from mrdiff.losses import L1, L2, Charbonnier, stratified_times
@@ -26,6 +29,7 @@ from mrdiff.networks import UNet
 from mrdiff.optim import WarmupCosine
 from mrdiff.parameterization import Parameterization
 from mrdiff.schedule import MRSchedule
+from mrdiff.transfer import init_from
 
 NAMES = ["data", "noise", "velocity"]
 
@@ -179,6 +183,17 @@ def test_warmup_cosine_rises_and_falls() -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[10:111]))
 
 
+def test_a_copy_does_not_take_what_makes_the_optimizer_along() -> None:
+    """Behind a configured one stands the command line, with locks that cannot be copied."""
+    lock = threading.Lock()
+
+    def made(parameters: Any, lock: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    module = MRDiffusion(tiny_network(), optimizer=functools.partial(made, lock=lock))
+    assert copy.deepcopy(module).network is not module.network
+
+
 def test_the_schedule_takes_its_length_from_the_trainer(tmp_path: Path) -> None:
     module, _ = trained(tmp_path, steps=12)
     assert module.trainer.lr_scheduler_configs[0].scheduler.total == 12
@@ -328,7 +343,6 @@ def test_init_from_takes_weights_and_refuses_another_meaning(tmp_path: Path) -> 
         "parameterization": MRDiffusion(tiny_network(), parameterization="noise"),
         "process": MRDiffusion(tiny_network(), MRProcess(sigma_max=0.3)),
         "data_std": MRDiffusion(tiny_network(), data_std=0.5),
-        "do not fit": MRDiffusion(UNet(widths=(8, 24), encoder=(1,), decoder=(1,))),
     }
     for message, other in others.items():
         with pytest.raises(CheckpointError, match=message):

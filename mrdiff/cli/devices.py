@@ -1,4 +1,4 @@
-"""The check of ``--device`` before anything is loaded."""
+"""What this machine can compute on, and in which precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from mrdiff.cli.errors import CommandError, one_line
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "pick_precision"]
 
 
 def check_device(device: str) -> None:
@@ -21,3 +21,11 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error).split(". ")[0]
         raise CommandError(f"--device {device}: {reason}", status=2) from error
+
+
+def pick_precision(accelerator: str) -> str:
+    """``bf16-mixed`` where a GPU computes in bfloat16 itself, else ``32-true``."""
+    wants_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if wants_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true"

@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, TypeVar
 
 import jsonargparse
 import torch
@@ -22,15 +22,27 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from mrdiff.checkpoint import check_resumable, init_from
+from mrdiff.checkpoint import check_resumable
+from mrdiff.cli.devices import pick_precision
 from mrdiff.cli.errors import CommandError
 from mrdiff.cli.interrupt import SaveOnStop
 from mrdiff.cli.messages import explain
 from mrdiff.cli.resume import DEFAULT_LOGS, find_checkpoint, run_version
+from mrdiff.cli.starting import (
+    STAND_IN,
+    Start,
+    add_options,
+    architecture,
+    find_start,
+    without_printing,
+)
 from mrdiff.cli.train import SUBCOMMANDS
+from mrdiff.description import CheckpointError
+from mrdiff.freezing import tally, trainable
 from mrdiff.module import MRDiffusion
+from mrdiff.transfer import init_from
 
-__all__ = ["BuiltRun", "MRDiffusionCLI", "build_run", "pick_precision", "run_lightning"]
+__all__ = ["BuiltRun", "MRDiffusionCLI", "build_run", "run_lightning"]
 
 # Named as text: mrdiff must work without the data package, which is on the path of the
 # entry points and of an installation, and which itself builds upon mrdiff.
@@ -42,14 +54,6 @@ _PARSER = {"parser_mode": "omegaconf+"}
 _CLI = TypeVar("_CLI", bound=LightningCLI)
 
 
-def pick_precision(accelerator: str) -> str:
-    """``bf16-mixed`` where a GPU computes in bfloat16 itself, else ``32-true``."""
-    wants_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if wants_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16-mixed"
-    return "32-true"
-
-
 class MRDiffusionCLI(LightningCLI):
     """LightningCLI whose errors are raised, whose checkpoints exist, and whose flags win."""
 
@@ -58,28 +62,41 @@ class MRDiffusionCLI(LightningCLI):
         return super().init_parser(exit_on_error=False, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--base`` and ``--init_from``."""
-        parser.add_argument(
-            "--base",
-            type=Optional[Union[str, list[str]]],  # noqa: UP007, UP045  (as below)
-            default=None,
-            help="In a config file: the config, or the list of them, that it builds upon.",
-        )
-        parser.add_argument(
-            "--init_from",
-            type=Optional[str],  # noqa: UP045  (a runtime value; mypy refuses `str | None` here)
-            default=None,
-            help="Start a new run from the weights of this checkpoint (fit alone).",
-        )
+        """Add the options that are neither of the model, nor of the data, nor of the trainer."""
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; what is wrong with the configuration becomes one line."""
+        assert isinstance(args, list)
+        arguments = list(args)
+        start = find_start(arguments)
         try:
-            super().parse_arguments(parser, args)
-            # The bases were merged: the saved copy of the configuration stands alone.
-            self.config[self.config.subcommand].base = None
+            found = self._find(parser, arguments, start)
+            if found is not None:
+                arguments[1:1] = ["--config", architecture(start, found)]
+            super().parse_arguments(parser, arguments)
+        except CheckpointError:
+            raise
         except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
+        section = self.config[self.config.subcommand]
+        section.base = None  # they were merged: the saved copy of the configuration stands alone
+        section.ckpt_path = start.ckpt_path and str(found)
+        section.init_from = start.init_from and str(found)
+
+    def _find(
+        self, parser: LightningArgumentParser, arguments: list[str], start: Start
+    ) -> Path | None:
+        """The checkpoint to start from; None for a run that starts from nothing."""
+        value = start.init_from or start.ckpt_path
+        if value is None:
+            return None
+        trainer: dict[str, Any] = {}
+        if value == "last":
+            command, *rest = without_printing(arguments)
+            config = parser.parse_args([command, "--config", STAND_IN, *rest])
+            trainer = self._plain(command, config[command])["trainer"]
+        return find_checkpoint(value, trainer)
 
     def _keys(self) -> list[str]:
         """Every dotted key of the fit parser, for a did-you-mean."""
@@ -94,34 +111,27 @@ class MRDiffusionCLI(LightningCLI):
             raise CommandError(str(error), status=2) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Find the checkpoints before anything slow is built, and refuse what cannot work.
+        """Refuse, before anything slow is built, what cannot be resumed or evaluated.
 
         Lightning's own version replaces explicit flags by what the checkpoint was trained with;
         here the flags win.
         """
-        command = self.config.subcommand
-        section = self.config[command]
-        if command != "fit" and section.init_from:
-            raise CommandError(f"--init_from belongs to fit, not to {command}", status=2)
-        if command != "fit" and not section.ckpt_path:
-            raise CommandError(f"{command} needs --ckpt_path last or --ckpt_path FILE", status=2)
-        if section.init_from and section.ckpt_path:
-            message = "--init_from starts a new run and --ckpt_path resumes one: give one of them"
-            raise CommandError(message, status=2)
+        section = self.config[self.config.subcommand]
         if section.get("weights_only", False) is None:
             section.weights_only = True  # tensors and plain values alone: nothing is unpickled
-        trainer = self.plain_config(command)["trainer"]
         for key in ("init_from", "ckpt_path"):
             if section[key]:
-                section[key] = str(find_checkpoint(section[key], trainer))
                 print(f"{key}: {section[key]}", file=sys.stderr)
         if section.ckpt_path:
             check_resumable(section.ckpt_path)
 
     def plain_config(self, command: str) -> dict[str, Any]:
         """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
+        return self._plain(command, self.config[command])
+
+    def _plain(self, command: str, config: Any) -> dict[str, Any]:
         parser = self._parser(command)
-        dumped = parser.dump(self.config[command], skip_unset=False, skip_validation=True)
+        dumped = parser.dump(config, skip_unset=False, skip_validation=True)
         plain: dict[str, Any] = yaml.safe_load(dumped)
         return plain
 
@@ -154,10 +164,16 @@ class MRDiffusionCLI(LightningCLI):
         self.model.data_config = plain["data"]
 
     def before_fit(self) -> None:
-        """Load the weights of ``--init_from``."""
-        path = self.config_init[self.subcommand].init_from
-        if path:
-            init_from(self.model.denoiser, path)
+        """Load the weights of ``--init_from``, and say what is trained if not all is."""
+        section, network = self.config_init[self.subcommand], self.model.network
+        said = []
+        if section.init_from:
+            mismatch = section.init_mismatch
+            said = init_from(self.model.denoiser, section.init_from, mismatch=mismatch).report()
+        if len(trainable(network)) < len(list(network.parameters())):
+            said.append(tally(network))
+        if said and self.trainer.is_global_zero:
+            print(*said, sep="\n", file=sys.stderr)
 
 
 class BuiltRun(MRDiffusionCLI):

@@ -39,6 +39,12 @@ def _unknown_choice(match: re.Match[str], keys: list[str]) -> str:
     return f"{match['key']}: expected one of {match['choices']}, not {match['value']}"
 
 
+def _missing(match: re.Match[str], keys: list[str]) -> str:
+    if match["key"] == "model.network":
+        return "no model.network: name one in a config, or start from a model with --init_from FILE"
+    return f"{match['key']} is required"
+
+
 def _wrong_type(match: re.Match[str], keys: list[str]) -> str:
     return f"{match['key']}: expected {match['type']}, not {match['value']}"
 
@@ -57,6 +63,7 @@ _REWRITES: tuple[_Rewrite, ...] = (
         _KEY + r"Expected a typing\.Literal\[(?P<choices>[^\]]+)\]\. Got value: (?P<value>.*)",
         _unknown_choice,
     ),
+    (r"arguments are required: (?:\w+\.)?(?P<key>(?:model|data)[.\w]*)", _missing),
     (_KEY + r"Expected an? <class '(?P<type>[^']+)'>\. Got value: (?P<value>.*)", _wrong_type),
 )
 

@@ -1,0 +1,72 @@
+"""Is a model that exists worth starting from? A few pairs, a few minutes, with and without it.
+
+    python -m benchmarks.finetuning --checkpoint universal.ckpt [--minutes 3] [--task shadowed]
+
+The first pairs of a task train, the others measure, at NFE 5 with the sampler `fidelity`. `from the
+model` is finetune.yaml with --init_from; `from nothing` is the task's own recipe on the same pairs,
+with its own learning rate; `the model as it is` has not been tuned at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
+from mrdiff.checkpoint import load_model
+from mrdiff.conditions import known_tasks
+from mrdiff.metrics import LPIPS, find_lpips_weights
+
+
+def split(source: Path, root: Path, *, count: int) -> None:
+    """Copy ``count`` pairs, evenly spread, to ``root/train`` and the others to ``root/test``."""
+    for kind in ("LQ", "GT"):
+        files = sorted((source / kind).iterdir())
+        chosen = {round(i * (len(files) - 1) / (count - 1)) for i in range(count)}
+        for index, file in enumerate(files):
+            folder = root / ("train" if index in chosen else "test") / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--task", default="shadowed", choices=TASKS)
+    parser.add_argument("--count", type=int, default=10, help="pairs to train on")
+    parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
+    options = parser.parse_args(given)
+    weights = find_lpips_weights()
+    lpips = LPIPS.from_file(weights) if weights else None
+    recipe = f"{TASKS[options.task]}.yaml"
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "pairs"
+        split(options.pairs / options.task, root, count=options.count)
+        samples = pairs_of(root / "test")
+        data = ["--data.root", str(root), "--data.batch_size", "10"]
+        ways = {
+            "from the model": ["--config", "finetune.yaml", "--init_from", str(options.checkpoint)],
+            "from nothing": ["--config", recipe, "--config", "paired.yaml"],
+        }
+        print(f"{options.task}: {options.count} pairs to train on, {len(samples)} others\n")
+        print("| model | PSNR | gain | SSIM | LPIPS | trained |")
+        print("|---|---|---|---|---|---|")
+        untuned = load_model(options.checkpoint, "cpu")
+        task = options.task if options.task in known_tasks(untuned.network) else None
+        result = quality(untuned, samples, task=task, lpips=lpips)
+        print(f"| the model as it is | {result.row()} | |", flush=True)
+        for way, arguments in ways.items():
+            run = train_for(options.minutes, [*arguments, *data], Path(scratch) / way)
+            result = quality(load_model(run.checkpoint, "cpu"), samples, lpips=lpips)
+            trained = f"{run.steps} steps, {run.minutes:.1f} min"
+            print(f"| {way} | {result.row()} | {trained} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
