@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypedDict
 
@@ -16,7 +15,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW, Optimizer
 
 from mrdiff.checkpoint import (
     CONFIG_KEY,
@@ -43,8 +41,8 @@ from mrdiff.freezing import trainable
 from mrdiff.lora import LoRA, add_adapters
 from mrdiff.losses import L1, stratified_times
 from mrdiff.metrics import RGB, Y
-from mrdiff.noise import named_noise
-from mrdiff.optim import WarmupCosine
+from mrdiff.noise import keyed_generator, named_noise
+from mrdiff.optim import Factories, WarmupCosine, default_optimizer
 from mrdiff.parameterization import Parameterization, ParameterizationName
 from mrdiff.process import MRProcess
 from mrdiff.sampler import MRSampler
@@ -62,32 +60,6 @@ class Batch(TypedDict, total=False):
     name: list[str]
     degradation: Tensor
     mask: Tensor
-
-
-def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """AdamW with the rate and momenta of the shipped recipes."""
-    return AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.0)
-
-
-def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator that depends on the key alone, so that a resumed run repeats its noise."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-@dataclass(frozen=True)
-class _Factories:
-    """What makes the optimizer and its scheduler; copies of a module, as an average is, share it.
-
-    Behind a configured one stands the whole command line, which cannot be copied once processes
-    talk to each other.
-    """
-
-    optimizer: OptimizerCallable
-    scheduler: LRSchedulerCallable
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Factories:
-        return self
 
 
 class MRDiffusion(pl.LightningModule):
@@ -148,7 +120,7 @@ class MRDiffusion(pl.LightningModule):
         self.loss = loss if loss is not None else L1()
         self.sampler = sampler if sampler is not None else MRSampler()
         self._kept_sampler = None if sampler is None else describe_sampler(sampler)
-        self._factories = _Factories(optimizer, lr_scheduler)
+        self._factories = Factories(optimizer, lr_scheduler)
         self.time_power = time_power
         self._compile_network = compile
         self._tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}

@@ -55,3 +55,9 @@ def draw(noise: Noise, step: int, like: Tensor) -> Tensor:
         if drawn.shape != like.shape:
             raise ValueError(f"noise has shape {tuple(drawn.shape)}, not {tuple(like.shape)}")
     return drawn.to(device=like.device, dtype=like.dtype)
+
+
+def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator that depends on the key alone, so that a resumed run repeats its noise."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,12 +1,15 @@
-"""The default learning-rate schedule: linear warm-up, then half a cosine."""
+"""The default optimizer and learning-rate schedule: linear warm-up, then half a cosine."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-from torch.optim import Optimizer
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 
@@ -51,3 +54,23 @@ class WarmupCosine(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """AdamW with the rate and momenta of the shipped recipes."""
+    return AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class Factories:
+    """What makes the optimizer and its scheduler; copies of a module, as an average is, share it.
+
+    Behind a configured one stands the whole command line, which cannot be copied once processes
+    talk to each other.
+    """
+
+    optimizer: OptimizerCallable
+    scheduler: LRSchedulerCallable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Factories:
+        return self

@@ -76,8 +76,8 @@ class UNet(nn.Module):
 
     It sees ``[input_gain (x - mu), 2 mu - 1]`` behind a pixel-unshuffle and starts by returning
     zero. What can be said of the target from x - mu at the pixel alone, which near t = 0 is nearly
-    all, goes past the layers with a gain that depends on the time. Every layer is local, so what a pixel sees is bounded: about 125 pixels around it at the
-    default depth.
+    all, goes past the layers with a gain that depends on the time. Every layer is local, so what a
+    pixel sees is bounded: about 125 pixels around it at the default depth.
 
     Args:
         channels: image channels C.
