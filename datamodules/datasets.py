@@ -22,7 +22,7 @@ from datamodules.samples import (
     random_patches,
     random_turn,
 )
-from datamodules.spoiling import FixedSamples, degraded_sample
+from datamodules.spoiling import FixedSamples, cut_to, degraded_sample
 from mrdiff.photo import read_rgb
 
 
@@ -31,10 +31,12 @@ def _spoilt(
 ) -> Sample:
     """A random patch of a clean photo, turned, then degraded, from the key's randomness alone."""
     generator = generator_of(key)
-    if patch_size is not None:
-        clean = random_patches([clean], patch_size, generator)[0]
-        clean = random_turn([clean], generator)[0]
-    return degraded_sample(clean, degradation, name, generator)
+    if patch_size is None:
+        return degraded_sample(clean, degradation, name, generator)
+    clean = random_patches([clean], patch_size + 2 * degradation.reach, generator)[0]
+    clean = random_turn([clean], generator)[0]
+    sample = degraded_sample(clean, degradation, name, generator)
+    return cut_to(sample, patch_size) if degradation.reach else sample
 
 
 class _Folder(RestorationDataset):

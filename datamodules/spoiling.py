@@ -8,7 +8,7 @@ from torch import Tensor
 from datamodules.degradations import Degradation, Tasks
 from datamodules.degradations.base import Spoilt
 from datamodules.randomness import generator_of_name
-from datamodules.samples import Sample
+from datamodules.samples import Sample, centre_crop
 
 
 def degraded_sample(
@@ -26,6 +26,15 @@ def sample_of(clean: Tensor, spoilt: Spoilt, name: str) -> Sample:
     if spoilt.task is not None:
         sample["degradation"] = spoilt.task
     return sample
+
+
+def cut_to(sample: Sample, size: int) -> Sample:
+    """The middle ``size`` x ``size`` pixels of a sample."""
+    cut: Sample = {**sample, "lq": centre_crop(sample["lq"], size)}
+    cut["gt"] = centre_crop(sample["gt"], size)
+    if "mask" in sample:
+        cut["mask"] = centre_crop(sample["mask"], size)
+    return cut
 
 
 class FixedSamples:

@@ -202,3 +202,14 @@ def test_default_blur_is_as_strong_as_real_shake() -> None:
     assert np.median(ours) == pytest.approx(np.median(theirs), abs=3)
     assert np.quantile(ours, 0.1) < min(theirs) + 2
     assert np.quantile(ours, 0.9) > max(theirs) - 2
+
+
+def test_a_patch_with_its_reach_is_blurred_as_the_whole_photo_is() -> None:
+    blur, photo = MotionBlur(), torch.rand(3, 160, 160, generator=torch.Generator().manual_seed(0))
+    reach, near = blur.reach, 0
+    for seed in range(20):
+        whole = blur.degrade(photo, torch.Generator().manual_seed(seed))[:, 48:112, 48:112]
+        part = photo[:, 48 - reach : 112 + reach, 48 - reach : 112 + reach]
+        alone = blur.degrade(part, torch.Generator().manual_seed(seed))
+        near += float((alone[:, reach:-reach, reach:-reach] - whole).abs().max()) <= 1.01 / 255
+    assert near >= 19  # a path may be less symmetric than is allowed for

@@ -19,7 +19,14 @@ from datamodules import (
     RestorationData,
     TaskFolders,
 )
-from datamodules.degradations import GaussianNoise, Inpainting, Rain, Tasks
+from datamodules.degradations import (
+    Chain,
+    GaussianNoise,
+    Inpainting,
+    MotionBlur,
+    Rain,
+    Tasks,
+)
 from datamodules.randomness import SampleKey
 from mrdiff.photo import read_rgb, write_image
 
@@ -161,3 +168,19 @@ def test_the_sets_of_a_run_agree_on_their_tasks(tmp_path: Path) -> None:
     predict = RestorationData(predict=LQFolder(str(tmp_path)))
     predict.setup("predict")
     assert predict.tasks == ()
+
+
+def test_training_patches_are_cut_after_what_reaches_beyond_them(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", picture(1))
+    chain = Chain([MotionBlur(extent=(9.0, 9.0)), Inpainting()])
+    assert chain.reach == MotionBlur(extent=(9.0, 9.0)).reach == 6
+    assert three().reach == 0
+    photos = CleanFolder(str(tmp_path), chain, patch_size=16)
+    sample = photos[SampleKey(0, 0, 0)]
+    assert sample["lq"].shape == sample["gt"].shape == (3, 16, 16)
+    assert sample["mask"].shape == (1, 16, 16)
+    whole = CleanFolder(str(tmp_path), Tasks({"blur": chain}), patch_size=28)[SampleKey(0, 0, 0)]
+    assert whole["lq"].shape == (3, 28, 28)
+    # The clean patch is the middle of the one that is cut for a degradation without reach.
+    plain = CleanFolder(str(tmp_path), Rain(), patch_size=28)[SampleKey(0, 0, 0)]
+    assert torch.equal(plain["gt"][:, 6:-6, 6:-6], sample["gt"])

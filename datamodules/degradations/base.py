@@ -48,6 +48,14 @@ class Degradation(ABC):
         return Spoilt(self.degrade(image, generator))
 
     @property
+    def reach(self) -> int:
+        """How many pixels beyond a patch decide what becomes of it; 0 for most.
+
+        Training patches are cut so much larger, degraded, and cut again.
+        """
+        return 0
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the degradations that are told apart, by their numbers; none for most."""
         return ()

@@ -53,6 +53,11 @@ class Composite(Degradation):
         """Whether any of the parts does."""
         return any(part.cuts_holes for part in self.parts)
 
+    @property
+    def reach(self) -> int:
+        """As if an image underwent all of them, one after the other."""
+        return sum(part.reach for part in self.parts)
+
     @abstractmethod
     def choose(self, generator: torch.Generator) -> list[Degradation]:
         """The parts that an image undergoes, in this order; all that is random is drawn here."""

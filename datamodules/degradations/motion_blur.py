@@ -131,6 +131,11 @@ class MotionBlur(Degradation):
         self.gamma = gamma
         self.highlights = highlights
 
+    @property
+    def reach(self) -> int:
+        """Half of the longest path, and a little for one that is not symmetric."""
+        return math.ceil(0.6 * self.extent[1])
+
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """See :meth:`Degradation.degrade`."""
         gamma, white = uniform(*self.gamma, generator), uniform(*self.highlights, generator)

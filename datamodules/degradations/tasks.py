@@ -34,6 +34,11 @@ class Tasks(Degradation):
         return tuple(self.kinds)
 
     @property
+    def reach(self) -> int:
+        """The farthest."""
+        return max(kind.reach for kind in self.kinds.values())
+
+    @property
     def cuts_holes(self) -> bool:
         """Whether there are masks: if one kind has them, all samples do."""
         return any(kind.cuts_holes for kind in self.kinds.values())
