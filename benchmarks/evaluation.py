@@ -107,6 +107,8 @@ def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:
         *("--trainer.logger.init_args.version", "run"),
         *("--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"),
     ]
+    if list(folder.glob("*/run")):
+        raise SystemExit(f"{folder} holds an earlier run: choose another folder, or remove it")
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (run,) = folder.glob("*/run")
     return run

@@ -1,6 +1,7 @@
 """Validation by what counts: images restored by sampling, at several numbers of network calls."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -48,8 +49,10 @@ class SamplingValidation(Callback):
         samplers: names from `mrdiff.sampler.SAMPLER_NAMES`.
         nfes: numbers of network calls.
         metrics: names from `mrdiff.metrics.METRIC_NAMES`.
-        max_images: images restored per validation, over all processes; the first of the loader.
-        crop: side in px of the centre crop that is restored and measured; None for whole images.
+        max_images: images restored per validation, over all processes; the first of the loader, and
+            as many of each task where the data names several. A test restores all.
+        crop: side in px of the centre crop that is restored and measured in validation; None for
+            whole images. A test takes them whole.
         batch_size: images restored at once, whatever the loader's batch size.
         grid_images: rows of the image grid; 0 for no grid.
         seed: of the noise.
@@ -94,7 +97,8 @@ class SamplingValidation(Callback):
         }
         self._keys = Keys(samplers=self.samplers, nfes=self.nfes)
         self._lpips: LPIPS | None = None
-        self._seen = 0
+        self._seen: Counter[int] = Counter()
+        self._warm = False
         self._rows: dict[str, list[GridRow]] = {}
         self._layout_written_for: Any = None
 
@@ -159,12 +163,24 @@ class SamplingValidation(Callback):
         """Write the pictures."""
         self._write_pictures(trainer, "test")
 
+    def _choose(self, batch: Any, processes: int, *, every: bool) -> list[int]:
+        """Which images of a batch are restored: so many of each task, or of all of them."""
+        tasks = batch["degradation"].tolist() if "degradation" in batch else [0] * len(batch["lq"])
+        most = math.inf if every else math.ceil(self.max_images / processes)
+        chosen = []
+        for i, task in enumerate(tasks):
+            if self._seen[task] < most:
+                self._seen[task] += 1
+                chosen.append(i)
+        return chosen
+
     def _measured(self) -> list[str]:
         without = () if self._lpips is not None else ("lpips",)
         return [metric for metric in self.metrics if metric not in without]
 
     def _start(self, pl_module: LightningModule) -> None:
-        self._seen = 0
+        self._seen.clear()
+        self._warm = False
         self._rows = {name: [] for name in self.samplers}
         if self._lpips is not None:
             self._lpips.to(pl_module.device)
@@ -173,16 +189,14 @@ class SamplingValidation(Callback):
     def _measure_batch(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, stage: str
     ) -> None:
-        left = math.ceil(self.max_images / trainer.world_size) - self._seen
-        if left <= 0:
+        chosen = self._choose(batch, trainer.world_size, every=stage == "test")
+        if not chosen:
             return
-        names = list(batch["name"][:left])
-        lq = centre_crop(batch["lq"][:left].float(), self.crop)
-        gt = centre_crop(batch["gt"][:left].float(), self.crop)
-        mask = batch.get("mask")
-        mask = None if mask is None else centre_crop(mask[:left].float(), self.crop)
+        names = [batch["name"][i] for i in chosen]
+        crop = None if stage == "test" else self.crop
+        lq, gt = (centre_crop(batch[key][chosen].float(), crop) for key in ("lq", "gt"))
+        mask = centre_crop(batch["mask"][chosen].float(), crop) if "mask" in batch else None
         results = self._restore_all(trainer, pl_module, lq, gt, names, mask)
-        self._seen += len(names)
         for run, result in results.items():
             for metric, values in result.scores.items():
                 pl_module.log(
@@ -220,8 +234,9 @@ class SamplingValidation(Callback):
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        if self._seen == 0:  # the first call may compile or tune kernels: not to be timed
+        if not self._warm:  # the first call may compile or tune kernels: not to be timed
             restore(named_sampler("mr-ode-1", nfe=1))
+            self._warm = True
         results: dict[Run | None, Result] = {
             None: Result(lq, measure(lq, gt, names=self.metrics, lpips=self._lpips))
         }
@@ -234,7 +249,7 @@ class SamplingValidation(Callback):
 
     def _write_pictures(self, trainer: Trainer, stage: str) -> None:
         writer = find_writer(trainer)
-        if writer is None or trainer.sanity_checking or self._seen == 0:
+        if writer is None or trainer.sanity_checking or not self._seen:
             return
         step = trainer.global_step
         columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from datamodules.dead_leaves import LeafBank, LeafReader
 from datamodules.degradations import Degradation
 from datamodules.leaf_look import LOOK, LeafLook
-from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
+from datamodules.randomness import SampleKey, generator_of_name, integer
 from datamodules.samples import (
     RestorationDataset,
     Sample,
@@ -19,24 +17,9 @@ from datamodules.samples import (
     find_images,
     index_of,
     name_of,
-    random_patches,
-    random_turn,
 )
-from datamodules.spoiling import FixedSamples, cut_to, degraded_sample
+from datamodules.spoiling import FixedSamples, random_sample
 from mrdiff.photo import read_rgb
-
-
-def _spoilt(
-    clean: Tensor, degradation: Degradation, patch_size: int | None, key: SampleKey, name: str
-) -> Sample:
-    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone."""
-    generator = generator_of(key)
-    if patch_size is None:
-        return degraded_sample(clean, degradation, name, generator)
-    clean = random_patches([clean], patch_size + 2 * degradation.reach, generator)[0]
-    clean = random_turn([clean], generator)[0]
-    sample = degraded_sample(clean, degradation, name, generator)
-    return cut_to(sample, patch_size) if degradation.reach else sample
 
 
 class _Folder(RestorationDataset):
@@ -114,7 +97,7 @@ class CleanFolder(_Folder):
         path = self.paths[index // self.fixed.each]
         name, clean = name_of(path, self.folder), read_rgb(path)
         if isinstance(key, SampleKey):
-            return _spoilt(clean, self.degradation, self.patch_size, key, name)
+            return random_sample(clean, self.degradation, self.patch_size, key, name)
         if self.crop_size is not None:
             clean = centre_crop(clean, self.crop_size)
         return self.fixed.sample(clean, index, name)
@@ -181,7 +164,8 @@ class DeadLeaves(RestorationDataset):
         # A stream of its own: it must not be the one that crops and degrades.
         choice = generator_of_name(key.seed, f"picture {key.epoch} {key.item}")
         clean = self._reader[integer(0, self.bank.count - 1, choice)]
-        return _spoilt(clean, self.degradation, self.patch_size, key, f"{key.epoch}-{key.item}")
+        name = f"{key.epoch}-{key.item}"
+        return random_sample(clean, self.degradation, self.patch_size, key, name)
 
 
 class LQFolder(_Folder):

@@ -76,11 +76,12 @@ class RestorationData(pl.LightningDataModule):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks that ``degradation`` numbers in the samples; none for most."""
-        for dataset in self.sets.values():
-            if dataset is not None and dataset.tasks:
-                return dataset.tasks
-        return ()
+        """What ``degradation`` numbers in the samples of this stage; none for most."""
+        return self._tasks_of(self._stage())
+
+    def _tasks_of(self, stage: str | None) -> tuple[str, ...]:
+        named = [dataset.tasks for dataset in self._of_stage(stage) if dataset.tasks]
+        return named[0] if named else ()
 
     def prepare_data(self) -> None:
         """Make what the datasets of this stage need once a machine."""
@@ -98,9 +99,12 @@ class RestorationData(pl.LightningDataModule):
             raise DataError(f"the data has no {needed} set; give data.{needed} in the config")
         for dataset in self._of_stage(stage):
             dataset.check()
-            if dataset.tasks != self.tasks:
-                here, there = ", ".join(dataset.tasks) or "none", ", ".join(self.tasks)
-                raise DataError(f"the sets of the data differ in their tasks: {here}; {there}")
+            if dataset.tasks != (tasks := self._tasks_of(stage)):
+                here, there = ", ".join(dataset.tasks) or "none", ", ".join(tasks)
+                raise DataError(
+                    f"data.train and data.val differ in their tasks ({here}; {there}): name the "
+                    "same ones in the same order"
+                )
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled batches, from where the trainer stands."""

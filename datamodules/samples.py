@@ -10,7 +10,6 @@ from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 from typing_extensions import NotRequired
 
@@ -132,6 +131,8 @@ def find_images(folder: Path, *, role: str) -> list[Path]:
     Raises:
         DataError: no such folder, or none in it.
     """
+    if folder.parts[:1] == ("None",):  # what an interpolation of a null leaves
+        raise DataError(f"no folder of the {role}: give --data.root FOLDER")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of the {role}")
     paths = list_images(folder)
@@ -151,27 +152,26 @@ def check_patch_size(patch_size: int | None) -> None:
         raise ValueError(f"patch_size must be at least 8 pixels or null, got {patch_size}")
 
 
-def _reflected(image: Tensor, size: int) -> Tensor:
-    """Reflect-pad ``[C, H, W]`` until both sides are at least ``size``, however small it is."""
-    while min(image.shape[-2:]) < size:
-        height, width = image.shape[-2:]
-        down = min(max(size - height, 0), height - 1)
-        right = min(max(size - width, 0), width - 1)
-        one_pixel = (height < size and down == 0) or (width < size and right == 0)
-        mode = "replicate" if one_pixel else "reflect"  # a line of one pixel has no reflection
-        if one_pixel:
-            down, right = max(size - height, 0), max(size - width, 0)
-        image = functional.pad(image[None], (0, right, 0, down), mode=mode)[0]
-    return image
+def _mirrored(start: int, stop: int, length: int) -> Tensor:
+    """Indices of ``range(start, stop)`` in ``length`` pixels that are mirrored beyond both ends."""
+    period = max(1, 2 * (length - 1))
+    index = torch.arange(start, stop).remainder(period)
+    return index.minimum(period - index)
 
 
-def random_patches(images: Sequence[Tensor], size: int, generator: torch.Generator) -> list[Tensor]:
-    """The same square cut from images of one shape ``[C, H, W]``; small ones are reflected."""
+def random_patches(
+    images: Sequence[Tensor], size: int, generator: torch.Generator, *, margin: int = 0
+) -> list[Tensor]:
+    """The same square cut from images of one shape ``[C, H, W]``, with a margin on all sides.
+
+    What lies beyond an image is its mirror image; the square itself lies within it, if it fits.
+    """
     height, width = images[0].shape[-2:]
     top = integer(0, max(height - size, 0), generator)
     left = integer(0, max(width - size, 0), generator)
-    cut = [image[..., top : top + size, left : left + size] for image in images]
-    return [_reflected(image, size) for image in cut]
+    rows = _mirrored(top - margin, top + size + margin, height)
+    columns = _mirrored(left - margin, left + size + margin, width)
+    return [image[..., rows, :][..., columns] for image in images]
 
 
 def random_turn(images: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:

@@ -7,15 +7,36 @@ from torch import Tensor
 
 from datamodules.degradations import Degradation, Tasks
 from datamodules.degradations.base import Spoilt
-from datamodules.randomness import generator_of_name
-from datamodules.samples import Sample, centre_crop
+from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
+from datamodules.samples import Sample, centre_crop, random_patches, random_turn
 
 
-def degraded_sample(
-    clean: Tensor, degradation: Degradation, name: str, generator: torch.Generator
+def random_sample(
+    clean: Tensor,
+    degradation: Degradation,
+    patch_size: int | None,
+    key: SampleKey,
+    name: str,
 ) -> Sample:
-    """A clean image degraded at random."""
-    return sample_of(clean, degradation.spoil(clean, generator), name)
+    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone."""
+    generator = generator_of(key)
+    task = None
+    if isinstance(degradation, Tasks):  # first, for each has a reach of its own
+        task = integer(0, len(degradation.tasks) - 1, generator)
+    if patch_size is not None:
+        reach = degradation.reach if task is None else degradation.reach_of(task)
+        clean = random_patches([clean], patch_size, generator, margin=reach)[0]
+        clean = random_turn([clean], generator)[0]
+    sample = sample_of(clean, _spoil(degradation, task, clean, generator), name)
+    return sample if patch_size is None else _cut_to(sample, patch_size)
+
+
+def _spoil(
+    degradation: Degradation, task: int | None, clean: Tensor, generator: torch.Generator
+) -> Spoilt:
+    if task is not None and isinstance(degradation, Tasks):
+        return degradation.spoil_by(task, clean, generator)
+    return degradation.spoil(clean, generator)
 
 
 def sample_of(clean: Tensor, spoilt: Spoilt, name: str) -> Sample:
@@ -28,8 +49,10 @@ def sample_of(clean: Tensor, spoilt: Spoilt, name: str) -> Sample:
     return sample
 
 
-def cut_to(sample: Sample, size: int) -> Sample:
+def _cut_to(sample: Sample, size: int) -> Sample:
     """The middle ``size`` x ``size`` pixels of a sample."""
+    if sample["lq"].shape[-1] == size:
+        return sample
     cut: Sample = {**sample, "lq": centre_crop(sample["lq"], size)}
     cut["gt"] = centre_crop(sample["gt"], size)
     if "mask" in sample:
@@ -57,8 +80,7 @@ class FixedSamples:
     def sample(self, clean: Tensor, index: int, name: str) -> Sample:
         """Sample ``index``, of the photo ``index // each``."""
         generator = generator_of_name(self.seed, name)
-        if not isinstance(self.degradation, Tasks):
-            return degraded_sample(clean, self.degradation, name, generator)
-        task = index % self.each
-        spoilt = self.degradation.spoil_by(task, clean, generator)
-        return sample_of(clean, spoilt, f"{self.degradation.tasks[task]}/{name}")
+        tasks = self.degradation.tasks
+        task = index % self.each if tasks else None
+        spoilt = _spoil(self.degradation, task, clean, generator)
+        return sample_of(clean, spoilt, name if task is None else f"{tasks[task]}/{name}")

@@ -6,7 +6,7 @@ with a method ``classify(mu)`` -> logits, and ``mask``, true if it sees a mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,10 @@ __all__ = [
     "Context",
     "TaskError",
     "check_task",
+    "check_tasks",
+    "classifier_parameters",
     "classify",
+    "judge",
     "known_tasks",
     "make_context",
     "one_hot",
@@ -69,6 +72,49 @@ def check_task(task: str, tasks: Sequence[str]) -> None:
         raise TaskError(f"no task {task}: this model {known}")
 
 
+def check_tasks(network: nn.Module, given: Sequence[str]) -> None:
+    """Refuse data whose tasks are not the network's.
+
+    Data of no named task goes with any network, and a network of no task learns from all data.
+
+    Raises:
+        TaskError: both have tasks, and they differ in their names or their order.
+    """
+    tasks = known_tasks(network)
+    if tasks and given and tuple(given) != tasks:
+        raise TaskError(
+            f"model.network.tasks is {', '.join(tasks)}, but the data has {', '.join(given)}: "
+            "give the same names in the same order"
+        )
+
+
+def classifier_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters behind ``classify``: those of its module ``classifier``, if it is one."""
+    classifier = getattr(network, "classifier", None)
+    if isinstance(classifier, nn.Module):
+        yield from classifier.parameters()
+
+
+def _spread(length: int, side: int, most: int) -> list[int]:
+    """Where at most ``most`` windows of ``side`` begin, evenly spread over ``length``."""
+    count = min(most, -(-length // side))
+    last = max(length - side, 0)
+    return [round(i * last / max(count - 1, 1)) for i in range(count)]
+
+
+def judge(network: nn.Module, mu: Tensor) -> Tensor:
+    """Probabilities ``[B, K]`` of the tasks of degraded images ``[B, C, H, W]``, each by itself.
+
+    Of a large image up to 16 windows of 256 pixels are judged, and the mean is taken: memory does
+    not grow with the image, and the windows are nearer to what the classifier was trained on.
+    """
+    side = 256
+    rows, columns = (_spread(length, side, 4) for length in mu.shape[-2:])
+    windows = [mu[..., y : y + side, x : x + side] for y in rows for x in columns]
+    judged = [classify(network, window).softmax(dim=1) for window in windows]
+    return torch.stack(judged).mean(dim=0)
+
+
 def classify(network: nn.Module, mu: Tensor) -> Tensor:
     """Logits ``[B, K]``, float32, of the degraded images ``[B, C, H, W]`` for K known tasks."""
     judge: Callable[[Tensor], Tensor] = network.classify  # type: ignore[assignment]
@@ -99,7 +145,7 @@ def make_context(
         index = torch.full((len(mu),), tasks.index(task), device=mu.device)
         context["task"] = one_hot(index, len(tasks))
     elif tasks:
-        context["task"] = classify(network, mu).softmax(dim=1)
+        context["task"] = judge(network, mu)
     if mask is not None and takes_mask(network):
         context["mask"] = mask
     return context or None

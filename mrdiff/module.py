@@ -28,7 +28,8 @@ from mrdiff.checkpoint import (
 from mrdiff.choice import SAMPLER_KEY, describe_sampler
 from mrdiff.conditions import (
     BoundDenoiser,
-    TaskError,
+    check_tasks,
+    classifier_parameters,
     classify,
     known_tasks,
     make_context,
@@ -140,25 +141,26 @@ class MRDiffusion(pl.LightningModule):
         """What the network predicts."""
         return self.denoiser.parameterization
 
+    def setup(self, stage: str) -> None:
+        """Compare the tasks of the data and the network.
+
+        Raises:
+            TaskError: they differ.
+        """
+        given = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
+        check_tasks(self.network, given or ())
+        if stage == "fit" and given == () and known_tasks(self.network):
+            # Nothing would teach it, and processes that train together refuse a loss that leaves
+            # some parameters out.
+            for parameter in classifier_parameters(self.network):
+                parameter.requires_grad_(False)
+
     def on_fit_start(self) -> None:
-        self._check_tasks()
         if self.config is None:
             describe_denoiser(self.denoiser)  # a model that cannot be saved fails here, not later
         if self._compile_network:
             # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
             self.network.compile()
-
-    def _check_tasks(self) -> None:
-        """Refuse data whose tasks are not the network's; data of no named task goes with any,
-        and a network of no task learns from all."""
-        tasks = known_tasks(self.network)
-        given = getattr(getattr(self.trainer, "datamodule", None), "tasks", ())
-        if tasks and given and tuple(given) != tasks:
-            ours, theirs = ", ".join(tasks) or "none", ", ".join(given)
-            raise TaskError(
-                f"model.network.tasks is {ours}, but the data has {theirs}: give the same names "
-                "in the same order"
-            )
 
     def _noised_loss(
         self, batch: Batch, generator: torch.Generator, *, blind: float

@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import MRDiffusion, MRProcess, Restorer, load_model
-from mrdiff.conditions import BoundDenoiser, make_context, one_hot, training_context
+from mrdiff.conditions import (
+    BoundDenoiser,
+    TaskError,
+    classify,
+    judge,
+    make_context,
+    one_hot,
+    training_context,
+)
 from mrdiff.denoiser import Denoiser
 from mrdiff.networks import UNet
 from mrdiff.parameterization import Parameterization
@@ -187,8 +196,43 @@ def test_data_without_named_tasks_is_judged_and_teaches_the_classifier_nothing(
             del sample["degradation"]
             return sample
 
+    class Data(LightningDataModule):
+        tasks = ()
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Unnamed(), batch_size=8)
+
     module = universal()
     before = {k: v.clone() for k, v in module.network.named_parameters()}
-    tiny_trainer(tmp_path, max_epochs=1).fit(module, DataLoader(Unnamed(), batch_size=8))
+    tiny_trainer(tmp_path, max_epochs=1).fit(module, datamodule=Data())
     for name, value in module.network.named_parameters():
         assert torch.equal(value, before[name]) == name.startswith("classifier"), name
+        assert value.requires_grad != name.startswith("classifier")  # or processes would not agree
+
+
+@pytest.mark.parametrize("size", [40, 256, 700])
+def test_a_large_image_is_judged_by_windows(size: int) -> None:
+    made, mu = network(), images(4, 2, size)
+    judged = judge(made, mu)
+    assert torch.allclose(judged.sum(dim=1), torch.ones(2), atol=1e-5)
+    if size <= 256:
+        assert torch.allclose(judged, classify(made, mu).softmax(dim=1), atol=1e-6)
+    else:
+        starts = (0, 222, 444)
+        windows = [mu[..., y : y + 256, x : x + 256] for y in starts for x in starts]
+        mean = torch.stack([classify(made, w).softmax(dim=1) for w in windows]).mean(dim=0)
+        assert torch.allclose(judged, mean, atol=1e-6)
+
+
+def test_tasks_of_data_and_network_are_compared_in_every_stage(tmp_path: Path) -> None:
+    class Named(LightningDataModule):
+        tasks = ("striped", "dark")
+
+        def val_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TwoTasks(), batch_size=8)
+
+        train_dataloader = val_dataloader
+
+    for run in ("fit", "validate"):
+        with pytest.raises(TaskError, match="is dark, striped, but the data has striped, dark"):
+            getattr(tiny_trainer(tmp_path), run)(universal(), datamodule=Named())

@@ -181,6 +181,27 @@ def test_training_patches_are_cut_after_what_reaches_beyond_them(tmp_path: Path)
     assert sample["mask"].shape == (1, 16, 16)
     whole = CleanFolder(str(tmp_path), Tasks({"blur": chain}), patch_size=28)[SampleKey(0, 0, 0)]
     assert whole["lq"].shape == (3, 28, 28)
-    # The clean patch is the middle of the one that is cut for a degradation without reach.
-    plain = CleanFolder(str(tmp_path), Rain(), patch_size=28)[SampleKey(0, 0, 0)]
-    assert torch.equal(plain["gt"][:, 6:-6, 6:-6], sample["gt"])
+    # The clean patch is the very one that is cut for a degradation without reach.
+    plain = CleanFolder(str(tmp_path), Rain(), patch_size=16)[SampleKey(0, 0, 0)]
+    assert torch.equal(plain["gt"], sample["gt"])
+
+
+def test_a_photo_of_the_size_of_a_patch_is_the_patch(tmp_path: Path) -> None:
+    photo = picture(1)[:, :32, :32]
+    write_image(tmp_path / "a.png", photo)
+    turns = [t.rot90(k, (-2, -1)) for t in (photo, photo.flip(-1)) for k in range(4)]
+    files = {(t * 255).round().byte().numpy().tobytes() for t in turns}
+    photos = CleanFolder(str(tmp_path), MotionBlur(), patch_size=32)
+    for epoch in range(10):
+        clean = photos[SampleKey(0, epoch, 0)]["gt"]
+        assert (clean * 255).round().byte().contiguous().numpy().tobytes() in files
+
+
+def test_each_task_is_cut_with_its_own_reach(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", picture(1))
+    tasks = Tasks({"blur": MotionBlur(), "holes": Inpainting(share=(0.05, 0.1), half=0)})
+    photos = CleanFolder(str(tmp_path), tasks, patch_size=16)
+    samples = [photos[SampleKey(0, epoch, 0)] for epoch in range(80)]
+    holes = [s for s in samples if s["degradation"] == 1]
+    assert 20 < len(holes) < 60
+    assert all(bool((s["mask"] == 0).any()) for s in holes)

@@ -124,6 +124,11 @@ class OneOf(Composite):
             raise ValueError(f"weights must be at least 0 and not all 0, got {weights}")
         self.weights = list(weights)
 
+    @property
+    def reach(self) -> int:
+        """The farthest."""
+        return max(part.reach for part in self.parts)
+
     def choose(self, generator: torch.Generator) -> list[Degradation]:
         """One of the choices."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
@@ -166,6 +171,11 @@ class Repeat(Composite):
         super().__init__([degradation], name="degradation")
         check_range("times", times, 0, _MOST_TIMES)
         self.times = times
+
+    @property
+    def reach(self) -> int:
+        """As if it always were the largest number of times."""
+        return self.times[1] * super().reach
 
     def choose(self, generator: torch.Generator) -> list[Degradation]:
         """The degradation a random number of times."""

@@ -43,7 +43,7 @@ class JPEG(Degradation):
     def __init__(
         self,
         *,
-        quality: tuple[int, int] = (8, 40),
+        quality: tuple[int, int] = (5, 40),
         chroma: tuple[float, float, float] = (0.2, 0.1, 0.7),
         offset: tuple[int, int] = (0, 15),
     ) -> None:

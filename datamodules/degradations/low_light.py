@@ -36,7 +36,8 @@ class LowLight(Degradation):
 
     Args:
         exposure: in stops: at -3 an eighth of the light arrives. (0, 0) leaves it as it is.
-        highlights: how many times brighter than white the whitest pixel was; (1, 1) for white.
+        highlights: how many times brighter than white the whitest pixel was, drawn uniformly in
+            its logarithm; (1, 1) for white. Above, lamps and skies may stay white in the dark.
         cast: factor of each channel of a colour image, drawn uniformly in its logarithm; (1, 1)
             is no colour cast.
         shot: variance a that light of 1 adds, in linear light: ``1 / a`` is the photons of white.
@@ -51,7 +52,7 @@ class LowLight(Degradation):
         self,
         *,
         exposure: tuple[float, float] = (-6.0, -2.0),
-        highlights: tuple[float, float] = (1.0, 4.0),
+        highlights: tuple[float, float] = (1.0, 16.0),
         cast: tuple[float, float] = (0.85, 1.18),
         shot: tuple[float, float] = (0.0, 4e-4),
         read: tuple[float, float] = (0.0, 1e-3),
@@ -69,7 +70,8 @@ class LowLight(Degradation):
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """See :meth:`Degradation.degrade`."""
-        white = uniform(*self.highlights, generator)
+        low, high = (math.log(bound) for bound in self.highlights)
+        white = math.exp(uniform(low, high, generator))
         light = to_linear(image)
         light = light / (1 - (1 - 1 / white) * light)
         light = light * 2.0 ** uniform(*self.exposure, generator) * self._cast(image, generator)

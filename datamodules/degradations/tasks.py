@@ -38,6 +38,10 @@ class Tasks(Degradation):
         """The farthest."""
         return max(kind.reach for kind in self.kinds.values())
 
+    def reach_of(self, task: int) -> int:
+        """That of one kind."""
+        return list(self.kinds.values())[task].reach
+
     @property
     def cuts_holes(self) -> bool:
         """Whether there are masks: if one kind has them, all samples do."""

@@ -122,7 +122,8 @@ def resolve_config_flags(arguments: list[str]) -> list[str]:
         if not value:
             raise CommandError(f"{flag} needs the name of a config file", status=2)
         *bases, path = with_bases(find_config(value))
-        for file in dict.fromkeys([*(base for base in bases if base not in seen), path]):
-            resolved += ["--config", str(file)]
-            seen.append(file)
+        for file in [*bases, path]:
+            if file == path or file.resolve() not in seen:
+                resolved += ["--config", str(file)]
+            seen.append(file.resolve())
     return resolved

@@ -21,19 +21,18 @@ from rich.progress import (
     track,
 )
 
-from mrdiff.cli.batches import Photo, batches, masks
+from mrdiff.cli.batches import Photo, batches, masks, read_photo
 from mrdiff.cli.compare import comparison_paths, write_comparison
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.report import Row, format_table, measure_job
+from mrdiff.conditions import takes_mask
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.photo import (
     PhotoError,
     join_alpha,
-    read_image,
     read_rgb,
-    split_alpha,
     write_image,
 )
 from mrdiff.restore import Restorer
@@ -115,6 +114,17 @@ def _restore_all(restorer: Restorer, jobs: list[Job], size: int) -> Failures:
     return failures
 
 
+def _check_masks(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]) -> None:
+    """Refuse masks that the model would not look at; say how many photos have none."""
+    if options.mask is None:
+        return
+    if not takes_mask(restorer.denoiser.network):
+        raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
+    missing = sum(job.mask is None for job in jobs)
+    if missing:
+        print(f"{missing} photos have no mask in {options.mask}")
+
+
 def _lpips(options: argparse.Namespace) -> LPIPS | None:
     """LPIPS if its weights are at hand, else None."""
     path = find_lpips_weights(options.lpips_weights) if options.reference else None
@@ -158,6 +168,7 @@ def run_sampling(options: argparse.Namespace) -> int:
     failures: Failures = {}
     restorer = _restorer(options) if todo or options.trajectory else None
     if restorer is not None:
+        _check_masks(options, restorer, jobs)
         failures = _restore_all(restorer, todo, options.batch_size)
     seconds = time.perf_counter() - start
     done = [job for job in jobs if job not in failures]
@@ -200,9 +211,10 @@ def _follow_all(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]
         if options.skip_existing and (folder / "strip.png").is_file():
             continue
         try:
-            photo = split_alpha(read_image(job.source))[0].expand(3, -1, -1)
+            photo = read_photo(job)
+            rgb = photo.colours.expand(3, -1, -1)
             truth = None if job.reference is None else read_rgb(job.reference)
-            write_trajectory(restorer, photo, folder, name=job.name, truth=truth)
+            write_trajectory(restorer, rgb, folder, name=job.name, truth=truth, mask=photo.mask)
         except PhotoError as error:
             failures[job] = str(error)
         except torch.OutOfMemoryError:

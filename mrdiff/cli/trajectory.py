@@ -25,7 +25,7 @@ from torch.nn import functional
 from mrdiff.baselines import BaselineSampler
 from mrdiff.cli.compare import label_strip
 from mrdiff.cli.trajectory_pca import pca_figure
-from mrdiff.conditions import BoundDenoiser
+from mrdiff.conditions import BoundDenoiser, Context
 from mrdiff.denoiser import DenoiserLike, Prediction
 from mrdiff.noise import Noise, NoiseSource, named_noise
 from mrdiff.photo import composite, write_image
@@ -175,6 +175,16 @@ def _pixels(figure: Figure) -> Tensor:
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1) / 255
 
 
+def _told(restorer: Restorer, photo: Tensor, mask: Tensor | None) -> Context | None:
+    """The context of the whole photo, cut to the middle that is followed."""
+    device = next(restorer.denoiser.parameters()).device
+    whole = None if mask is None else mask[None].to(device)
+    context = restorer.context(photo[None].to(device), mask=whole)
+    if context is not None and "mask" in context:
+        context["mask"] = _middle(context["mask"])
+    return context
+
+
 def write_trajectory(
     restorer: Restorer,
     photo: Tensor,
@@ -182,6 +192,7 @@ def write_trajectory(
     *,
     name: str,
     truth: Tensor | None = None,
+    mask: Tensor | None = None,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> None:
     """Write ``strip.png``, of the first sampler, and ``pca.png`` into a folder; the strip last.
@@ -192,6 +203,7 @@ def write_trajectory(
         folder: is made if it is missing.
         name: what the noise is drawn from, besides the seed.
         truth: of the photo's shape.
+        mask: ``[1, H, W]``, 1 where the photo was kept and 0 in holes.
         samplers: by label; otherwise :func:`compared_samplers` of the restorer's own.
 
     Raises:
@@ -202,7 +214,7 @@ def write_trajectory(
     mu = middle.to(next(restorer.denoiser.parameters()).device)
     noise = named_noise(restorer.seed, [name])
     part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
-    denoiser = BoundDenoiser(restorer.denoiser, restorer.context(mu[None]))
+    denoiser = BoundDenoiser(restorer.denoiser, _told(restorer, photo, mask))
     follow = partial(record, denoiser, mu=mu, noise=part)
     calls = max(REFERENCE_CALLS, 2 * own.nfe)
     exact = named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
