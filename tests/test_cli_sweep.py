@@ -53,9 +53,9 @@ def run(checkpoint: Path, *arguments: str, output: str = "out") -> int:
     return sweep.main([*fixed, "--output", output, "--device", "cpu", *arguments])
 
 
-def make_truth(checkpoint: Path) -> None:
+def make_truth(checkpoint: Path, *given: str) -> None:
     """References that the network comes nearer to than the degraded photos are."""
-    flags = ["--sampler", "mr-ode-3", "--nfe", "9", "--device", "cpu"]
+    flags = [*(given or ("--sampler", "mr-ode-3", "--nfe", "9")), "--device", "cpu"]
     paths = ["--checkpoint", str(checkpoint), "--input", "lq", "--output", "gt"]
     assert sample.main([*paths, *flags]) == 0
 
@@ -223,7 +223,7 @@ def test_a_grid_file_is_swept_and_saved_by_its_times(work: Path, checkpoint: Pat
     model, grid = work / "copy.ckpt", work / "own.yaml"
     model.write_bytes(checkpoint.read_bytes())
     write_grid(grid, {2: [1.0, 0.6, 0.0]}, MRProcess(), made={})
-    make_truth(checkpoint)
+    make_truth(checkpoint, "--sampler", "perceptual", "--grid", "own.yaml", "--nfe", "2")
     tried = ("--sampler", "perceptual", "--grid", "own.yaml", "--nfe", "2", "3", "--images", "1")
     assert run(model, *tried, "--budget", "2", "--save") == 0
     captured = capsys.readouterr()

@@ -20,9 +20,8 @@ def write_tiny_checkpoint(path: Path) -> Path:
     """Random weights, so that the network changes its input and samplers differ."""
     torch.manual_seed(0)
     network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
-    for name, parameter in network.named_parameters():
-        if not name.startswith("gain"):  # the state's own noise is not to come through
-            torch.nn.init.normal_(parameter, std=0.1)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
     weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
     config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
