@@ -57,6 +57,41 @@ def test_flags_become_paths_and_the_rest_stays(recipes: Path) -> None:
     assert resolved == ["--config", first, "--config", second, "--data.root", "x"]
 
 
+def flags(*paths: Path) -> list[str]:
+    return [part for path in paths for part in ("--config", str(path))]
+
+
+def test_a_config_comes_after_those_it_is_based_on(recipes: Path) -> None:
+    folder = Path("mine")
+    folder.mkdir()
+    (recipes / "derain.yaml").write_text("base: common.yaml")
+    (recipes / "common.yaml").write_text("trainer: {}")
+    (folder / "own.yaml").write_text("base: [derain, beside.yaml]")
+    (folder / "beside.yaml").write_text("base: common")
+    resolved = resolve_config_flags(["--config", "mine/own.yaml", "--config", "derain"])
+    common, derain = recipes / "common.yaml", recipes / "derain.yaml"
+    # A base that several share is not laid over what came after it.
+    first = [common, derain, folder / "beside.yaml", folder / "own.yaml"]
+    assert resolved == flags(*first, derain)
+    again = resolve_config_flags(["--config", str(derain), "--config", "mine/own.yaml"])
+    assert again == flags(common, derain, folder / "beside.yaml", folder / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("base: own.yaml", "own.yaml is its own base"),
+        ("base: derian.yaml", r"own\.yaml: base: no config file derian\.yaml \(did you mean"),
+        ("base: {a: 1}", r"own\.yaml: base: expected a config file or a list"),
+        ("base: [1]", r"own\.yaml: base: expected a config file or a list"),
+    ],
+)
+def test_bases_that_cannot_be_are_named(recipes: Path, text: str, reason: str) -> None:
+    Path("own.yaml").write_text(text)
+    with pytest.raises(CommandError, match=reason):
+        resolve_config_flags(["--config", "own.yaml"])
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("a: [1", r"line 2: not YAML: expected"), ("- 1", "not a mapping"), ("\t", "not YAML")],

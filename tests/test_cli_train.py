@@ -104,11 +104,15 @@ def read(path: Path | str) -> dict[str, Any]:
         (["--ckpt_path", "last"], "no last.ckpt below runs; leave it out to start a new run"),
         (["--init_from", "none.ckpt"], "no checkpoint none.ckpt"),
         (["--ckpt_path", "tiny.yaml", "--init_from", "tiny.yaml"], "give one of them"),
+        (["--config", "rain.yaml", "--data.degradation.severity", "[0,2]"], ": severity must rise"),
+        (["--data.degradation", "Rian"], "Rian names no class: give its import path"),
+        (["--config", "task.yaml"], "DeadLeaves needs degradation; name one with --data.degrad"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_status_2(
     work: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (work / "rain.yaml").write_text("base: derain.yaml")
     assert run(*arguments) == 2
     line = last_line(capsys)
     assert line.startswith("train.py: error: ")

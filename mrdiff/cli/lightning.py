@@ -108,7 +108,7 @@ class MRDiffusionCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError, TypeError) as error:
-            raise CommandError(str(error), status=2) from error
+            raise CommandError(explain(error, self._keys()), status=2) from error
 
     def _parse_ckpt_path(self) -> None:
         """Refuse, before anything slow is built, what cannot be resumed or evaluated.

@@ -49,6 +49,22 @@ def _wrong_type(match: re.Match[str], keys: list[str]) -> str:
     return f"{match['key']}: expected {match['type']}, not {match['value']}"
 
 
+def _incomplete(match: re.Match[str], keys: list[str]) -> str:
+    names = match["names"]
+    hint = "; name one with --data.degradation or in a recipe" if names == "degradation" else ""
+    return f"{match['key']}: {match['path']} needs {names}{hint}"
+
+
+def _no_class(match: re.Match[str], keys: list[str]) -> str:
+    name = match["value"]
+    return f"{match['key']}: {name} names no class: give its import path, such as mine.{name}"
+
+
+def _refused(match: re.Match[str], keys: list[str]) -> str:
+    key = f"{match['key']}: " if match["key"] else ""
+    return f"{key}{match['why']}"
+
+
 _KEY = r'Parser key "(?P<key>[^"]+)": .*?'
 _CLASS = r"Problem with given class_path '(?P<path>[^']+)': "
 _REWRITES: tuple[_Rewrite, ...] = (
@@ -62,6 +78,13 @@ _REWRITES: tuple[_Rewrite, ...] = (
     (
         _KEY + r"Expected a typing\.Literal\[(?P<choices>[^\]]+)\]\. Got value: (?P<value>.*)",
         _unknown_choice,
+    ),
+    (_KEY + _CLASS + r"the following arguments are required: (?P<names>[\w, ]+?) - ", _incomplete),
+    (_KEY + r"Expected a dot import path string: (?P<value>\S+)", _no_class),
+    (
+        r'(?:Parser key "(?P<key>[^"]+)": )?[^"]*?Union subtypes.*?Errors: - '
+        r"(?P<why>(?!Expected|Problem|Does not).+?) - Expected an? <class 'NoneType'>",
+        _refused,
     ),
     (r"arguments are required: (?:\w+\.)?(?P<key>(?:model|data)[.\w]*)", _missing),
     (_KEY + r"Expected an? <class '(?P<type>[^']+)'>\. Got value: (?P<value>.*)", _wrong_type),
