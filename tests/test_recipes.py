@@ -90,7 +90,8 @@ def check_run(run: Path) -> Denoiser:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_task_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
-    assert main(["--config", name, *_SMALL, *run_flags(tmp_path, steps=2, every=2)]) == 0
+    few = ["--trainer.limit_val_batches", "4"]
+    assert main(["--config", name, *_SMALL, *few, *run_flags(tmp_path, steps=2, every=2)]) == 0
     denoiser = check_run(tmp_path / name.removesuffix(".yaml") / "run")
     assert denoiser.parameterization.name == "data"
     assert len(known_tasks(denoiser.network)) == (10 if name == "universal.yaml" else 0)
@@ -128,7 +129,7 @@ def test_the_header_of_each_config_names_commands_that_exist() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> None:
     """The recipe's own network and batches, on a smaller bank of pictures."""
-    bank = ["--data.train.images", "48", "--data.train.image_size", "128"]
+    bank = ["--data.train.images", "48", "--data.train.image_size", "128", "--data.val.size", "96"]
     flags = run_flags(tmp_path, steps=500, every=100)
     torch.set_num_threads(2)
     assert main(["--config", "derain.yaml", "--config", overlay, *bank, *flags]) == 0
