@@ -26,8 +26,8 @@ from benchmarks.clean_prior import looks
 from benchmarks.evaluation import SHARED
 from datamodules.leaf_look import LeafLook
 from datamodules.leaves import render
-from datamodules.samples import centre_crop, find_images
-from mrdiff.photo import read_rgb, write_image
+from datamodules.samples import find_images
+from mrdiff.photo import centre_crop, read_rgb, write_image
 
 Picture = NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

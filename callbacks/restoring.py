@@ -2,53 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mrdiff.conditions import BoundDenoiser, Context
-from mrdiff.denoiser import ContextDenoiser, Prediction
+from mrdiff.denoiser import ContextDenoiser
 from mrdiff.noise import named_noise
-from mrdiff.process import MRProcess
-
-
-class AutocastDenoiser:
-    """Runs the network in the Trainer's precision; what the sampler computes stays in float32.
-
-    Args:
-        denoiser: the denoiser to run.
-        context: makes the context to run it in, e.g. `trainer.precision_plugin.forward_context`.
-    """
-
-    def __init__(
-        self, denoiser: ContextDenoiser, context: Callable[[], AbstractContextManager[Any]]
-    ) -> None:
-        self._denoiser = denoiser
-        self._context = context
-
-    @property
-    def process(self) -> MRProcess:
-        """The process of the denoiser inside."""
-        return self._denoiser.process
-
-    def __call__(
-        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
-    ) -> Prediction:
-        """Predict within the context; float32 out."""
-        with self._context():
-            x0, eps = self._denoiser(x, t, mu, context)
-        return Prediction(x0.float(), eps.float())
-
-
-def centre_crop(images: Tensor, side: int | None) -> Tensor:
-    """The middle of [..., H, W], at most `side` px high and wide; None leaves images whole."""
-    if side is None:
-        return images
-    height, width = images.shape[-2:]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    return images[..., top : top + side, left : left + side]
 
 
 def restore_timed(

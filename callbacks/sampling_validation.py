@@ -13,12 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from callbacks.pictures import GridRow, draw_grid, draw_quality
-from callbacks.restoring import AutocastDenoiser, centre_crop, restore_timed
+from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, Run, grid_rows
 from callbacks.tensorboard import chart_layout, find_writer
 from mrdiff.conditions import make_context
-from mrdiff.denoiser import Denoiser
+from mrdiff.denoiser import AutocastDenoiser, Denoiser
 from mrdiff.metrics import LPIPS, METRIC_NAMES, find_lpips_weights, measure
+from mrdiff.photo import centre_crop
 from mrdiff.sampler import named_sampler
 
 # Identical images have infinite PSNR, and one of them would make every mean infinite.

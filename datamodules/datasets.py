@@ -12,14 +12,13 @@ from datamodules.samples import (
     RestorationDataset,
     Sample,
     Source,
-    centre_crop,
     check_patch_size,
     find_images,
     index_of,
     name_of,
 )
 from datamodules.spoiling import FixedSamples, random_sample
-from mrdiff.photo import read_rgb
+from mrdiff.photo import centre_crop, read_rgb
 
 
 class _Folder(RestorationDataset):
@@ -98,9 +97,7 @@ class CleanFolder(_Folder):
         name, clean = name_of(path, self.folder), read_rgb(path)
         if isinstance(key, SampleKey):
             return random_sample(clean, self.degradation, self.patch_size, key, name)
-        if self.crop_size is not None:
-            clean = centre_crop(clean, self.crop_size)
-        return self.fixed.sample(clean, index, name)
+        return self.fixed.sample(centre_crop(clean, self.crop_size), index, name)
 
 
 class DeadLeaves(RestorationDataset):

@@ -18,9 +18,9 @@ from datamodules.degradations import Degradation, Rain
 from datamodules.degradations.base import to_8_bit
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey
-from datamodules.samples import RestorationDataset, Sample, centre_crop, check_patch_size, index_of
+from datamodules.samples import RestorationDataset, Sample, check_patch_size, index_of
 from datamodules.spoiling import FixedSamples
-from mrdiff.photo import PhotoError, read_rgb, write_image
+from mrdiff.photo import PhotoError, centre_crop, read_rgb, write_image
 
 # Everyday scenes whose files lie in the wheel itself (others of skimage.data are downloaded).
 _FILES = (

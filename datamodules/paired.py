@@ -12,7 +12,6 @@ from datamodules.samples import (
     RestorationDataset,
     Sample,
     Source,
-    centre_crop,
     check_patch_size,
     find_images,
     index_of,
@@ -20,10 +19,7 @@ from datamodules.samples import (
     random_patches,
     random_turn,
 )
-from mrdiff.photo import read_rgb
-
-_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+from mrdiff.photo import GREY_MODES, centre_crop, read_mask, read_rgb, upright_size
 
 
 def _by_name(folder: Path, role: str) -> dict[str, Path]:
@@ -50,13 +46,9 @@ def _looks(path: Path) -> tuple[tuple[int, int], str]:
         OSError: the file cannot be opened as an image.
     """
     with Image.open(path) as image:
-        width, height = image.size
-        # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk. A
-        # TIFF's size is upright already.
-        turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
-        if turned and image.format != "TIFF":
-            width, height = height, width
-        return (width, height), "grey" if image.mode in _GREY_MODES else "colour"
+        # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk.
+        size = upright_size(image, Image.Image.getexif(image))
+        return size, "grey" if image.mode in GREY_MODES else "colour"
 
 
 def _mismatch(name: str, lq: Path, gt: Path) -> str | None:
@@ -180,11 +172,11 @@ class PairedFolder(RestorationDataset):
             raise DataError(f"{lq_path} and {gt_path} differ in size")
         images = [lq, gt]
         if self.masks:
-            images.append((read_rgb(self.masks[name])[:1] >= 0.5).float())
+            images.append(read_mask(self.masks[name]))
         if isinstance(key, SampleKey) and self.patch_size is not None:
             generator = generator_of(key)
             images = random_turn(random_patches(images, self.patch_size, generator), generator)
-        elif not isinstance(key, SampleKey) and self.crop_size is not None:
+        elif not isinstance(key, SampleKey):
             images = [centre_crop(image, self.crop_size) for image in images]
         sample: Sample = {"lq": images[0], "gt": images[1], "name": name}
         if self.masks:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from typing_extensions import NotRequired
 
 from datamodules.errors import DataError
+from datamodules.mirror import mirrored
 from datamodules.randomness import SampleKey, integer
 from mrdiff.photo import list_images
 
@@ -152,13 +153,6 @@ def check_patch_size(patch_size: int | None) -> None:
         raise ValueError(f"patch_size must be at least 8 pixels or null, got {patch_size}")
 
 
-def _mirrored(start: int, stop: int, length: int) -> Tensor:
-    """Indices of ``range(start, stop)`` in ``length`` pixels that are mirrored beyond both ends."""
-    period = max(1, 2 * (length - 1))
-    index = torch.arange(start, stop).remainder(period)
-    return index.minimum(period - index)
-
-
 def random_patches(
     images: Sequence[Tensor], size: int, generator: torch.Generator, *, margin: int = 0
 ) -> list[Tensor]:
@@ -169,8 +163,8 @@ def random_patches(
     height, width = images[0].shape[-2:]
     top = integer(0, max(height - size, 0), generator)
     left = integer(0, max(width - size, 0), generator)
-    rows = _mirrored(top - margin, top + size + margin, height)
-    columns = _mirrored(left - margin, left + size + margin, width)
+    rows = mirrored(top - margin, top + size + margin, height)
+    columns = mirrored(left - margin, left + size + margin, width)
     return [image[..., rows, :][..., columns] for image in images]
 
 
@@ -179,10 +173,3 @@ def random_turn(images: Sequence[Tensor], generator: torch.Generator) -> list[Te
     symmetry = integer(0, 7, generator)
     turned = [image.rot90(symmetry % 4, (-2, -1)) for image in images]
     return [(i.flip(-1) if symmetry >= 4 else i).contiguous() for i in turned]
-
-
-def centre_crop(image: Tensor, size: int) -> Tensor:
-    """The middle ``size`` x ``size`` pixels of ``[C, H, W]``, or as many as there are."""
-    height, width = image.shape[-2:]
-    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
-    return image[..., top : top + size, left : left + size].contiguous()

@@ -8,7 +8,8 @@ from torch import Tensor
 from datamodules.degradations import Degradation, Tasks
 from datamodules.degradations.base import Spoilt
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
-from datamodules.samples import Sample, centre_crop, random_patches, random_turn
+from datamodules.samples import Sample, random_patches, random_turn
+from mrdiff.photo import centre_crop
 
 
 def random_sample(

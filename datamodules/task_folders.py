@@ -41,6 +41,7 @@ class TaskFolders(RestorationDataset):
         self.given = None if tasks is None else tuple(tasks)
         self.masks, self.patch_size, self.crop_size = masks, patch_size, crop_size
         self._sets: dict[str, PairedFolder] = {}
+        self._turns: list[tuple[int, int]] = []
 
     @property
     def sets(self) -> dict[str, PairedFolder]:
@@ -50,8 +51,7 @@ class TaskFolders(RestorationDataset):
             DataError: the root, or the folder of a task, is missing.
         """
         if not self._sets:
-            for task in self.tasks:
-                self._sets[task] = self._set(self.root / task)
+            self._sets = {task: self._set(self.root / task) for task in self.tasks}
         return self._sets
 
     def _set(self, folder: Path) -> PairedFolder:
@@ -116,18 +116,17 @@ class TaskFolders(RestorationDataset):
     def __len__(self) -> int:
         return sum(len(pairs) for pairs in self.sets.values())
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """(task, pair) of a fixed sample: the tasks in turns, as long as each lasts."""
-        lengths = [len(pairs) for pairs in self.sets.values()]
-        for turn in range(max(lengths)):
-            left = [task for task, length in enumerate(lengths) if turn < length]
-            if index < len(left):
-                return left[index], turn
-            index -= len(left)
-        raise IndexError(index)
+    @property
+    def turns(self) -> list[tuple[int, int]]:
+        """(task, pair) of every fixed sample: the tasks in turns, as long as each lasts."""
+        if not self._turns:
+            lengths = [len(pairs) for pairs in self.sets.values()]
+            places = [(task, pair) for task, n in enumerate(lengths) for pair in range(n)]
+            self._turns = sorted(places, key=lambda place: (place[1], place[0]))
+        return self._turns
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        sets = list(self.sets.values())
+        names, sets = list(self.sets), list(self.sets.values())
         inner: int | SampleKey
         if isinstance(key, SampleKey):
             generator = generator_of_name(key.seed, f"task {key.epoch} {key.item}")
@@ -136,9 +135,9 @@ class TaskFolders(RestorationDataset):
             # A pair that comes twice in an epoch is cut in two ways.
             inner = SampleKey(key.seed, key.epoch * len(self) + key.item, pair)
         else:
-            task, inner = self._place(index_of(key))
+            task, inner = self.turns[index_of(key)]
         sample = sets[task][inner]
-        sample["name"] = f"{self.tasks[task]}/{sample['name']}"
+        sample["name"] = f"{names[task]}/{sample['name']}"
         sample["degradation"] = task
         if self.masks and "mask" not in sample:
             sample["mask"] = torch.ones_like(sample["lq"][:1])

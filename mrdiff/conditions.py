@@ -117,8 +117,8 @@ def judge(network: nn.Module, mu: Tensor) -> Tensor:
 
 def classify(network: nn.Module, mu: Tensor) -> Tensor:
     """Logits ``[B, K]``, float32, of the degraded images ``[B, C, H, W]`` for K known tasks."""
-    judge: Callable[[Tensor], Tensor] = network.classify  # type: ignore[assignment]
-    return judge(mu).float()
+    logits: Callable[[Tensor], Tensor] = network.classify  # type: ignore[assignment]
+    return logits(mu).float()
 
 
 def make_context(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -114,3 +116,31 @@ class Denoiser(nn.Module):
             sigma=expand_like(self.process.sigma(t), x),
         )
         return Prediction(mu + y0, eps)
+
+
+class AutocastDenoiser:
+    """Runs the network in the Trainer's precision; what the sampler computes stays in float32.
+
+    Args:
+        denoiser: the denoiser to run.
+        context: makes the context to run it in, e.g. ``trainer.precision_plugin.forward_context``.
+    """
+
+    def __init__(
+        self, denoiser: ContextDenoiser, context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self._denoiser = denoiser
+        self._context = context
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser inside."""
+        return self._denoiser.process
+
+    def __call__(
+        self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Prediction:
+        """Predict within the context; float32 out."""
+        with self._context():
+            x0, eps = self._denoiser(x, t, mu, context)
+        return Prediction(x0.float(), eps.float())

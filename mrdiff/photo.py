@@ -17,18 +17,22 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 __all__ = [
+    "GREY_MODES",
     "IMAGE_SUFFIXES",
     "JPEG_SUFFIXES",
     "PhotoError",
+    "centre_crop",
     "composite",
     "from_pil",
     "join_alpha",
     "list_images",
     "read_image",
+    "read_mask",
     "read_rgb",
     "split_alpha",
     "to_pil",
     "to_uint8",
+    "upright_size",
     "write_image",
 ]
 
@@ -47,6 +51,8 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | {
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 _EIGHT_BIT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_MODES = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # EXIF
 
 
 class PhotoError(ValueError):
@@ -135,6 +141,24 @@ def read_rgb(path: Path | str) -> Tensor:
     return composite(read_image(path))
 
 
+def read_mask(path: Path | str) -> Tensor:
+    """A mask as float32 ``[1, H, W]``: 1 where it is white and 0 where it is black.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    return (read_rgb(path)[:1] >= 0.5).float()
+
+
+def upright_size(image: Image.Image, exif: Image.Exif) -> tuple[int, int]:
+    """(width, height) as it is seen, of an image that may have been opened but not loaded."""
+    width, height = image.size
+    # Of a TIFF Pillow gives the upright size already.
+    if image.format != "TIFF" and exif.get(_ORIENTATION) in _ON_ITS_SIDE:
+        return height, width
+    return width, height
+
+
 def to_uint8(image: Tensor) -> Tensor:
     """Clamp to [0, 1] and round to 0..255: what an 8-bit file holds. Any shape."""
     return image.detach().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
@@ -197,3 +221,11 @@ def join_alpha(rgb: Tensor, colours: int, alpha: Tensor | None) -> Tensor:
         weights = torch.tensor(_LUMA, dtype=rgb.dtype, device=rgb.device)
         rgb = torch.einsum("chw,c->hw", rgb, weights)[None]
     return rgb if alpha is None else torch.cat([rgb, alpha])
+
+
+def centre_crop(image: Tensor, side: int | None) -> Tensor:
+    """The middle of ``[..., H, W]``, at most ``side`` pixels high and wide; None: all of it."""
+    if side is None:
+        return image
+    top, left = (max(length - side, 0) // 2 for length in image.shape[-2:])
+    return image[..., top : top + side, left : left + side].contiguous()

@@ -23,10 +23,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from callbacks import EMA, SamplingValidation
 from callbacks.pictures import GridRow, draw_grid
-from callbacks.restoring import AutocastDenoiser, centre_crop
 from mrdiff import MRSampler, Prediction
+from mrdiff.denoiser import AutocastDenoiser
 from mrdiff.metrics import METRIC_NAMES, psnr
 from mrdiff.noise import named_noise
+from mrdiff.photo import centre_crop
 
 from .tiny_training import TinyImages, loader, tiny_module, tiny_trainer
 

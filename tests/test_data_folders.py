@@ -13,8 +13,8 @@ from torch import Tensor
 from datamodules import CleanFolder, DataError, DemoPhotos, LQFolder, PairedFolder, Rain, write_demo
 from datamodules.demo import main
 from datamodules.randomness import SampleKey
-from datamodules.samples import centre_crop, random_patches, random_turn
-from mrdiff.photo import read_rgb
+from datamodules.samples import random_patches, random_turn
+from mrdiff.photo import centre_crop, read_rgb
 
 PAIRED = Path(__file__).resolve().parents[2] / "shared" / "data" / "paired"
 

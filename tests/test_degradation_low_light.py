@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.degradations.low_light import LowLight, to_linear, to_srgb
+from datamodules.degradations.light import to_linear, to_srgb
+from datamodules.degradations.low_light import LowLight
 from mrdiff.photo import read_rgb
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

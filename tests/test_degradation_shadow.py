@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import to_8_bit
-from datamodules.degradations.shadow import Shadow, from_linear, soft_edge, to_linear
+from datamodules.degradations.light import to_linear, to_srgb
+from datamodules.degradations.shadow import Shadow, soft_edge
 from mrdiff.photo import read_rgb
 
 HALF_LEVEL = 0.51 / 255
@@ -26,10 +27,10 @@ def _photo(height: int = 64, width: int = 80, channels: int = 3) -> Tensor:
 
 def test_linear_light_and_back() -> None:
     levels = torch.arange(256, dtype=torch.float64) / 255
-    torch.testing.assert_close(from_linear(to_linear(levels)), levels, atol=1e-7, rtol=0)
+    torch.testing.assert_close(to_srgb(to_linear(levels)), levels, atol=1e-7, rtol=0)
     # IEC 61966-2-1: the middle of the scale is about a fifth of the light.
     assert float(to_linear(torch.tensor(0.5))) == pytest.approx(0.214041, abs=1e-5)
-    assert torch.equal(to_8_bit(from_linear(to_linear(levels.float()))), to_8_bit(levels.float()))
+    assert torch.equal(to_8_bit(to_srgb(to_linear(levels.float()))), to_8_bit(levels.float()))
 
 
 def test_a_shadow_only_darkens_and_leaves_the_sunlit_part_as_it_is() -> None:
@@ -48,7 +49,7 @@ def test_full_shadow_and_penumbra_are_shares_of_the_linear_light() -> None:
     shadow = Shadow(light=(0.3, 0.3), blue=(0.0, 0.0), ambient=(0.0, 0.0))
     for seed in range(10):
         mask = shadow.mask(64, 80, _generator(seed))
-        expected = from_linear(to_linear(photo) * (1 - 0.7 * mask))
+        expected = to_srgb(to_linear(photo) * (1 - 0.7 * mask))
         shaded = shadow.degrade(photo, _generator(seed))
         torch.testing.assert_close(shaded, expected, atol=HALF_LEVEL, rtol=0)
 

@@ -18,17 +18,8 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.light import to_linear, to_srgb
 from datamodules.randomness import uniform
-
-
-def to_linear(image: Tensor) -> Tensor:
-    """sRGB values as linear light."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Tensor) -> Tensor:
-    """Linear light, at least 0, as sRGB values."""
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 class LowLight(Degradation):

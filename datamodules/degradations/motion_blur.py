@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.mirror import mirrored
 from datamodules.randomness import uniform
 
 _STEPS = 128  # of the walk
@@ -71,13 +72,6 @@ def draw_psf(points: Tensor) -> Tensor:
     return torch.bincount(index, share, size * size).reshape(size, size)
 
 
-def _mirrored(length: int, margin: int) -> Tensor:
-    """Indices of a line of ``length`` with ``margin`` more at both ends, however many times."""
-    period = max(2 * (length - 1), 1)
-    index = torch.arange(-margin, length + margin) % period
-    return index.minimum(period - index)
-
-
 def convolve(image: Tensor, psf: Tensor) -> Tensor:
     """``image`` ``[C, H, W]`` convolved with ``psf`` ``[K, K]``, K odd; borders are mirrored.
 
@@ -86,7 +80,8 @@ def convolve(image: Tensor, psf: Tensor) -> Tensor:
     """
     height, width = image.shape[-2:]
     margin = psf.shape[-1] // 2
-    rows, columns = _mirrored(height, margin), _mirrored(width, margin)
+    rows = mirrored(-margin, height + margin, height)
+    columns = mirrored(-margin, width + margin, width)
     wide = image.double()[:, rows][:, :, columns]
     shape = [-(-length // 16) * 16 for length in wide.shape[-2:]]  # sizes that the FFT likes
     spectrum = torch.fft.rfft2(wide, s=shape) * torch.fft.rfft2(psf.double(), s=shape)

@@ -13,25 +13,11 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from datamodules.degradations.base import Degradation, check_range, to_8_bit
 from datamodules.randomness import integer, uniform
-
-_FINE_PRIMES = (2, 3, 5)
-
-
-def _fast_size(least: int) -> int:
-    """The smallest size from ``least`` on whose only prime factors are 2, 3 and 5 (for the FFT)."""
-    size = least
-    while True:
-        rest = size
-        for prime in _FINE_PRIMES:
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
 
 
 def _streaks(angle: Tensor, length: Tensor, width: Tensor, taper: Tensor, tail: Tensor) -> Tensor:
@@ -165,7 +151,7 @@ class Rain(Degradation):
         count, size = streak.shape[0], streak.shape[-1]
         # The sky is a torus just large enough for the image and for one streak: a streak that
         # leaves it on one side comes in on the other, which no crop of random rain can show.
-        shape = (_fast_size(max(height, size)), _fast_size(max(width, size)))
+        shape = tuple(next_fast_len(max(side, size), real=True) for side in (height, width))
         drops = torch.rand(count, *shape, generator=generator)
         rate = rate[:, None, None]
         # A drop where u < p; u / p is again uniform there and becomes the drop's own brightness.

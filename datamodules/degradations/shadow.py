@@ -19,18 +19,8 @@ from torch import Tensor
 
 from datamodules.degradations.base import Degradation, check_range, to_8_bit
 from datamodules.degradations.fields import PHOTO_SIDE, smooth_field
+from datamodules.degradations.light import to_linear, to_srgb
 from datamodules.randomness import integer, uniform
-
-
-def to_linear(values: Tensor) -> Tensor:
-    """sRGB values in [0, 1] as linear light in [0, 1]."""
-    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def from_linear(light: Tensor) -> Tensor:
-    """Linear light in [0, 1] as sRGB values in [0, 1]."""
-    curve = 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(light <= 0.0031308, 12.92 * light, curve)
 
 
 def _outline(smooth: bool, rng: np.random.Generator) -> np.ndarray:
@@ -115,7 +105,7 @@ class Shadow(Degradation):
         sky = self._sky(image, generator)
         # In the penumbra a part of the sun is still in sight.
         left = (1 - shade * (1 - sky)).to(image.dtype)
-        return to_8_bit(from_linear(to_linear(image) * left))
+        return to_8_bit(to_srgb(to_linear(image) * left))
 
     def mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """How much of the sun is hidden: float32 ``[height, width]`` in [0, 1]."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.cli.jobs import Job
-from mrdiff.photo import PhotoError, read_image, read_rgb, split_alpha
+from mrdiff.photo import PhotoError, read_image, read_mask, split_alpha
 
 __all__ = ["Photo", "batches", "masks", "read_photo"]
 
@@ -32,7 +32,7 @@ def read_photo(job: Job) -> Photo:
     colours, alpha = split_alpha(read_image(job.source))
     if job.mask is None:
         return Photo(job, colours, alpha, None)
-    mask = (read_rgb(job.mask)[:1] >= 0.5).float()
+    mask = read_mask(job.mask)
     if mask.shape[-2:] != colours.shape[-2:]:
         raise PhotoError(f"{job.mask}: the mask is not of the size of {job.source}")
     return Photo(job, colours, alpha, mask)

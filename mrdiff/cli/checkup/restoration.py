@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mrdiff.cli.checkup.files import Folder
 from mrdiff.cli.checkup.memory import forget_peak, limited, peak
 from mrdiff.cli.checkup.scan import Picture
 from mrdiff.cli.lightning import BuiltRun
-from mrdiff.conditions import BoundDenoiser, Context, make_context
-from mrdiff.denoiser import Denoiser, Prediction
+from mrdiff.conditions import BoundDenoiser, make_context
+from mrdiff.denoiser import AutocastDenoiser, Denoiser
 from mrdiff.noise import named_noise
-from mrdiff.photo import read_rgb
-from mrdiff.process import MRProcess
+from mrdiff.photo import centre_crop, read_rgb
 from mrdiff.restore import Restorer
 from mrdiff.sampler import named_sampler
 
@@ -66,38 +64,9 @@ class Restored:
     validation: float
 
 
-class _Autocast:
-    """The denoiser in the trainer's precision, float32 out, as validation calls it."""
-
-    def __init__(self, denoiser: Denoiser, trainer: Trainer) -> None:
-        self.denoiser, self.trainer = denoiser, trainer
-
-    @property
-    def process(self) -> MRProcess:
-        """Of the denoiser."""
-        return self.denoiser.process
-
-    def __call__(
-        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
-    ) -> Prediction:
-        """Predict."""
-        with self.trainer.precision_plugin.forward_context():
-            x0, eps = self.denoiser(x, t, mu, context)
-        return Prediction(x0.float(), eps.float())
-
-
 def find_settings(trainer: Any) -> Settings | None:
     """The callback that validates by sampling, if there is one. Ask before the trial."""
     return next((c for c in trainer.callbacks if isinstance(c, Settings)), None)
-
-
-def _cropped(image: Tensor, side: int | None) -> Tensor:
-    """The middle of ``[C, H, W]``, at most ``side`` a side."""
-    if side is None:
-        return image
-    height, width = image.shape[-2:]
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    return image[..., top : top + side, left : left + side]
 
 
 def largest_image(
@@ -119,7 +88,7 @@ def largest_image(
                 if not picture.problem and (best is None or area > best[0]):
                     best = (area, picture.path, crop)
     if best is not None:
-        return best[1].name, _cropped(read_rgb(best[1]), best[2])
+        return best[1].name, centre_crop(read_rgb(best[1]), best[2])
     samples = [dataset[index] for index in range(min(len(dataset), _LOOKED_AT))]
     sample = max(samples, key=lambda sample: sample["lq"].numel())
     return sample["name"], sample["lq"]
@@ -128,7 +97,10 @@ def largest_image(
 def _timed(run: BuiltRun, mu: Tensor, name: str, sampler: str, nfe: int) -> float:
     """Seconds that restoring takes, for each image of a batch."""
     denoiser: Denoiser = run.model.denoiser
-    bound = BoundDenoiser(_Autocast(denoiser, run.trainer), make_context(denoiser.network, mu))
+    bound = BoundDenoiser(
+        AutocastDenoiser(denoiser, run.trainer.precision_plugin.forward_context),
+        make_context(denoiser.network, mu),
+    )
     start = time.perf_counter()
     restored = named_sampler(sampler, nfe=nfe)(bound, mu, noise=named_noise(0, [name] * len(mu)))
     float(restored.sum())  # waits for a GPU
@@ -153,7 +125,7 @@ def restore_largest(run: BuiltRun, name: str, lq: Tensor, settings: Settings | N
     if settings is not None:
         sampler = settings.samplers[0]
         nfe = _NFE if _NFE in settings.nfes else max(settings.nfes)
-        image = _cropped(whole[: settings.batch_size], settings.crop)
+        image = centre_crop(whole[: settings.batch_size], settings.crop)
     forget_peak(device)
     with limited(device):
         _timed(run, whole, name, _SAMPLER, 1)  # the first call at each size is slow

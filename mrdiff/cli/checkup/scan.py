@@ -19,14 +19,12 @@ from PIL import Image, ImageOps
 
 from mrdiff.cli.environment import available_cores
 from mrdiff.cli.errors import one_line
-from mrdiff.photo import from_pil
+from mrdiff.photo import GREY_MODES, from_pil, upright_size
 
 __all__ = ["FINGERPRINT", "Picture", "fingerprint", "look", "scan"]
 
 FINGERPRINT = 16  # side of the thumbnail that near duplicates are found by
-_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
-_GREY_MODES = ("1", "L", "LA", "La", "F", *_WIDE_MODES)
 _ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
 _AT_ONCE = 512  # files handed to the threads together
 
@@ -136,18 +134,15 @@ def look(path: Path, *, quick: bool) -> Picture:
     """Read a file, or its header alone."""
     try:
         with Image.open(path) as image:
-            width, height = image.size
             bits = _bits(image)  # before anything is loaded, and the tiles with it
             # Pillow's own for PNG decodes the whole file, in search of a late chunk.
             exif = Image.Image.getexif(image) if quick else image.getexif()
-            # Of a TIFF Pillow gives the upright size already.
-            if image.format != "TIFF" and exif.get(_EXIF_ORIENTATION) in _TURNED:
-                width, height = height, width
+            width, height = upright_size(image, exif)
             header = Picture(
                 path,
                 width=width,
                 height=height,
-                grey=image.mode in _GREY_MODES,
+                grey=image.mode in GREY_MODES,
                 bits=bits,
                 transparent=image.mode in _ALPHA_MODES or "transparency" in image.info,
             )
