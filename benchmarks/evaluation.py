@@ -26,6 +26,7 @@ from mrdiff.sampler import named_sampler
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+_LARGEST = 512  # side in pixels at which pairs are measured
 
 # The names of the folders of pairs, in the order of the universal model, and the recipe of each.
 TASKS = {
@@ -132,13 +133,13 @@ def own_photos(config: str) -> list[Sample]:
 
 
 def pairs_of(folder: Path) -> list[Sample]:
-    """The pairs of a task, or none."""
+    """The pairs of a task, their middle 512 x 512 pixels at most, or none."""
     if not (folder / "LQ").is_dir():
         return []
-    mask = folder / "mask"
-    pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"))
-    if mask.is_dir() and len(list(mask.iterdir())) == len(pairs):
-        pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), mask=str(mask))
+    mask = str(folder / "mask")
+    pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), crop_size=_LARGEST)
+    if Path(mask).is_dir() and len(list(Path(mask).iterdir())) == len(pairs):
+        pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), mask=mask, crop_size=_LARGEST)
     return [pairs[i] for i in range(len(pairs))]
 
 
