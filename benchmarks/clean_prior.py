@@ -34,7 +34,8 @@ from mrdiff.cli.train import prepare
 from mrdiff.metrics import LPIPS, find_lpips_weights
 
 PAIRS = {"derain": "rainy", "denoise": "noisy"}
-_NEEDS = {"stripes": "texture", "upright": "shapes"}  # what shows only on something else
+# What shows only on something else.
+_NEEDS = {"stripes": "texture", "fur": "texture", "upright": "shapes"}
 Scores = dict[str, dict[str, float]]  # by "(i)" and "(ii)", then by metric
 BySeed = dict[int, Scores]
 

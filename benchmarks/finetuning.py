@@ -2,9 +2,10 @@
 
     python -m benchmarks.finetuning --checkpoint universal.ckpt [--minutes 3] [--task shadowed]
 
-The first pairs of a task train, the others measure, at NFE 5 with the sampler `fidelity`. `from the
-model` is finetune.yaml with --init_from; `from nothing` is the task's own recipe on the same pairs,
-with its own learning rate; `the model as it is` has not been tuned at all.
+The first pairs of a task train, the middle 512 x 512 pixels of the others measure, at NFE 5 with
+the sampler `fidelity`. `from the model` is finetune.yaml with --init_from; `from nothing` is the
+task's own recipe on the same pairs, with its own learning rate; `the model as it is` has not been
+tuned at all.
 """
 
 from __future__ import annotations

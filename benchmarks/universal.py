@@ -4,7 +4,8 @@
 
 Trains universal.yaml by the real command, or takes a checkpoint of it. At NFE 5 with the sampler
 `fidelity`, per task, once judging the task and once told it: (i) the recipe's validation photos,
-real ones under its own degradations; (ii) real or benchmark pairs, if they are there.
+real ones under its own degradations; (ii) real or benchmark pairs, if they are there, the middle
+512 x 512 pixels of each.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class LeafLook:
         nature: share of the colours that have the hues of nature; without, they are uniform in RGB.
         texture: greatest contrast of a leaf's texture, standard deviation over mean.
         stripes: share of the textures that are stripes.
+        fur: share of the other textures that are strands side by side, as of hair and grass.
         shading: standard deviation of the change of brightness from a leaf's middle to its rim;
             above 0 what lies below all leaves is a gradient too.
         defocus: share of the leaves with soft edges, those out of the depth of field.
@@ -57,6 +58,7 @@ class LeafLook:
     nature: float = 0.93
     texture: float = 0.55
     stripes: float = 0.12
+    fur: float = 0.35
     shading: float = 0.15
     defocus: float = 0.2
     bend: float = 6.0
@@ -104,6 +106,7 @@ PLAIN = LeafLook(
     nature=0.0,
     texture=0.0,
     stripes=0.0,
+    fur=0.0,
     shading=0.0,
     defocus=0.0,
     bend=0.0,

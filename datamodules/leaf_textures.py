@@ -1,4 +1,4 @@
-"""Textures and the colours of dead-leaves pictures: noise of 1/f^e spectra, stripes, palettes."""
+"""Textures and colours of dead-leaves pictures: noise of 1/f^e spectra, stripes, fur, palettes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from datamodules.leaf_look import LeafLook, Stream
 
@@ -45,6 +46,26 @@ def grating(rng: np.random.Generator, size: int) -> Array:
     return np.asarray(np.tanh(sharp * wave) * 1.2, np.float32)
 
 
+def fur(rng: np.random.Generator, size: int) -> Array:
+    """Strands side by side along a smooth field of directions (hair, grass), ``[size, size]``.
+
+    White noise averaged along the lines of the field (line integral convolution, Cabral and Leedom,
+    SIGGRAPH 1993), mean 0 and deviation 1.
+    """
+    noise = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0.4, 0.9))
+    turn = rng.uniform(0, 2 * np.pi) + rng.uniform(0.1, 0.8) * fractal(rng, size, 2.2)
+    step = np.stack([np.sin(turn), np.cos(turn)])
+    place = np.mgrid[:size, :size].astype(np.float32)
+    strands = noise.copy()
+    for direction in (1, -1):
+        along = place.copy()
+        for _ in range(int(rng.integers(3, 10))):
+            near = along.round().astype(int) % size
+            along += direction * step[:, near[0], near[1]]
+            strands += map_coordinates(noise, along, order=1, mode="grid-wrap")
+    return np.asarray((strands - strands.mean()) / strands.std(), np.float32)
+
+
 def _patchy(rng: np.random.Generator, size: int, exponents: tuple[float, float]) -> Array:
     """Fractal noise whose contrast varies from place to place, as no Gaussian's does."""
     fine = fractal(rng, size, rng.uniform(*exponents), np.exp(rng.uniform(0, 2)))
@@ -57,8 +78,10 @@ def texture_pool(look: LeafLook, stream: Stream, size: int) -> list[Array]:
     """The textures of one picture, mean about 0 and deviation about 1; none if there is none."""
     if not look.texture:
         return []
-    rng, stripes = stream("texture pool"), stream("stripes")
+    rng, stripes, hair = stream("texture pool"), stream("stripes"), stream("fur")
     pool = [_patchy(rng, size, look.exponents) for _ in range(_TEXTURES)]
+    hairy = hair.random(_TEXTURES) < look.fur
+    pool = [fur(hair, size) if yes else pool[i] for i, yes in enumerate(hairy)]
     striped = stripes.random(_TEXTURES) < look.stripes
     return [grating(stripes, size) if yes else pool[i] for i, yes in enumerate(striped)]
 

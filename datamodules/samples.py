@@ -163,8 +163,12 @@ def random_patches(
     height, width = images[0].shape[-2:]
     top = integer(0, max(height - size, 0), generator)
     left = integer(0, max(width - size, 0), generator)
-    rows = mirrored(top - margin, top + size + margin, height)
-    columns = mirrored(left - margin, left + size + margin, width)
+    reach = size + margin
+    if margin <= top <= height - reach and margin <= left <= width - reach:  # no index needed
+        inside = slice(top - margin, top + reach), slice(left - margin, left + reach)
+        return [image[..., inside[0], inside[1]] for image in images]
+    rows = mirrored(top - margin, top + reach, height)
+    columns = mirrored(left - margin, left + reach, width)
     return [image[..., rows, :][..., columns] for image in images]
 
 

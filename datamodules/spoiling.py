@@ -19,7 +19,10 @@ def random_sample(
     key: SampleKey,
     name: str,
 ) -> Sample:
-    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone."""
+    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone.
+
+    The photo is float in [0, 1], or uint8 and made float when little of it is left.
+    """
     generator = generator_of(key)
     task = None
     if isinstance(degradation, Tasks):  # first, for each has a reach of its own
@@ -28,6 +31,8 @@ def random_sample(
         reach = degradation.reach if task is None else degradation.reach_of(task)
         clean = random_patches([clean], patch_size, generator, margin=reach)[0]
         clean = random_turn([clean], generator)[0]
+    if clean.dtype == torch.uint8:
+        clean = clean.float().div(255.0)
     sample = sample_of(clean, _spoil(degradation, task, clean, generator), name)
     return sample if patch_size is None else _cut_to(sample, patch_size)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -80,11 +81,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     gram = wide @ wide.T
     product = torch.eye(len(gram), device=gram.device)
     a, b, c = _QUINTIC
-    for _ in range(_ITERATIONS):
+    for left in reversed(range(_ITERATIONS)):
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         product = factor @ product
-        gram = factor @ gram @ factor
+        if left:
+            gram = factor @ gram @ factor
     result = product @ wide
     return result if matrix.shape[0] <= matrix.shape[1] else result.T
 
@@ -112,17 +114,25 @@ class Muon(AdamW):
         self,
         params: Iterable[nn.Parameter],
         *,
-        lr: float = 0.008,
+        lr: float = 0.01,
         momentum: float = 0.95,
         adam_lr: float = 1.5e-3,
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if adam_lr < 0:
+            raise ValueError(f"adam_lr must not be negative, got {adam_lr}")
         weights = list(params)
-        kernels = {"params": [w for w in weights if w.ndim == 4], "lr": lr, "momentum": momentum}
-        others = {"params": [w for w in weights if w.ndim != 4], "lr": adam_lr}
-        groups = [group for group in (kernels, others) if group["params"]]
+        # A matrix of one row or column has one direction: that is a gain, not a kernel.
+        turned = [w.ndim == 4 and w.numel() > len(w) > 1 for w in weights]
+        kernels = list(compress(weights, turned))
+        others = list(compress(weights, [not yes for yes in turned]))
+        groups: list[dict[str, Any]] = [
+            {"params": kernels, "lr": lr, "momentum": momentum},
+            {"params": others, "lr": adam_lr},
+        ]
+        groups = [group for group in groups if group["params"]]
         super().__init__(groups, lr=lr, betas=betas, weight_decay=0.0)
 
     @torch.no_grad()
@@ -158,7 +168,7 @@ class Muon(AdamW):
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """That of the shipped recipes."""
+    """Muon at the rates of the small recipes."""
     return Muon(parameters)
 
 

@@ -111,6 +111,23 @@ def test_missing_and_empty_folders_say_what_to_do(tmp_path: Path, kind: str) -> 
         dataset(tmp_path).check()
 
 
+@pytest.mark.parametrize("margin", [0, 3, 9])
+@pytest.mark.parametrize("shape", [(30, 25), (16, 40), (12, 12)])
+def test_a_margin_is_cut_from_the_image_or_its_mirror_image(
+    shape: tuple[int, int], margin: int
+) -> None:
+    image = torch.rand(3, *shape)
+    wide = np.pad(image.numpy(), ((0, 0), (9, 9), (9, 9)), mode="reflect")
+    for seed in range(20):
+        cut = random_patches([image], 8, torch.Generator().manual_seed(seed))[0]
+        seen = random_patches([image], 8, torch.Generator().manual_seed(seed), margin=margin)[0]
+        assert torch.equal(seen[:, margin : margin + 8, margin : margin + 8], cut)
+        side = 8 + 2 * margin
+        windows = np.lib.stride_tricks.sliding_window_view(wide, (side, side), axis=(1, 2))
+        there = (windows.transpose(1, 2, 0, 3, 4) == seen.numpy()).all(axis=(2, 3, 4))
+        assert there.any(), "not a piece of the mirrored image"
+
+
 def test_patches_of_a_pair_come_from_one_place_and_are_turned_alike(tmp_path: Path) -> None:
     lq, gt = _pairs(tmp_path, ["a"])  # equal contents, so equal patches
     dataset = PairedFolder(lq, gt, patch_size=8)

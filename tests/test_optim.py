@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -130,9 +130,13 @@ def test_gradients_survive_a_step_and_weights_without_one_stay() -> None:
     before = still.weight.clone()
     optimizer = Muon(model.parameters())
     model(next(batches())).square().mean().backward()
+    gradients = {p: p.grad.clone() for p in model.parameters() if p.grad is not None}
     optimizer.step()
     assert torch.equal(still.weight, before)
-    assert all(p.grad is not None for p in model.parameters() if p is not still.weight)
+    assert still.weight not in gradients
+    for weight, gradient in gradients.items():
+        assert weight.grad is not None
+        assert torch.equal(weight.grad, gradient)
 
 
 def test_the_closure_is_called_once_with_gradients() -> None:
@@ -164,15 +168,22 @@ def test_a_resumed_optimizer_goes_on_as_if_it_had_not_stopped() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@settings(max_examples=10)
-@given(st.sampled_from([torch.channels_last, torch.contiguous_format]))
-def test_the_memory_format_changes_nothing(layout: torch.memory_format) -> None:
-    reference, model = ready(), ready().to(memory_format=layout)
+def test_the_memory_format_changes_nothing() -> None:
+    reference, model = ready(), ready()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = [next(batches())] * 2
     steps(reference, Muon(reference.parameters()), images)
     steps(model, Muon(model.parameters()), images)
     for a, b in zip(reference.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_gains_of_four_dimensions_are_no_kernels() -> None:
+    gain = nn.Parameter(torch.ones(1, 6, 1, 1))
+    kernel = nn.Parameter(torch.ones(6, 2, 1, 1))
+    kernels, others = Muon([gain, kernel]).param_groups
+    assert kernels["params"] == [kernel]
+    assert others["params"] == [gain]
 
 
 def test_networks_of_one_kind_of_weight_will_do() -> None:
@@ -183,7 +194,9 @@ def test_networks_of_one_kind_of_weight_will_do() -> None:
         Muon([])
 
 
-@pytest.mark.parametrize("options", [{"momentum": 1.0}, {"momentum": -0.1}, {"lr": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"momentum": 1.0}, {"momentum": -0.1}, {"lr": -1.0}, {"adam_lr": -1.0}]
+)
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"momentum|learning rate"):
+    with pytest.raises(ValueError, match=r"momentum|learning rate|adam_lr"):
         Muon(nn.Conv2d(3, 2, 3).parameters(), **options)

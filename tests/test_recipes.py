@@ -14,7 +14,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model
-from mrdiff.cli.train import main
+from mrdiff.cli.lightning import build_run
+from mrdiff.cli.train import main, prepare
 from mrdiff.conditions import known_tasks
 from mrdiff.denoiser import Denoiser
 from mrdiff.photo import write_image
@@ -23,7 +24,7 @@ from tests.tiny_model import write_tiny_checkpoint
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 OVERLAYS = ["noise.yaml", "velocity.yaml"]
-BASES = ["base.yaml", "task.yaml"]
+BASES = ["base.yaml", "task.yaml", "local.yaml"]
 TASKS = [
     "deblur.yaml",
     "dehaze.yaml",
@@ -52,7 +53,7 @@ COMBINED = {
 
 # The recipe as it is, on fewer and smaller images.
 _SMALL = [
-    *("--data.train.images", "8", "--data.train.image_size", "96"),
+    *("--data.train.images", "8", "--data.train.image_size", "128"),
     *("--data.train.length", "32", "--data.val.size", "64"),
 ]
 _NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -71,6 +72,17 @@ def write_pairs(root: Path, *, tasks: Sequence[str] = ()) -> None:
     for part, task, kind, i in product(("train", "test"), tasks or [""], ("LQ", "GT"), range(2)):
         image = torch.rand(3, 72, 80, generator=generator)
         write_image(root / part / task / kind / f"{i}.png", image)
+
+
+@pytest.mark.parametrize("overlay", ["paired.yaml", "photos.yaml"])
+@pytest.mark.parametrize(("recipe", "side", "batch"), [("derain", 64, 16), ("deraindrop", 128, 4)])
+def test_overlays_keep_the_patches_of_the_recipe(
+    recipe: str, side: int, batch: int, overlay: str
+) -> None:
+    given = ["--config", f"{recipe}.yaml", "--config", overlay, "--data.root", "somewhere"]
+    data = build_run(prepare(given)).datamodule
+    assert (data.sets["train"].patch_size, data.batch_size) == (side, batch)
+    assert data.sets["val"].patch_size is None
 
 
 def test_every_shipped_config_is_known_and_run() -> None:

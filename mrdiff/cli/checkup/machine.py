@@ -19,7 +19,7 @@ from mrdiff.cli.environment import available_cores
 
 __all__ = ["check_caches", "check_device", "check_disk", "checkpoint_bytes", "device_line"]
 
-_MOMENTS = 2  # AdamW's, each as large as the weights
+_MOMENTS = 2  # at most: AdamW's, each as large as the weights
 
 
 def _nearest(path: Path) -> Path:
