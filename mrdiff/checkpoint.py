@@ -214,6 +214,25 @@ def check_tuning(config: Mapping[str, Any], tuning: Mapping[str, Any], where: st
             )
 
 
+def check_optimizer(config: Mapping[str, Any], ours: Any, where: str) -> None:
+    """Raise CheckpointError if the run was trained by an optimizer of another class.
+
+    Args:
+        config: the description in the checkpoint.
+        ours: ``model.optimizer`` of this run, as the configuration has it.
+        where: names the checkpoint in the error.
+    """
+    kinds = [
+        spec.get("class_path") if isinstance(spec, Mapping) else spec
+        for spec in (config["model"].get("optimizer"), ours)
+    ]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise CheckpointError(
+            f"model.optimizer of this run is {kinds[1]}, but {where} has the state of {kinds[0]}: "
+            "set the same, or begin a new run with --init_from"
+        )
+
+
 def check_fit(weights: Mapping[str, Tensor], network: nn.Module, where: str) -> None:
     """Raise CheckpointError unless names and shapes of the weights are the network's."""
     theirs = {name: tuple(value.shape) for name, value in weights.items()}

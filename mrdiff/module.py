@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -21,6 +22,7 @@ from mrdiff.checkpoint import (
     FORMAT,
     check_fit,
     check_meaning,
+    check_optimizer,
     check_tuning,
     describe_denoiser,
     network_weights,
@@ -245,6 +247,9 @@ class MRDiffusion(pl.LightningModule):
         check_meaning(checkpoint[CONFIG_KEY], self.denoiser, "the checkpoint")
         check_tuning(checkpoint[CONFIG_KEY], self._tuning, "the checkpoint")
         check_fit(network_weights(checkpoint), self.network, "the checkpoint")
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            ours = (self.config or {}).get("optimizer")
+            check_optimizer(checkpoint[CONFIG_KEY], ours, "the checkpoint")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description that makes the checkpoint complete without its config file."""

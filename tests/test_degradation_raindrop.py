@@ -21,6 +21,7 @@ from datamodules.degradations.raindrop import (
     _put,
     _seen,
 )
+from datamodules.randomness import uniform
 from mrdiff.photo import read_rgb
 
 DROPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "paired" / "raindrop"
@@ -53,8 +54,8 @@ def test_pixels_that_no_drop_reaches_are_unchanged() -> None:
     image, drops = _photo(96, 128), Raindrop()
     for seed in range(10):
         generator = _generator(seed)
-        defocus = 1.5 + 12.5 * float(torch.rand((), generator=generator))
-        view = 3 + 7 * float(torch.rand((), generator=generator))
+        defocus = uniform(*drops.defocus, generator)
+        view = uniform(*drops.view, generator)
         frame = math.ceil(defocus)
         cover = drops.render(96, 128, frame, view, generator).cover
         away = ndimage.distance_transform_edt(cover == 0)[frame:-frame, frame:-frame]

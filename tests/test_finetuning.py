@@ -367,7 +367,10 @@ def test_adapters_train_resume_and_ship_as_plain_weights(work: Path, capsys: Any
     assert any(not torch.equal(averaged[n], v) for n, v in trained.items() if "lora_B" in n)
 
     # Resumed: the adapters come from the checkpoint.
-    assert run("--ckpt_path", "last", "--trainer.max_steps", "5", start=None) == 0
+    again = ["--ckpt_path", "last", "--trainer.max_steps", "5"]
+    assert run(*again, start=None) == 1
+    assert "has the state of torch.optim.AdamW" in capsys.readouterr().err.splitlines()[-1]
+    assert run(*again, *optimizer, start=None) == 0
     assert read(LAST)["global_step"] == 5
     assert run("--ckpt_path", "last", "--model.lora.rank", "3", start=None) == 1
     assert "model.lora of this run" in capsys.readouterr().err.splitlines()[-1]
