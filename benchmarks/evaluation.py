@@ -136,10 +136,10 @@ def pairs_of(folder: Path) -> list[Sample]:
     """The pairs of a task, their middle 512 x 512 pixels at most, or none."""
     if not (folder / "LQ").is_dir():
         return []
-    mask = str(folder / "mask")
-    pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), crop_size=_LARGEST)
-    if Path(mask).is_dir() and len(list(Path(mask).iterdir())) == len(pairs):
-        pairs = PairedFolder(str(folder / "LQ"), str(folder / "GT"), mask=mask, crop_size=_LARGEST)
+    lq, gt, mask = (folder / part for part in ("LQ", "GT", "mask"))
+    masked = mask.is_dir() and len(list(mask.iterdir())) == len(list(lq.iterdir()))
+    given = str(mask) if masked else None
+    pairs = PairedFolder(str(lq), str(gt), mask=given, crop_size=_LARGEST)
     return [pairs[i] for i in range(len(pairs))]
 
 

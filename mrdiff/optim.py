@@ -146,15 +146,14 @@ class Muon(AdamW):
         for group in self.param_groups:
             for kernel in group["params"] if "momentum" in group else ():
                 if kernel.grad is not None:
-                    rates = {"lr": group["lr"], "momentum": group["momentum"]}
-                    self._turn(kernel, kernel.grad, **rates)
+                    self._turn(kernel, kernel.grad, group["lr"], group["momentum"])
                     gradients[kernel], kernel.grad = kernel.grad, None
         super().step()  # passes over what has no gradient
         for kernel, gradient in gradients.items():
             kernel.grad = gradient
         return loss
 
-    def _turn(self, kernel: Tensor, gradient: Tensor, *, lr: float, momentum: float) -> None:
+    def _turn(self, kernel: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
         state = self.state[kernel]
         if not state:
             # Adam, when it loads its state, looks for the step of every weight.
