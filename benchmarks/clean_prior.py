@@ -35,7 +35,7 @@ from mrdiff.metrics import LPIPS, find_lpips_weights
 
 PAIRS = {"derain": "rainy", "denoise": "noisy"}
 # What shows only on something else.
-_NEEDS = {"stripes": "texture", "fur": "texture", "upright": "shapes"}
+_NEEDS = {"stripes": "texture", "fur": "texture", "motley": "texture", "upright": "shapes"}
 Scores = dict[str, dict[str, float]]  # by "(i)" and "(ii)", then by metric
 BySeed = dict[int, Scores]
 

@@ -81,7 +81,11 @@ def _colours(picture: Picture, grey: Picture) -> dict[str, float]:
     warm, sky = picture[..., 0] - picture[..., 1], picture[..., 2] - grey
     spread = picture.max(-1) - picture.min(-1)
     correlation = [float(np.corrcoef(a, b)[0, 1]) for a, b in ((red, green), (green, blue))]
+    edges = [field - ndimage.gaussian_filter(field, 2) for field in (warm, sky, grey)]
+    detail = [float(edge.std()) for edge in edges]
     return {
+        "detail of R - G over that of Y": detail[0] / max(detail[2], 1e-6),
+        "detail of B - Y over that of Y": detail[1] / max(detail[2], 1e-6),
         "sd of R - G": float(warm.std()) * 255,
         "mean of R - G": float(warm.mean()) * 255,
         "sd of B - Y": float(sky.std()) * 255,

@@ -31,7 +31,7 @@ from datamodules.errors import DataError
 from datamodules.leaf_look import LOOK, LeafLook
 from datamodules.leaves import render
 
-BANK_VERSION = 2  # raise it whenever the pictures change, so that old files are not taken for new
+BANK_VERSION = 3  # raise it whenever the pictures change, so that old files are not taken for new
 _KEY = "images"
 
 

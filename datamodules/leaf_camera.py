@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from datamodules.leaf_look import LeafLook, Stream
-from datamodules.leaf_textures import Array, fractal
+from datamodules.leaf_textures import LUMA, Array, fractal
 
 # (mean, deviation) of the targets for a picture's mean luminance, its deviation and its black
 # point, in [0, 1]. Chosen so that pictures come out as the central 288 pixels of the 381 train and
@@ -15,7 +15,6 @@ from datamodules.leaf_textures import Array, fractal
 # contrast and black lie beyond that because the curve takes from both.
 _MEAN, _CONTRAST, _BLACK = (0.43, 0.1), (0.25, 0.06), (0.04, 0.035)
 _WARM = np.array([0.025, 0.0, -0.09])
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def shadows(stream: Stream, canvas: Array) -> Array:
@@ -50,7 +49,7 @@ def highlights(stream: Stream, canvas: Array) -> Array:
 
 def _exposed(look: LeafLook, rng: np.random.Generator, canvas: Array) -> Array:
     """Brightness, contrast and tint as a photographer would choose them; blacks are not black."""
-    luma = canvas @ _LUMA
+    luma = canvas @ LUMA
     mean, contrast, black = (rng.normal(*of) for of in (_MEAN, _CONTRAST, _BLACK))
     gain = np.clip(max(contrast, 0.05) / max(float(luma.std()), 1e-3), 0.5, 2.0) ** look.tone
     shift = look.tone * (mean - float(luma.mean()))
@@ -91,4 +90,12 @@ def developed(look: LeafLook, stream: Stream, canvas: Array) -> Array:
         rng = stream("grain")
         noise = rng.standard_normal(canvas.shape, np.float32)
         canvas = canvas + np.float32(rng.uniform(0, look.grain)) * noise
+    if look.chroma:
+        canvas = _softly_coloured(canvas, stream("chroma").uniform(0, look.chroma))
     return np.asarray(canvas, np.float32)
+
+
+def _softly_coloured(canvas: Array, sigma: float) -> Array:
+    """Colour less sharp than brightness: demosaicing, noise reduction and 4:2:0 of cameras."""
+    luma = (canvas @ LUMA)[..., None]
+    return np.asarray(luma + ndimage.gaussian_filter(canvas - luma, (sigma, sigma, 0)), np.float32)

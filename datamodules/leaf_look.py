@@ -26,6 +26,7 @@ class LeafLook:
         harmony: how far small leaves take the colour of what they lie on, in [0, 1].
         nature: share of the colours that have the hues of nature; without, they are uniform in RGB.
         texture: greatest contrast of a leaf's texture, standard deviation over mean.
+        motley: greatest standard deviation of a leaf's colour over its brightness, without it.
         stripes: share of the textures that are stripes.
         fur: share of the other textures that are strands side by side, as of hair and grass.
         shading: standard deviation of the change of brightness from a leaf's middle to its rim;
@@ -43,6 +44,7 @@ class LeafLook:
         blur: chance that the whole picture is out of focus; above 0 a lens blurs a little anyway.
         sharpening: greatest amount of the unsharp mask of cameras and scanners.
         grain: greatest standard deviation of the sensor's noise, in image units.
+        chroma: greatest standard deviation in pixels of the blur of colour alone.
         exponents: range of the exponents e of the textures' amplitude spectra 1/f^e.
         least: range, in pixels, of the radius of a picture's smallest leaves.
         cover: range of the leaves' area in areas of the picture.
@@ -57,6 +59,7 @@ class LeafLook:
     harmony: float = 0.9
     nature: float = 0.93
     texture: float = 0.55
+    motley: float = 0.2
     stripes: float = 0.12
     fur: float = 0.35
     shading: float = 0.15
@@ -73,6 +76,7 @@ class LeafLook:
     blur: float = 0.08
     sharpening: float = 0.6
     grain: float = 0.012
+    chroma: float = 2.5
     exponents: tuple[float, float] = (0.7, 1.6)
     least: tuple[float, float] = (0.9, 12.0)
     cover: tuple[float, float] = (0.8, 2.5)
@@ -88,7 +92,9 @@ class LeafLook:
                 raise ValueError(f"{name} must rise within [{least:g}, 100], got ({low}, {high})")
 
 
-_NO_SHARES = frozenset({"texture", "shading", "bend", "light", "sharpening", "grain"})
+_NO_SHARES = frozenset(
+    {"texture", "shading", "bend", "light", "sharpening", "grain", "chroma", "motley"}
+)
 _RANGES = frozenset({"exponents", "least", "cover"})
 
 
@@ -105,6 +111,7 @@ PLAIN = LeafLook(
     harmony=0.0,
     nature=0.0,
     texture=0.0,
+    motley=0.0,
     stripes=0.0,
     fur=0.0,
     shading=0.0,
@@ -121,6 +128,7 @@ PLAIN = LeafLook(
     blur=0.0,
     sharpening=0.0,
     grain=0.0,
+    chroma=0.0,
 )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from datamodules.leaf_look import LeafLook, Stream
 from datamodules.leaf_shapes import bent, coverage, gathered, outlines_of, radii_of
-from datamodules.leaf_textures import Array, Palette, texture_pool
+from datamodules.leaf_textures import LUMA, Array, Palette, texture_pool
 
 _DETAIL = 20.0  # pixels: leaves smaller than that are details of what they lie on
 _TINY = 3.0  # pixels: leaves smaller than that have no surface to speak of
@@ -30,6 +30,10 @@ class Leaves:
         self.choice = rng.integers(0, max(1, len(self.pool)), count)
         slope = look.shading * stream("shading").standard_normal((count, 2))
         self.slope = (slope / self.radii[:, None]).astype(np.float32)
+        rng = stream("motley")
+        across = rng.standard_normal((count, 3)).astype(np.float32)
+        across -= (across @ LUMA)[:, None]  # of colour alone: brightness stays
+        self.across = look.motley * across * rng.beta(1, 2, (count, 1)).astype(np.float32)
         rng = stream("harmony")
         self.belongs = look.harmony * rng.uniform(0.5, 1, count) * np.exp(-self.radii / _DETAIL)
         self.gain = np.exp(rng.normal(0, 0.4, count))
@@ -66,6 +70,8 @@ class Leaves:
         shade = 1 + self.slope[i, 0] * y + self.slope[i, 1] * x
         if self.pool:
             shade = shade * (1 + self.strength[i] * self.pool[self.choice[i]][ys, xs])
+            other = self.pool[self.choice[i] - 1][ys, xs, None]
+            return np.asarray(shade[..., None] * (1 + other * self.across[i]), np.float32)
         return np.asarray(shade[..., None], np.float32)
 
 

@@ -92,6 +92,12 @@ def test_lower_quality_is_further_from_the_photo() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
+def test_whole_numbers_are_weights_too() -> None:
+    image = _photo(3, 32, 32)
+    whole, real = (_degraded(JPEG(chroma=chroma), image) for chroma in ((2, 0, 1), (2.0, 0.0, 1.0)))
+    assert torch.equal(whole, real)
+
+
 def test_chroma_of_colour_is_coarser_than_whole_chroma() -> None:
     image = torch.zeros(3, 32, 32)
     image[0, :, 1::2] = 1  # red stripes one pixel wide

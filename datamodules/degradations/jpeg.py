@@ -52,14 +52,14 @@ class JPEG(Degradation):
         if not (min(chroma) >= 0 and 0 < sum(chroma) < float("inf")):
             raise ValueError(f"chroma must be at least 0 and not all 0, got {tuple(chroma)}")
         self.quality = quality
-        self.chroma = chroma
+        self.chroma = torch.tensor(chroma, dtype=torch.float32)
         self.offset = offset
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """See :meth:`Degradation.degrade`."""
         low, high = self.quality
         quality = min(high, int(low * ((high + 1) / low) ** uniform(0, 1, generator)))
-        chroma = int(torch.multinomial(torch.tensor(self.chroma), 1, generator=generator))
+        chroma = int(torch.multinomial(self.chroma, 1, generator=generator))
         top, left = integer(*self.offset, generator), integer(*self.offset, generator)
         # The edge is repeated, as the codec itself does on the other two sides.
         padded = F.pad(image[None], (left, 0, top, 0), mode="replicate")[0]
