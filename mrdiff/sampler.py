@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrdiff.averaging import AveragedDenoiser
 from mrdiff.baselines import BASELINE_NAMES, BaselineSampler
 from mrdiff.clock import Clock, ClockName
 from mrdiff.denoiser import DenoiserLike
@@ -56,6 +57,9 @@ class MRSampler:
             the results crowd around one restoration: often higher PSNR, no variety.
         threshold: None, or the percentile in [0, 1] of
             :class:`mrdiff.threshold.ThresholdedDenoiser`.
+        average: go on with the mean of all predictions of x0 so far. Meant for temperature 0, where
+            all estimate one image (:class:`mrdiff.averaging.AveragedDenoiser`); above, what comes
+            out lies between a draw and the mean of all draws.
 
     Raises:
         ValueError: for a value outside its range, or eta > 0 with the velocity.
@@ -72,6 +76,7 @@ class MRSampler:
         corrector: bool = False,
         temperature: float = 1.0,
         threshold: float | None = None,
+        average: bool = False,
     ) -> None:
         _check(nfe, order, eta, temperature, threshold)
         if isinstance(grid, os.PathLike):
@@ -89,6 +94,7 @@ class MRSampler:
         self.corrector = corrector
         self.temperature = temperature
         self.threshold = threshold
+        self.average = average
 
     @staticmethod
     def preset(
@@ -145,6 +151,8 @@ class MRSampler:
         """
         if self.threshold is not None:
             denoiser = ThresholdedDenoiser(denoiser, self.threshold)
+        if self.average:
+            denoiser = AveragedDenoiser(denoiser)
         mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
         predict = ImageDenoiser(denoiser, mu, callback)
         times = self.times(denoiser.process)

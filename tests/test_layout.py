@@ -34,6 +34,7 @@ RANKS = {
     "mrdiff.tiling": 4,
     "mrdiff.checkpoint": 4,
     "mrdiff.threshold": 4,
+    "mrdiff.averaging": 4,
     "mrdiff.multistep": 4,
     "mrdiff.oracle": 4,
     "mrdiff.transfer": 5,
