@@ -95,9 +95,18 @@ def train_steps(steps: int, arguments: Sequence[str], folder: Path) -> Trained:
         arguments: of ``train.py``.
         folder: where logs and checkpoints are written.
     """
-    run = _train(arguments, folder, steps=steps)
-    seconds = steps / _steps_per_second(run)
-    return Trained(run / "checkpoints" / "last.ckpt", steps, seconds / 60)
+    return _trained(_train(arguments, folder, steps=steps))
+
+
+def trained_before(folder: Path) -> Trained | None:
+    """The run of an earlier :func:`train_for` or :func:`train_steps` that ended in a folder."""
+    checkpoints = list(folder.glob("*/run/checkpoints/last.ckpt"))
+    return _trained(checkpoints[0].parents[1]) if checkpoints else None
+
+
+def _trained(run: Path) -> Trained:
+    steps = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"]
+    return Trained(run / "checkpoints" / "last.ckpt", steps, steps / _steps_per_second(run) / 60)
 
 
 def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:

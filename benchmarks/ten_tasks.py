@@ -1,11 +1,12 @@
 """Ten recipes, the same few minutes each: what they bring on photos they have never seen.
 
-    python -m benchmarks.ten_tasks [--minutes 6] [--tasks rainy hazy] [--pairs FOLDER]
+    python -m benchmarks.ten_tasks [--minutes 6] [--tasks rainy hazy] [--keep FOLDER]
+        [--pairs FOLDER]
 
 Each recipe is trained by the real command on dead leaves under its own degradation. Then, at NFE 5:
 (i) its own validation photos, real ones under the same degradation; (ii) real or benchmark pairs,
 whose degradation was made by others, if they are there, the middle 512 x 512 pixels of each: the
-honest measure.
+honest measure. Tasks whose run lies in the folder of --keep are measured again, not trained again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.evaluation import (
     pairs_of,
     quality,
     train_for,
+    trained_before,
 )
 from mrdiff.checkpoint import load_model
 from mrdiff.denoiser import Denoiser
@@ -74,7 +76,8 @@ def main(given: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for task in options.tasks:
             folder = (options.keep or Path(scratch)) / task
-            run = train_for(options.minutes, ["--config", f"{TASKS[task]}.yaml"], folder)
+            run = trained_before(folder)
+            run = run or train_for(options.minutes, ["--config", f"{TASKS[task]}.yaml"], folder)
             denoiser = load_model(run.checkpoint, "cpu")
             found = measure_task(task, denoiser, options.pairs, lpips, options.keep)
             trained = f"{run.steps} steps, {run.minutes:.1f} min"
