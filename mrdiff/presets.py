@@ -16,14 +16,12 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "mr-sde-2": {"order": 2, "eta": 1.0},
 }
 
-_EXPECTED = {"order": 1, "temperature": 0.0, "average": True}  # of E[x0 | mu]
 _ACCURATE = {"order": 2, "corrector": True}
 
 # By the least NFE from which on they hold.
 EVIDENCE: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
-    "fidelity": {
-        1: {**_EXPECTED, "grid": "uniform_t"},
-        8: {**_EXPECTED, "grid": "uniform_angle"},
+    "fidelity": {  # of E[x0 | mu]
+        1: {"order": 1, "grid": "uniform_angle", "temperature": 0.0, "average": True},
     },
     "perceptual": {
         1: {**_ACCURATE, "grid": "uniform_angle"},
