@@ -26,7 +26,7 @@ class LeafLook:
         harmony: how far small leaves take the colour of what they lie on, in [0, 1].
         nature: share of the colours that have the hues of nature; without, they are uniform in RGB.
         texture: greatest contrast of a leaf's texture, standard deviation over mean.
-        motley: greatest standard deviation of a leaf's colour over its brightness, without it.
+        motley: greatest contrast of a leaf's changes of colour at equal brightness.
         stripes: share of the textures that are stripes.
         fur: share of the other textures that are strands side by side, as of hair and grass.
         shading: standard deviation of the change of brightness from a leaf's middle to its rim;
