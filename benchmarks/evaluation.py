@@ -16,13 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from datamodules import PairedFolder, Sample
+from mrdiff.baselines import BaselineSampler
 from mrdiff.cli.lightning import build_run
 from mrdiff.cli.train import prepare
 from mrdiff.conditions import BoundDenoiser, make_context
 from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.noise import named_noise
-from mrdiff.sampler import named_sampler
+from mrdiff.sampler import MRSampler, named_sampler
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -153,6 +154,21 @@ def pairs_of(folder: Path) -> list[Sample]:
 
 
 @torch.no_grad()
+def restore(
+    denoiser: Denoiser,
+    sample: Sample,
+    sampler: MRSampler | BaselineSampler,
+    *,
+    task: str | None = None,
+) -> Tensor:
+    """One sample restored from the noise of its name, ``[1, C, H, W]`` in [0, 1]."""
+    lq = sample["lq"][None]
+    mask = sample["mask"][None] if "mask" in sample else None
+    model = BoundDenoiser(denoiser, make_context(denoiser.network, lq, task=task, mask=mask))
+    return sampler(model, lq, noise=named_noise(0, [sample["name"]])).clamp(0, 1)
+
+
+@torch.no_grad()
 def quality(
     denoiser: Denoiser,
     samples: Iterable[Sample],
@@ -179,10 +195,7 @@ def quality(
     after: list[dict[str, float]] = []
     for sample in samples:
         lq, gt = sample["lq"][None], sample["gt"][None]
-        mask = sample["mask"][None] if "mask" in sample else None
-        context = make_context(denoiser.network, lq, task=task, mask=mask)
-        model = BoundDenoiser(denoiser, context)
-        restored = run(model, lq, noise=named_noise(0, [sample["name"]])).clamp(0, 1)
+        restored = restore(denoiser, sample, run, task=task)
         for image, rows in ((lq, before), (restored, after)):
             scores = measure(image, gt, names=("psnr", "ssim", "lpips"), lpips=lpips)
             rows.append({name: float(value[0]) for name, value in scores.items()})

@@ -16,31 +16,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks.evaluation import SHARED, TASKS, own_photos, pairs_of
+from benchmarks.evaluation import SHARED, TASKS, own_photos, pairs_of, restore, trained_before
 from datamodules import Sample
 from mrdiff import MRSampler
 from mrdiff.checkpoint import load_model
-from mrdiff.conditions import BoundDenoiser, make_context
 from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import psnr
-from mrdiff.noise import named_noise
 from mrdiff.photo import centre_crop
 
 GRIDS = ("uniform_log_snr", "uniform_angle", "uniform_t", "power(2)", "power(0.25)")
 
 
-@torch.no_grad()
 def gain(denoiser: Denoiser, samples: Sequence[Sample], sampler: MRSampler) -> float:
     """The mean gain in dB."""
     gains = []
     for sample in samples:
         lq, gt = sample["lq"][None], sample["gt"][None]
-        mask = sample["mask"][None] if "mask" in sample else None
-        model = BoundDenoiser(denoiser, make_context(denoiser.network, lq, task=None, mask=mask))
-        restored = sampler(model, lq, noise=named_noise(0, [sample["name"]])).clamp(0, 1)
-        gains.append(float(psnr(restored, gt) - psnr(lq, gt)))
+        gains.append(float(psnr(restore(denoiser, sample, sampler), gt) - psnr(lq, gt)))
     return statistics.mean(gains)
 
 
@@ -70,8 +62,10 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"| task | on | 1 call | {' | '.join(f'{options.nfe}, {grid}' for grid in GRIDS)} |")
     print("|---|---|---" + "|---" * len(GRIDS) + "|")
     for task in options.tasks:
-        (checkpoint,) = (options.keep / task).glob("*/run/checkpoints/last.ckpt")
-        denoiser = load_model(checkpoint, "cpu")
+        run = trained_before(options.keep / task)
+        if run is None:
+            raise SystemExit(f"{options.keep / task} holds no run: benchmarks.ten_tasks makes them")
+        denoiser = load_model(run.checkpoint, "cpu")
         pairs = [_middle(sample, options.crop) for sample in pairs_of(options.pairs / task)]
         for where, samples in (("(i)", own_photos(f"{TASKS[task]}.yaml")), ("(ii)", pairs)):
             if samples:

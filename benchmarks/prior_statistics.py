@@ -25,12 +25,12 @@ from scipy import ndimage, stats
 from benchmarks.clean_prior import looks
 from benchmarks.evaluation import SHARED
 from datamodules.leaf_look import LeafLook
+from datamodules.leaf_textures import LUMA
 from datamodules.leaves import render
 from datamodules.samples import find_images
 from mrdiff.photo import centre_crop, read_rgb, write_image
 
 Picture = NDArray[np.float32]
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _slope(grey: Picture, least: float, most: float) -> float:
@@ -98,7 +98,7 @@ def _colours(picture: Picture, grey: Picture) -> dict[str, float]:
 
 def statistics(picture: Picture) -> dict[str, float]:
     """All that is measured of one picture ``[H, W, 3]`` in [0, 1], by name."""
-    grey = np.asarray(picture @ _LUMA, np.float32)
+    grey = np.asarray(picture @ LUMA, np.float32)
     diagonal = grey[:-1, :-1] - grey[1:, :-1] - grey[:-1, 1:] + grey[1:, 1:]
     found = {"mean Y": float(grey.mean()) * 255, "sd of Y": float(grey.std()) * 255}
     for share in (1, 10, 50, 90, 99):

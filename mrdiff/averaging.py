@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.denoiser import DenoiserLike, Prediction
-from mrdiff.process import MRProcess, expand_like
+from mrdiff.process import MRProcess
 
 
 class AveragedDenoiser:
@@ -37,5 +37,4 @@ class AveragedDenoiser:
         self._calls += 1
         # Never in place: earlier means may still be in use as predictions.
         self._mean = x0 if self._mean is None else torch.lerp(self._mean, x0, 1 / self._calls)
-        alpha, sigma = expand_like(self.process.alpha(t), x), expand_like(self.process.sigma(t), x)
-        return Prediction(self._mean, (x - mu - alpha * (self._mean - mu)) / sigma)
+        return Prediction(self._mean, self.process.noise_in(x, self._mean, mu, t))

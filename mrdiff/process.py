@@ -78,6 +78,11 @@ class MRProcess:
         alpha, sigma = expand_like(self.alpha(t), x0), expand_like(self.sigma(t), x0)
         return mu + alpha * (x0 - mu) + sigma * eps
 
+    def noise_in(self, x: Tensor, x0: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+        """The eps with which :meth:`marginal` makes ``x`` of ``x0``: its inverse, for t > 0."""
+        alpha, sigma = expand_like(self.alpha(t), x), expand_like(self.sigma(t), x)
+        return (x - mu - alpha * (x0 - mu)) / sigma
+
     def prior(self, mu: Tensor, eps: Tensor) -> Tensor:
         """x_1 = mu + sigma_max eps. Never clipped: clipping costs several dB."""
         return mu + self.sigma_max * eps
