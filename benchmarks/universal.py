@@ -21,24 +21,24 @@ import torch
 from benchmarks.evaluation import SHARED, own_photos, pairs_of, quality, train_for
 from datamodules import Sample
 from mrdiff.checkpoint import load_model
-from mrdiff.conditions import classify, known_tasks
+from mrdiff.conditions import judge, known_tasks
 from mrdiff.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights
 
 
 @torch.no_grad()
-def judged(denoiser: Denoiser, samples: list[Sample]) -> list[str]:
+def verdicts(denoiser: Denoiser, samples: list[Sample]) -> list[str]:
     """What the classifier says of each sample."""
     tasks = known_tasks(denoiser.network)
-    logits = [classify(denoiser.network, sample["lq"][None])[0] for sample in samples]
-    return [tasks[int(row.argmax())] for row in logits]
+    judged = [judge(denoiser.network, sample["lq"][None])[0] for sample in samples]
+    return [tasks[int(row.argmax())] for row in judged]
 
 
 def rows(
     denoiser: Denoiser, task: str, samples: list[Sample], where: str, lpips: LPIPS | None
 ) -> tuple[int, list[str]]:
     """How many samples were recognised, and the lines of the table."""
-    said = judged(denoiser, samples)
+    said = verdicts(denoiser, samples)
     right = sum(name == task for name in said)
     wrong = sorted({name for name in said if name != task})
     lines = []

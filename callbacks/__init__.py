@@ -1,7 +1,8 @@
 """Lightning callbacks: what is logged, averaged and measured while a model trains."""
 
 from callbacks.ema import EMA
+from callbacks.finite_loss import FiniteLoss
 from callbacks.sampling_validation import SamplingValidation
 from callbacks.throughput import Throughput
 
-__all__ = ["EMA", "SamplingValidation", "Throughput"]
+__all__ = ["EMA", "FiniteLoss", "SamplingValidation", "Throughput"]

@@ -47,19 +47,36 @@ class L2(nn.Module):
         return (out - target).square().mean()
 
 
+# The scaled target of a barely degraded image is near zero: it is not made to weigh without bound.
+_LEAST_TARGET = 0.3
+
+
 class Charbonnier(nn.Module):
     """Mean of sqrt(d² + epsilon²) - epsilon, a smooth L1 (Charbonnier et al. 1994).
 
     Args:
         epsilon: where it turns from quadratic to linear, in units of the scaled target; > 0.
+        balance: 0 weighs the errors of all images alike. Above, the difference d of each image is
+            first divided by its target's root mean square to that power, so that a fog of 0.5 of
+            the range does not outweigh the traces of JPEG, of 0.05; 1 makes the loss relative.
+
+    Raises:
+        ValueError: epsilon is not positive, or balance not in [0, 1].
     """
 
-    def __init__(self, *, epsilon: float = 0.01) -> None:
+    def __init__(self, *, epsilon: float = 0.01, balance: float = 0.0) -> None:
         super().__init__()
         if not epsilon > 0:
             raise ValueError(f"epsilon must be positive, got {epsilon}")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must be in [0, 1], got {balance}")
         self.epsilon = epsilon
+        self.balance = balance
 
     def forward(self, out: Tensor, target: Tensor) -> Tensor:
         """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
-        return (torch.sqrt((out - target).square() + self.epsilon**2) - self.epsilon).mean()
+        difference = out - target
+        if self.balance:
+            size = target.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            difference = difference / size.clamp(min=_LEAST_TARGET) ** self.balance
+        return (torch.sqrt(difference.square() + self.epsilon**2) - self.epsilon).mean()

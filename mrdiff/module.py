@@ -33,6 +33,7 @@ from mrdiff.conditions import (
     check_tasks,
     classifier_parameters,
     classify,
+    judge,
     known_tasks,
     make_context,
     training_context,
@@ -165,24 +166,30 @@ class MRDiffusion(pl.LightningModule):
             self.network.compile()
 
     def _noised_loss(
-        self, batch: Batch, generator: torch.Generator, *, blind: float
-    ) -> tuple[Tensor, Tensor | None]:
-        """The loss of denoising, and the logits of the tasks if the network knows several."""
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        logits: Tensor | None,
+        *,
+        blind: float,
+    ) -> Tensor:
+        """The loss of denoising, given the logits of the tasks if the network knows several."""
         lq, gt = batch["lq"], batch["gt"]
         t = stratified_times(len(gt), generator, power=self.time_power)
         eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
         x = self.process.marginal(gt, lq, t, eps)
-        logits = classify(self.network, lq) if known_tasks(self.network) else None
         context = training_context(self.network, batch, logits, blind=blind, generator=generator)
         out = self.denoiser.scaled_output(x, t, lq, context)
-        return self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps)), logits
+        loss: Tensor = self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps))
+        return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of denoising at stratified times, and of telling the tasks apart."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
         generator = keyed_generator(self.device, seed, self.global_rank, step)
-        loss, logits = self._noised_loss(batch, generator, blind=0.5)
+        logits = classify(self.network, batch["lq"]) if known_tasks(self.network) else None
+        loss = self._noised_loss(batch, generator, logits, blind=0.5)
         size = len(batch["lq"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if logits is not None and "degradation" in batch:
@@ -196,7 +203,9 @@ class MRDiffusion(pl.LightningModule):
     def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
         # The same times and noise at every validation, so that the curve is comparable.
         generator = keyed_generator(self.device, batch_idx)
-        loss, logits = self._noised_loss(batch, generator, blind=1.0)
+        # As in use: large images are judged by windows.
+        logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
+        loss = self._noised_loss(batch, generator, logits, blind=1.0)
         log = partial(self.log, on_step=False, on_epoch=True, sync_dist=True)
         log(f"{stage}/loss", loss, batch_size=len(batch["lq"]))
         if logits is not None and "degradation" in batch:

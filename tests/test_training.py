@@ -16,7 +16,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import LinearTheta, MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
@@ -108,6 +108,26 @@ def test_losses_against_their_definitions() -> None:
     assert float(large(out.double(), target.double())) == pytest.approx(10 / 3 / 2e3, rel=1e-4)
     with pytest.raises(ValueError, match="epsilon"):
         Charbonnier(epsilon=0)
+    with pytest.raises(ValueError, match="balance"):
+        Charbonnier(balance=-0.5)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_a_balanced_loss_weighs_an_image_by_its_degradation(balance: float) -> None:
+    def images(seed: int) -> Tensor:
+        return torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
+
+    target = images(0) + 0.5  # errors far below epsilon: d² / (2 epsilon)
+    out, loss = target + 1e-3 * images(1), Charbonnier(epsilon=10, balance=balance)
+    one, ten = loss(out, target), loss(10 * out, 10 * target)
+    assert float(ten / one) == pytest.approx(100 ** (1 - balance), rel=1e-2)
+    # Each image by its own size, and one that is hardly degraded not without bound.
+    both = loss(torch.cat([out, 10 * out]), torch.cat([target, 10 * target]))
+    assert float(both) == pytest.approx(float(one + ten) / 2)
+    fine = Charbonnier(epsilon=1e-9, balance=balance)
+    assert float(fine(out - target, 0 * target)) == pytest.approx(
+        float((out - target).abs().mean()) / 0.3**balance, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PixelNorm(nn.Module):
+    """Every pixel's channels at mean 0 and deviation 1, without weights of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
 
 
 class DegradationClassifier(nn.Module):
     """Strided convolutions, statistics over the whole image, two linear layers.
 
-    What spoils an image may be everywhere (noise) or in a few places (drops): each feature's
-    mean, deviation and maximum over the image go to the linear layers, for any image size.
+    What spoils an image may be everywhere (noise) or in a few places (drops): each feature's mean
+    and deviation over the image go to the linear layers, for any image size. A maximum would not
+    do: it grows with the image, and says of a large one what no patch of training looked like.
 
     Args:
         channels: image channels C.
@@ -28,13 +38,13 @@ class DegradationClassifier(nn.Module):
         layers: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(itertools.pairwise((channels, *widths))):
             stride = 1 if i == 0 else 2
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.SiLU()]
+            convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+            layers += [convolution, PixelNorm(), nn.SiLU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Linear(3 * widths[-1], 64), nn.SiLU(), nn.Linear(64, tasks))
+        self.head = nn.Sequential(nn.Linear(2 * widths[-1], 64), nn.SiLU(), nn.Linear(64, tasks))
 
     def forward(self, mu: Tensor) -> Tensor:
         """Logits ``[B, K]`` of images ``[B, C, H, W]`` in [0, 1]."""
         features = self.features(2 * mu - 1).flatten(2)
         deviation = features.var(dim=2, correction=0).add(1e-6).sqrt()
-        pooled = torch.cat([features.mean(dim=2), deviation, features.amax(dim=2)], dim=1)
-        return self.head(pooled)
+        return self.head(torch.cat([features.mean(dim=2), deviation], dim=1))

@@ -1,0 +1,44 @@
+"""A run whose loss is no longer a number ends, instead of going on for nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class DivergedError(RuntimeError):
+    """The loss is infinite or not a number: one line that says when, and what to do."""
+
+
+class FiniteLoss(Callback):
+    """Ends a run that has diverged.
+
+    Looks once every `trainer.log_every_n_steps`, so that a GPU is not waited for at every step.
+    Checkpoints that were written before stay.
+
+    Raises:
+        DivergedError: the loss of such a step is infinite or not a number.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the loss if this is a logging step."""
+        if not trainer._logger_connector.should_update_logs:
+            return
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if loss is None or bool(torch.isfinite(loss).all()):
+            return
+        groups = (group for optimizer in trainer.optimizers for group in optimizer.param_groups)
+        rate = max(group["lr"] for group in groups)
+        raise DivergedError(
+            f"the training loss is {float(loss)} at step {trainer.global_step}: the run has "
+            f"diverged. Lower model.optimizer.lr (now up to {rate:.2g}), or look for images "
+            "that are not in [0, 1]; earlier checkpoints of this run are kept"
+        )
