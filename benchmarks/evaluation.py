@@ -83,7 +83,7 @@ def train_for(minutes: float, arguments: Sequence[str], folder: Path) -> Trained
         folder: where logs and checkpoints are written.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        trial = _train([*arguments], Path(scratch), steps=200)
+        trial = _train([*arguments], Path(scratch), steps=260)
         rate = _steps_per_second(trial)
     return train_steps(max(1, round(60 * minutes * rate)), arguments, folder)
 
@@ -130,6 +130,7 @@ def _steps_per_second(run: Path) -> float:
     events = EventAccumulator(str(run))
     events.Reload()
     rates = [event.value for event in events.Scalars("train/images_per_s")]
+    rates = rates[3:] or rates  # workers and caches are still starting
     batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"]
     seconds_a_step = sum(batch / rate for rate in rates) / len(rates)
     return 1 / seconds_a_step

@@ -3,9 +3,10 @@
     python -m benchmarks.finetuning --checkpoint universal.ckpt [--minutes 3] [--task shadowed]
 
 The first pairs of a task train, the middle 512 x 512 pixels of the others measure, at NFE 5 with
-the sampler `fidelity`. `from the model` is finetune.yaml with --init_from; `from nothing` is the
-task's own recipe on the same pairs, with its own learning rate; `the model as it is` has not been
-tuned at all.
+the sampler `fidelity`. `from the model` is finetune.yaml with --init_from, the pairs in a folder of
+their task's name; `not named`, for a model of several tasks, leaves the task to its judgement.
+`from nothing` is the task's own recipe on the same pairs, with its own learning rate; `the model as
+it is` has not been tuned at all.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from mrdiff.conditions import known_tasks
 from mrdiff.metrics import LPIPS, find_lpips_weights
 
 
-def split(source: Path, root: Path, *, count: int) -> None:
-    """Copy ``count`` pairs, evenly spread, to ``root/train`` and the others to ``root/test``."""
+def split(source: Path, root: Path, below: str, *, count: int) -> None:
+    """Copy ``count`` pairs, evenly spread, to ``root/train/below``, the others to ``root/test``."""
     for kind in ("LQ", "GT"):
         files = sorted((source / kind).iterdir())
         chosen = {round(i * (len(files) - 1) / (count - 1)) for i in range(count)}
         for index, file in enumerate(files):
-            folder = root / ("train" if index in chosen else "test") / kind
+            folder = root / ("train" if index in chosen else "test") / below / kind
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder)
+
+
+def _data(root: Path) -> list[str]:
+    return ["--data.root", str(root), "--data.batch_size", "10"]
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -46,23 +51,27 @@ def main(given: Sequence[str] | None = None) -> int:
     lpips = LPIPS.from_file(weights) if weights else None
     recipe = f"{TASKS[options.task]}.yaml"
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "pairs"
-        split(options.pairs / options.task, root, count=options.count)
-        samples = pairs_of(root / "test")
-        data = ["--data.root", str(root), "--data.batch_size", "10"]
+        plain, named = Path(scratch) / "plain", Path(scratch) / "named"
+        split(options.pairs / options.task, plain, ".", count=options.count)
+        split(options.pairs / options.task, named, options.task, count=options.count)
+        samples = pairs_of(plain / "test")
+        untuned = load_model(options.checkpoint, "cpu")
+        task = options.task if options.task in known_tasks(untuned.network) else None
+        tune = ["--config", "finetune.yaml", "--init_from", str(options.checkpoint)]
         ways = {
-            "from the model": ["--config", "finetune.yaml", "--init_from", str(options.checkpoint)],
-            "from nothing": ["--config", recipe, "--config", "paired.yaml"],
+            "from the model": [*tune, "--config", "task_folders.yaml", *_data(named)],
+            "not named": [*tune, *_data(plain)],
+            "from nothing": ["--config", recipe, "--config", "paired.yaml", *_data(plain)],
         }
+        if task is None:  # a model of one task: nothing to name
+            ways["from the model"] = ways.pop("not named")
         print(f"{options.task}: {options.count} pairs to train on, {len(samples)} others\n")
         print("| model | PSNR | gain | SSIM | LPIPS | trained |")
         print("|---|---|---|---|---|---|")
-        untuned = load_model(options.checkpoint, "cpu")
-        task = options.task if options.task in known_tasks(untuned.network) else None
         result = quality(untuned, samples, task=task, lpips=lpips)
         print(f"| the model as it is | {result.row()} | |", flush=True)
         for way, arguments in ways.items():
-            run = train_for(options.minutes, [*arguments, *data], Path(scratch) / way)
+            run = train_for(options.minutes, arguments, Path(scratch) / way)
             result = quality(load_model(run.checkpoint, "cpu"), samples, lpips=lpips)
             trained = f"{run.steps} steps, {run.minutes:.1f} min"
             print(f"| {way} | {result.row()} | {trained} |", flush=True)

@@ -22,7 +22,8 @@ class TaskFolders(RestorationDataset):
 
     Args:
         root: folder of the folders ``<task>/LQ``, ``<task>/GT`` and, if ``masks``, ``<task>/mask``.
-        tasks: their names, in the order that numbers them; null for all folders, sorted.
+        tasks: their names, in the order that numbers them; null for all folders, sorted. A task
+            without a folder is not drawn: a model of many tasks may be tuned on one.
         masks: give every sample a mask, of ones for a task without a folder of masks.
         patch_size: side of the random training patch in pixels; null for whole images.
         crop_size: outside training, the central part to keep; null for the whole image.
@@ -45,14 +46,27 @@ class TaskFolders(RestorationDataset):
 
     @property
     def sets(self) -> dict[str, PairedFolder]:
-        """The pairs of each task.
+        """The pairs of each task that has a folder.
 
         Raises:
-            DataError: the root, or the folder of a task, is missing.
+            DataError: the root is missing or has no folder of a task, or one is likely misspelt.
         """
         if not self._sets:
-            self._sets = {task: self._set(self.root / task) for task in self.tasks}
+            self._sets = {task: self._set(self.root / task) for task in self._present()}
         return self._sets
+
+    def _present(self) -> list[str]:
+        """The tasks that have a folder."""
+        known = self.tasks
+        present = [task for task in known if (self.root / task).is_dir()]
+        if not present:
+            raise DataError(f"{self.root}: no folder of any task; they are {', '.join(known)}")
+        others = {path.parent.name for path in self.root.glob("*/LQ")} - {*known}
+        if others and len(present) < len(known):  # a name was misspelt, most likely
+            absent = ", ".join(task for task in known if task not in present)
+            names = ", ".join(sorted(others))
+            raise DataError(f"{self.root}: {names}: not a task; without a folder are {absent}")
+        return present
 
     def _set(self, folder: Path) -> PairedFolder:
         for part in (folder / "LQ", folder / "GT"):
@@ -71,10 +85,10 @@ class TaskFolders(RestorationDataset):
         """The folders of each task.
 
         Raises:
-            DataError: there is no such root, or no folder in it.
+            DataError: the root is missing or has no folder of a task, or one is likely misspelt.
         """
         found = []
-        for task in self.tasks:
+        for task in self._present():
             folder = self.root / task
             mask = folder / "mask" if self.masks and (folder / "mask").is_dir() else None
             found.append(
@@ -138,7 +152,7 @@ class TaskFolders(RestorationDataset):
             task, inner = self.turns[index_of(key)]
         sample = sets[task][inner]
         sample["name"] = f"{names[task]}/{sample['name']}"
-        sample["degradation"] = task
+        sample["degradation"] = self.tasks.index(names[task])
         if self.masks and "mask" not in sample:
             sample["mask"] = torch.ones_like(sample["lq"][:1])
         return sample

@@ -138,8 +138,25 @@ def test_what_is_missing_in_a_tree_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folders <task>/LQ"):
         _ = TaskFolders(str(tmp_path)).tasks
     tree(tmp_path, counts={"rainy": 1})
+    with pytest.raises(DataError, match=r"no folder of any task; they are hazy, snowy"):
+        TaskFolders(str(tmp_path), tasks=["hazy", "snowy"]).check()
+    tree(tmp_path, counts={"hazzy": 1})
+    with pytest.raises(DataError, match=r"hazzy: not a task; without a folder are hazy, snowy"):
+        TaskFolders(str(tmp_path), tasks=["hazy", "rainy", "snowy"]).check()
+    (tmp_path / "snowy").mkdir()
     with pytest.raises(DataError, match=r"snowy/LQ: no such folder"):
         TaskFolders(str(tmp_path), tasks=["rainy", "snowy"]).check()
+
+
+def test_a_task_without_a_folder_keeps_its_number_and_is_not_drawn(tmp_path: Path) -> None:
+    tree(tmp_path, counts={"rainy": 2})
+    folders = TaskFolders(str(tmp_path), tasks=["hazy", "rainy", "snowy"], patch_size=16)
+    folders.check()
+    assert folders.tasks == ("hazy", "rainy", "snowy")
+    assert len(folders) == 2
+    assert len(folders.sources()) == 1
+    drawn = [folders[SampleKey(0, 0, item)] for item in range(2)] + [folders[0], folders[1]]
+    assert {sample["degradation"] for sample in drawn} == {1}
 
 
 def test_masks_of_pairs_are_checked(tmp_path: Path) -> None:
