@@ -126,7 +126,7 @@ def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:
 
 
 def _steps_per_second(run: Path) -> float:
-    """The harmonic mean over the intervals that were logged, of equal steps each."""
+    """The harmonic mean over the logged intervals, of equal steps each, but the first three."""
     events = EventAccumulator(str(run))
     events.Reload()
     rates = [event.value for event in events.Scalars("train/images_per_s")]

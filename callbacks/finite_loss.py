@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.logging_step import is_logging_step
+
 
 class DivergedError(RuntimeError):
     """The loss is infinite or not a number: one line that says when, and what to do."""
@@ -30,7 +32,7 @@ class FiniteLoss(Callback):
         batch_idx: int,
     ) -> None:
         """Look at the loss if this is a logging step."""
-        if not trainer._logger_connector.should_update_logs:
+        if not is_logging_step(trainer):
             return
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is None or bool(torch.isfinite(loss).all()):

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.logging_step import is_logging_step
+
 
 class Throughput(Callback):
     """Logs `train/images_per_s` and `train/data_wait` once every `trainer.log_every_n_steps`.
@@ -68,8 +70,7 @@ class Throughput(Callback):
         """Count the step, and log when an interval is complete."""
         self._lap()
         self._images += len(batch[self.batch_key])
-        # Lightning has no public question for "is this a logging step?"; its own monitors ask this.
-        if not trainer._logger_connector.should_update_logs:
+        if not is_logging_step(trainer):
             return
         metrics = {
             "train/images_per_s": trainer.world_size * self._images / self._elapsed,

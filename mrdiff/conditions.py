@@ -106,7 +106,7 @@ def judge(network: nn.Module, mu: Tensor) -> Tensor:
     """Probabilities ``[B, K]`` of the tasks of degraded images ``[B, C, H, W]``, each by itself.
 
     Up to 64 windows of 96 pixels are judged and their probabilities averaged. A classifier learns
-    from patches of about that size: on a photo as a whole it is wrong twice as often, and memory
+    from patches of about that size: on a photo as a whole it is wrong more often, and memory
     would grow with the image.
     """
     side = 96

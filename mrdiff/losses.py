@@ -57,8 +57,8 @@ class Charbonnier(nn.Module):
     Args:
         epsilon: where it turns from quadratic to linear, in units of the scaled target; > 0.
         balance: 0 weighs the errors of all images alike. Above, the difference d of each image is
-            first divided by its target's root mean square to that power, so that a fog of 0.5 of
-            the range does not outweigh the traces of JPEG, of 0.05; 1 makes the loss relative.
+            first divided by its target's root mean square to that power, so that a fog of 0.2 of
+            the range does not outweigh the traces of JPEG, of 0.04; 1 makes the loss relative.
 
     Raises:
         ValueError: epsilon is not positive, or balance not in [0, 1].
