@@ -18,7 +18,7 @@ from mrdiff.conditions import BoundDenoiser, Context, check_task, known_tasks, m
 from mrdiff.denoiser import Denoiser, DenoiserLike
 from mrdiff.description import CheckpointError
 from mrdiff.noise import named_noise
-from mrdiff.photo import from_pil, join_alpha, split_alpha, to_pil, to_uint8
+from mrdiff.photo import from_pil, like_original, to_pil, to_rgb, to_uint8
 from mrdiff.sampler import MRSampler, named_sampler
 from mrdiff.tiling import TiledDenoiser
 from mrdiff.timegrid import Grid
@@ -142,6 +142,11 @@ class Restorer:
                 ) from error
         return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.denoiser.parameters()).device
+
     @torch.no_grad()  # not inference_mode: users may compute with what they get
     def restore(
         self,
@@ -154,6 +159,9 @@ class Restorer:
     ) -> Tensor:
         """Restore RGB images ``[B, 3, H, W]`` in [0, 1], one name each, on any device.
 
+        On the CPU they go through the network one by one: the last bits of a convolution depend on
+        how many images it is given, and those of a file must not.
+
         Args:
             lq: the degraded images.
             names: what the noise is drawn from, besides the seed.
@@ -165,8 +173,15 @@ class Restorer:
         Returns:
             Float32 ``[B, 3, H, W]``, clamped to [0, 1], on the device of ``lq``.
         """
-        device = next(self.denoiser.parameters()).device
-        mu = lq.to(device, torch.float32)
+        if self.device.type == "cpu" and len(lq) > 1:
+            masks = [None] * len(lq) if mask is None else list(mask[:, None])
+            return torch.cat(
+                [
+                    self.restore(image, [name], mask=kept, on_step=on_step, on_task=on_task)
+                    for image, name, kept in zip(lq[:, None], names, masks, strict=True)
+                ]
+            )
+        mu = lq.to(self.device, torch.float32)
         context = self.context(mu, mask=mask, on_task=on_task)
         side = tile_side(self.tile, *lq.shape[-2:])
         model: DenoiserLike = BoundDenoiser(self.denoiser, context) if context else self.denoiser
@@ -198,21 +213,22 @@ class Restorer:
         """Restore one photo; grey stays grey and alpha passes through unchanged.
 
         Args:
-            image: a Pillow image (turned upright; any mode in, 8 bits a channel out), an array
+            image: a Pillow image (turned upright), an array
                 ``[H, W]`` or ``[H, W, C]`` (uint8, uint16 or float in [0, 1]), or a float tensor
                 ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1]; C is 1 to 4 (grey, grey and alpha,
                 RGB, RGBA).
             name: what the noise is drawn from, besides the seed.
 
         Returns:
-            The same kind, shape and number type; for Pillow one of L, LA, RGB, RGBA.
+            The same kind, shape and number type; for Pillow one of L, LA, RGB, RGBA and I;16,
+            with the colour profile and the resolution of the original.
 
         Raises:
             TypeError: for another kind of object or number.
             ValueError: for another shape.
         """
         if isinstance(image, Image.Image):
-            return to_pil(self.channels(from_pil(ImageOps.exif_transpose(image)), name=name))
+            return self._picture(image, name)
         if isinstance(image, np.ndarray):
             return self._array(image, name)
         if isinstance(image, Tensor):
@@ -223,10 +239,19 @@ class Restorer:
         self, image: Tensor, *, name: str = "", on_step: Callable[[], None] | None = None
     ) -> Tensor:
         """Restore ``[C, H, W]`` in [0, 1] with C in 1 to 4; the same shape comes back."""
-        colours, alpha = split_alpha(image)
-        rgb = colours.expand(3, -1, -1)
-        restored = self.restore(rgb[None], [name], on_step=on_step)[0]
-        return join_alpha(restored, colours.shape[0], alpha)
+        restored = self.restore(to_rgb(image)[None], [name], on_step=on_step)[0]
+        return like_original(restored, image)
+
+    def _picture(self, image: Image.Image, name: str) -> Image.Image:
+        restored = self.channels(from_pil(ImageOps.exif_transpose(image)), name=name)
+        if image.mode.startswith("I"):
+            values = (restored[0] * 65535).round().numpy().astype(np.uint16)
+            result = Image.fromarray(values)
+        else:
+            result = to_pil(restored)
+        kept = ("icc_profile", "dpi")
+        result.info.update({key: image.info[key] for key in kept if key in image.info})
+        return result
 
     def _tensor(self, image: Tensor, name: str) -> Tensor:
         if not image.is_floating_point():

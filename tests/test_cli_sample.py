@@ -1,5 +1,6 @@
 """sample.py through its real flags: files, folders, tables, comparisons, failures, determinism."""
 
+import json
 import re
 import subprocess
 import sys
@@ -96,6 +97,22 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(work: Path, checkpoint: Pat
     captured = capsys.readouterr()
     assert "failed: lq/aa.png: not an image that Pillow can read" in captured.err
     assert "restored 3, skipped 0, failed 1" in captured.out
+
+
+def test_a_log_has_a_line_for_each_photo(work: Path, checkpoint: Path) -> None:
+    (work / "lq" / "z.png").write_bytes(b"no image")
+    assert run(checkpoint, "--log", "log.jsonl", "--reference", "gt", "--tile", "64") == 1
+    lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    lines.sort(key=lambda line: line["file"])
+    assert [line["file"] for line in lines] == ["lq/a.png", "lq/b.jpg", "lq/s/c.png", "lq/z.png"]
+    for line in lines[:3]:
+        assert (line["nfe"], line["tile"]) == (2, 64)
+        assert 0 < line["seconds"] < 60
+        assert 5 < line["psnr"] < 60
+        assert Path(line["output"]).is_file()
+    assert "not an image" in lines[3]["error"]
+    assert run(checkpoint, "--log", "log.jsonl", "--skip_existing") == 1
+    assert len((work / "log.jsonl").read_text().splitlines()) == 5  # z.png is tried again
 
 
 def test_existing_files_are_skipped_on_request(work: Path, checkpoint: Path, capsys) -> None:

@@ -140,7 +140,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     with pytest.raises(PhotoError, match="not finite"):
         write_image(tmp_path / "a.png", torch.full((3, 2, 2), float("nan")))
     with pytest.raises(PhotoError, match="can write"):
-        write_image(tmp_path / "a.webp", torch.zeros(3, 2, 2))
+        write_image(tmp_path / "a.gif", torch.zeros(3, 2, 2))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PhotoError, match="file"):
         write_image(tmp_path / "file" / "a.png", torch.zeros(3, 2, 2))

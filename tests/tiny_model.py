@@ -16,11 +16,14 @@ from mrdiff.networks.unet import UNet
 from mrdiff.parameterization import Parameterization
 
 
-def write_tiny_checkpoint(path: Path) -> Path:
-    """Random weights, so that the network changes its input and samplers differ."""
+def write_tiny_checkpoint(path: Path, *, identity: bool = False) -> Path:
+    """Random weights, so that the network changes its input and samplers differ.
+
+    Or those of a new network, which predicts that the clean image is the degraded one.
+    """
     torch.manual_seed(0)
     network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
-    for parameter in network.parameters():
+    for parameter in () if identity else network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
     weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}

@@ -1,65 +1,71 @@
-"""Photos read and put together in batches, with their alpha and their masks."""
+"""Photos read and put together in batches, with their masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mrdiff.cli.jobs import Job
-from mrdiff.photo import PhotoError, read_image, read_mask, split_alpha
+from mrdiff.photo import PhotoError, PhotoFile, read_mask, read_photo
 
-__all__ = ["Photo", "batches", "masks", "read_photo"]
+__all__ = ["Failed", "Loaded", "batches", "load", "masks"]
 
 
-class Photo(NamedTuple):
-    """A photo that was read: colours ``[1 or 3, H, W]``, alpha and mask ``[1, H, W]`` or None."""
+class Loaded(NamedTuple):
+    """A photo that was read, and its mask ``[1, H, W]`` or None."""
 
     job: Job
-    colours: Tensor
-    alpha: Tensor | None
+    photo: PhotoFile
     mask: Tensor | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.photo.image.shape[-2:]
+        return height, width
 
-def read_photo(job: Job) -> Photo:
+
+class Failed(NamedTuple):
+    """A photo that could not be read, and why."""
+
+    job: Job
+    reason: str
+
+
+def load(job: Job) -> Loaded:
     """Read a photo and its mask.
 
     Raises:
         PhotoError: one of them cannot be read, or they differ in size.
     """
-    colours, alpha = split_alpha(read_image(job.source))
-    if job.mask is None:
-        return Photo(job, colours, alpha, None)
-    mask = read_mask(job.mask)
-    if mask.shape[-2:] != colours.shape[-2:]:
+    photo = read_photo(job.source)
+    mask = None if job.mask is None else read_mask(job.mask)
+    if mask is not None and mask.shape[-2:] != photo.image.shape[-2:]:
         raise PhotoError(f"{job.mask}: the mask is not of the size of {job.source}")
-    return Photo(job, colours, alpha, mask)
+    return Loaded(job, photo, mask)
 
 
-def batches(jobs: list[Job], size: int, failures: dict[Job, str]) -> Iterator[list[Photo]]:
-    """Neighbouring photos of equal height and width, read as they are needed, ``size`` at most."""
-    batch: list[Photo] = []
-    for job in jobs:
-        try:
-            photo = read_photo(job)
-        except PhotoError as error:
-            failures[job] = str(error)
+def batches(items: Iterable[Loaded | Failed], size: int) -> Iterator[list[Loaded] | Failed]:
+    """Neighbours of equal height and width, ``size`` at most; failures as they come."""
+    batch: list[Loaded] = []
+    for item in items:
+        if isinstance(item, Failed):
+            yield item
             continue
-        if batch and (
-            len(batch) == size or batch[0].colours.shape[-2:] != photo.colours.shape[-2:]
-        ):
+        if batch and (len(batch) == size or batch[0].size != item.size):
             yield batch
             batch = []
-        batch.append(photo)
+        batch.append(item)
     if batch:
         yield batch
 
 
-def masks(batch: list[Photo]) -> Tensor | None:
+def masks(batch: list[Loaded]) -> Tensor | None:
     """``[B, 1, H, W]``, of ones for photos without a mask; None if none has one."""
     if all(photo.mask is None for photo in batch):
         return None
-    whole = torch.ones_like(batch[0].colours[:1])
+    whole = torch.ones(1, *batch[0].size)
     return torch.stack([whole if photo.mask is None else photo.mask for photo in batch])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrdiff.cli.errors import CommandError
-from mrdiff.photo import IMAGE_SUFFIXES, JPEG_SUFFIXES, list_images
+from mrdiff.photo import FORMATS, IMAGE_SUFFIXES, list_images
 
 __all__ = ["Job", "plan_jobs"]
 
@@ -37,13 +37,21 @@ class Job:
         return self.source.stem
 
 
-def _target(relative: Path, taken: Counter[Path]) -> Path:
-    """Where ``relative`` is written below the output: JPEG stays JPEG, all else becomes PNG."""
-    if relative.suffix.lower() in JPEG_SUFFIXES | {".png"}:
-        return relative
-    target = relative.with_suffix(".png")
-    # a.bmp beside a.png or a.tif would overwrite each other: keep the whole name.
-    return relative.with_name(relative.name + ".png") if taken[target] > 1 else target
+def _targets(relatives: Sequence[Path], suffix: str | None) -> list[Path]:
+    """Where the photos are written below the output: with a suffix, or with their own.
+
+    What cannot be written as it was read, such as a GIF, becomes PNG.
+    """
+    wanted = [suffix or (p.suffix if p.suffix.lower() in FORMATS else ".png") for p in relatives]
+    plain = [path.with_suffix(end) for path, end in zip(relatives, wanted, strict=True)]
+    taken = Counter(plain)
+    # a.gif beside a.png would overwrite each other: keep the whole name.
+    return [
+        target
+        if target == path or taken[target] == 1
+        else path.with_name(path.name + target.suffix)
+        for path, target in zip(relatives, plain, strict=True)
+    ]
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -71,11 +79,23 @@ def _partners(folder: Path | None, relatives: Sequence[Path], flag: str) -> list
 
 
 def plan_jobs(
-    source: Path, output: Path, reference: Path | None = None, mask: Path | None = None
+    source: Path,
+    output: Path,
+    reference: Path | None = None,
+    mask: Path | None = None,
+    *,
+    suffix: str | None = None,
 ) -> list[Job]:
     """Every photo of a file or folder, with what is written for it.
 
     Files below ``output`` are not inputs: it may lie within the input folder.
+
+    Args:
+        source: a file or a folder.
+        output: the folder to write to.
+        reference: of ground truths by stem.
+        mask: of masks by stem.
+        suffix: of all that is written, one of ``FORMATS``; None keeps those of the photos.
 
     Raises:
         CommandError: no photo, or an output that would overwrite an input or a reference.
@@ -93,13 +113,12 @@ def plan_jobs(
     relatives = [path.relative_to(root) for path in sources]
     references = _partners(reference, relatives, "--reference")
     masks = _partners(mask, relatives, "--mask")
-    taken = Counter(
-        path if path.suffix.lower() in JPEG_SUFFIXES else path.with_suffix(".png")
-        for path in relatives
-    )
+    targets = _targets(relatives, suffix)
     jobs = [
-        Job(path, output / _target(relative, taken), relative, truth, kept)
-        for path, relative, truth, kept in zip(sources, relatives, references, masks, strict=True)
+        Job(path, output / target, relative, truth, kept)
+        for path, target, relative, truth, kept in zip(
+            sources, targets, relatives, references, masks, strict=True
+        )
     ]
     originals = {path.resolve() for path in (*sources, *filter(None, [*references, *masks]))}
     for job in jobs:

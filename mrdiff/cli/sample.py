@@ -12,7 +12,7 @@ from mrdiff.cli.environment import set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
-__all__ = ["SAMPLERS", "main", "make_parser"]
+__all__ = ["FORMATS", "SAMPLERS", "main", "make_parser"]
 
 # The same as mrdiff.sampler.SAMPLER_NAMES, spelt out because importing that takes seconds.
 SAMPLERS = (
@@ -28,6 +28,7 @@ SAMPLERS = (
     "heun-ode",
     "posterior",
 )
+FORMATS = ("png", "jpg", "webp", "tif", "bmp")  # suffixes of mrdiff.photo.FORMATS, likewise
 
 
 def make_parser(program: str) -> LineParser:
@@ -37,6 +38,8 @@ def make_parser(program: str) -> LineParser:
     add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
     add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
     add("--output", type=Path, required=True, metavar="DIR", help="relative paths are kept")
+    kinds = f"of all that is written: {', '.join(FORMATS)} (that of each photo)"
+    add("--format", type=one_of("format", FORMATS), metavar="NAME", help=kinds)
     add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
     names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
     add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
@@ -52,9 +55,12 @@ def make_parser(program: str) -> LineParser:
     )
     add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")
-    add("--batch_size", type=positive, default=1, metavar="N", help="photos of equal size (1)")
+    add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
+    bomb = "larger photos are refused, against decompression bombs (180)"
+    add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--skip_existing", action="store_true", help="keep what is in the output already")
+    add("--log", type=Path, metavar="FILE", help="append a line of JSON for each photo")
     add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
     ways = "the way to each photo, at about 6 times the calls and 50 more: OUTPUT/trajectory"
     add("--trajectory", action="store_true", help=ways)
