@@ -36,5 +36,6 @@ class AveragedDenoiser:
         x0 = self.denoiser(x, t, mu).x0
         self._calls += 1
         # Never in place: earlier means may still be in use as predictions.
-        self._mean = x0 if self._mean is None else torch.lerp(self._mean, x0, 1 / self._calls)
-        return Prediction(self._mean, self.process.noise_in(x, self._mean, mu, t))
+        mean = x0 if self._mean is None else torch.lerp(self._mean, x0, 1 / self._calls)
+        self._mean = mean
+        return Prediction(mean, lambda: self.process.noise_in(x, mean, mu, t))

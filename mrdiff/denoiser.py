@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,30 @@ from mrdiff.parameterization import Parameterization, to_data_and_noise
 from mrdiff.process import MRProcess, expand_like
 
 
-class Prediction(NamedTuple):
-    """What is believed of a state: clean image x0 and noise eps, both ``[B, C, H, W]``."""
+class Prediction:
+    """What is believed of a state: clean image x0 and noise eps, both ``[B, C, H, W]``.
 
-    x0: Tensor
-    eps: Tensor
+    Args:
+        x0: the clean image.
+        eps: the noise, or what computes it: most samplers never ask, and for a large photo it is
+            a large tensor. It must be asked for before the state changes.
+    """
+
+    __slots__ = ("_eps", "x0")
+
+    def __init__(self, x0: Tensor, eps: Tensor | Callable[[], Tensor]) -> None:
+        self.x0 = x0
+        self._eps = eps
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise ``[B, C, H, W]``."""
+        if not isinstance(self._eps, Tensor):
+            self._eps = self._eps()
+        return self._eps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x0, self.eps))
 
 
 class DenoiserLike(Protocol):
@@ -142,5 +161,5 @@ class AutocastDenoiser:
     ) -> Prediction:
         """Predict within the context; float32 out."""
         with self._context():
-            x0, eps = self._denoiser(x, t, mu, context)
-        return Prediction(x0.float(), eps.float())
+            prediction = self._denoiser(x, t, mu, context)
+        return Prediction(prediction.x0.float(), lambda: prediction.eps.float())

@@ -14,46 +14,18 @@ from torch import Tensor
 from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
 from mrdiff.choice import read_sampler, resolve_sampler
-from mrdiff.conditions import BoundDenoiser, Context, check_task, known_tasks, make_context
+from mrdiff.conditions import Context, check_task, known_tasks, make_context
 from mrdiff.denoiser import Denoiser, DenoiserLike
 from mrdiff.description import CheckpointError
 from mrdiff.noise import named_noise
 from mrdiff.photo import from_pil, like_original, to_pil, to_rgb, to_uint8
 from mrdiff.sampler import MRSampler, named_sampler
-from mrdiff.tiling import TiledDenoiser
+from mrdiff.tiler import Tiler
 from mrdiff.timegrid import Grid
 
-__all__ = ["AUTO_TILE", "AUTO_TILE_ABOVE", "Restorer", "tile_side"]
-
-AUTO_TILE_ABOVE = 1_500_000  # pixels
-AUTO_TILE = 768
-_OVERLAP = 128
+__all__ = ["Restorer"]
 
 Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)
-
-
-def tile_side(tile: str | int, height: int, width: int) -> int | None:
-    """The side of the tiles in pixels for an image of this size, or None for the whole image.
-
-    Args:
-        tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels.
-        height: of the image.
-        width: of the image.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if tile == "off":
-        return None
-    if tile == "auto":
-        return AUTO_TILE if height * width > AUTO_TILE_ABOVE else None
-    try:
-        side = int(tile)
-    except ValueError:
-        side = 0
-    if side < 64:
-        raise ValueError(f"tile must be auto, off or a side of at least 64 pixels, got {tile}")
-    return side
 
 
 class Restorer:
@@ -67,7 +39,8 @@ class Restorer:
         sampler: a name of :data:`mrdiff.sampler.SAMPLER_NAMES`, or a sampler.
         nfe: network calls a photo, if the sampler is given by name.
         seed: of the noise.
-        tile: ``"auto"`` (tiles above 1.5 megapixels), ``"off"``, or a side in pixels >= 64.
+        tile: ``"auto"`` (the largest tiles that the memory holds, and whole photos up to that),
+            ``"off"``, or a side in pixels >= 64.
         task: what spoilt the photos, for a model of several tasks; ``"auto"`` lets it judge.
 
     Raises:
@@ -84,12 +57,11 @@ class Restorer:
         tile: str | int = "auto",
         task: str = "auto",
     ) -> None:
-        tile_side(tile, 1, 1)
         check_task(task, known_tasks(denoiser.network))
         self.denoiser = denoiser
         self.sampler = named_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
-        self.tile = tile
+        self.tiler = Tiler(denoiser, tile)
         self.task = task
 
     @classmethod
@@ -172,6 +144,9 @@ class Restorer:
 
         Returns:
             Float32 ``[B, 3, H, W]``, clamped to [0, 1], on the device of ``lq``.
+
+        Raises:
+            MemoryError: not even the smallest tiles fit.
         """
         if self.device.type == "cpu" and len(lq) > 1:
             masks = [None] * len(lq) if mask is None else list(mask[:, None])
@@ -183,15 +158,14 @@ class Restorer:
             )
         mu = lq.to(self.device, torch.float32)
         context = self.context(mu, mask=mask, on_task=on_task)
-        side = tile_side(self.tile, *lq.shape[-2:])
-        model: DenoiserLike = BoundDenoiser(self.denoiser, context) if context else self.denoiser
-        if side is not None:
-            overlap = min(_OVERLAP, side // 4)
-            model = TiledDenoiser(self.denoiser, side, overlap, context=context)
         callback = None if on_step is None else (lambda *_: on_step())
-        noise = named_noise(self.seed, names)
-        restored = self.sampler(model, mu, noise=noise, callback=callback)
-        return restored.float().clamp(0.0, 1.0).to(lq.device)
+
+        def run(model: DenoiserLike) -> Tensor:
+            noise = named_noise(self.seed, names)
+            return self.sampler(model, mu, noise=noise, callback=callback)
+
+        restored = self.tiler.run(run, *lq.shape[-2:], context=context)
+        return restored.float().clamp_(0.0, 1.0).to(lq.device)
 
     def context(
         self,

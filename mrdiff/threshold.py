@@ -50,4 +50,4 @@ class ThresholdedDenoiser:
         x0 = self.denoiser(x, t, mu).x0
         reach = expand_like(_reach(x0, self.percentile), x0)
         x0 = torch.maximum(torch.minimum(x0, 0.5 + reach), 0.5 - reach)
-        return Prediction(x0, self.process.noise_in(x, x0, mu, t))
+        return Prediction(x0, lambda: self.process.noise_in(x, x0, mu, t))

@@ -7,8 +7,9 @@ image, its noise does not depend on the tiling, and seams cannot grow from step 
 from __future__ import annotations
 
 import math
-from itertools import product
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, product
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from mrdiff.process import MRProcess
 
 __all__ = ["TiledDenoiser", "tile_spans"]
 
+Span = tuple[int, int]
+Part = tuple[Span, Span]  # rows and columns of a tile
 _ALIGN = 16  # tiles start on multiples of this, so that strided networks sample the same grid
 
 
@@ -56,6 +59,14 @@ def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
     return weights
 
 
+def _alike(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
+    """Neighbouring tiles of one size, ``most`` together."""
+    for _, equal in groupby(parts, key=lambda part: [stop - start for start, stop in part]):
+        group = list(equal)
+        for i in range(0, len(group), most):
+            yield group[i : i + most]
+
+
 class TiledDenoiser:
     """A denoiser that sees an image tile by tile and blends the predictions.
 
@@ -69,6 +80,7 @@ class TiledDenoiser:
         overlap: pixels that neighbouring tiles share; >= 4.
         context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them,
             and the denoiser takes it as fourth argument.
+        together: tiles of one size that go through the network at once.
 
     Raises:
         ValueError: ``tile`` or ``overlap`` is too small.
@@ -81,6 +93,7 @@ class TiledDenoiser:
         overlap: int = 32,
         *,
         context: dict[str, Tensor] | None = None,
+        together: int = 1,
     ) -> None:
         if overlap < 4 or tile <= overlap + _ALIGN:
             message = f"tile must exceed overlap + {_ALIGN} and overlap 3, got {tile} and {overlap}"
@@ -89,6 +102,7 @@ class TiledDenoiser:
         self.tile = tile
         self.overlap = overlap
         self.context = context
+        self.together = together
 
     @property
     def process(self) -> MRProcess:
@@ -99,24 +113,37 @@ class TiledDenoiser:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
         height, width = x.shape[-2:]
         if max(height, width) <= self.tile:
-            return self._predict(x, t, mu, ...)
-        x0, eps = torch.zeros_like(x), torch.zeros_like(x)
-        total = x.new_zeros(height, width)
+            if self.context is None:
+                return self.denoiser(x, t, mu)
+            return cast(ContextDenoiser, self.denoiser)(x, t, mu, self.context)
+        x0, total = torch.zeros_like(x), x.new_zeros(height, width)
         rows = tile_spans(height, self.tile, self.overlap)
         columns = tile_spans(width, self.tile, self.overlap)
-        for row, column in product(rows, columns):
-            part = (..., slice(*row), slice(*column))
-            across = _ramp(column, width, self.overlap)
-            weight = (_ramp(row, height, self.overlap)[:, None] * across).to(x)
-            prediction = self._predict(x, t, mu, part)
-            x0[part] += weight * prediction.x0
-            eps[part] += weight * prediction.eps
-            total[part] += weight
-        return Prediction(x0 / total, eps / total)
+        for parts in _alike(product(rows, columns), self.together):
+            predicted = self._predict(x, t, mu, parts)
+            for (row, column), tile in zip(parts, predicted, strict=True):
+                across = _ramp(column, width, self.overlap)
+                weight = (_ramp(row, height, self.overlap)[:, None] * across).to(x)
+                part = (..., slice(*row), slice(*column))
+                x0[part] += weight * tile
+                total[part] += weight
+        x0 /= total
+        return Prediction(x0, lambda: self.process.noise_in(x, x0, mu, t))
 
-    def _predict(self, x: Tensor, t: Tensor, mu: Tensor, part: Any) -> Prediction:
-        """The prediction for one tile."""
+    def _predict(self, x: Tensor, t: Tensor, mu: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """The clean images ``[B, C, h, w]`` of tiles of one size."""
+
+        def cut(image: Tensor) -> Tensor:
+            tiles = [image[..., slice(*row), slice(*column)] for row, column in parts]
+            return torch.cat(tiles) if len(tiles) > 1 else tiles[0]
+
+        times = t.repeat(len(parts)) if t.ndim else t
         if self.context is None:
-            return self.denoiser(x[part], t, mu[part])
-        context = {key: v[part] if v.ndim == 4 else v for key, v in self.context.items()}
-        return cast(ContextDenoiser, self.denoiser)(x[part], t, mu[part], context)
+            x0 = self.denoiser(cut(x), times, cut(mu)).x0
+        else:
+            context = {
+                key: cut(v) if v.ndim == 4 else v.repeat(len(parts), *[1] * (v.ndim - 1))
+                for key, v in self.context.items()
+            }
+            x0 = cast(ContextDenoiser, self.denoiser)(cut(x), times, cut(mu), context).x0
+        return list(x0.chunk(len(parts)))

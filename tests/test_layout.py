@@ -32,6 +32,8 @@ RANKS = {
     "mrdiff.conditions": 4,
     "mrdiff.residual": 4,
     "mrdiff.tiling": 4,
+    "mrdiff.footprint": 4,
+    "mrdiff.tiler": 5,
     "mrdiff.checkpoint": 4,
     "mrdiff.threshold": 4,
     "mrdiff.averaging": 4,

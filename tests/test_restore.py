@@ -1,18 +1,23 @@
 """The Restorer gives back the kind it was given, and depends on (photo, seed, name) alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from mrdiff import tiler
 from mrdiff.checkpoint import describe_denoiser
-from mrdiff.denoiser import Denoiser
+from mrdiff.denoiser import Denoiser, Prediction
+from mrdiff.footprint import bytes_a_pixel, largest_tile
 from mrdiff.networks.unet import UNet
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
-from mrdiff.restore import Restorer, tile_side
+from mrdiff.restore import Restorer
+from mrdiff.tiler import Tiler
 
 
 def tiny_denoiser() -> Denoiser:
@@ -104,14 +109,84 @@ def test_tiled_result_is_the_untiled_one(denoiser: Denoiser) -> None:
     assert (whole - tiled).abs().max() < 0.02
 
 
-def test_tile_sides() -> None:
-    assert tile_side("auto", 1000, 1000) is None
-    assert tile_side("auto", 2000, 1000) == 768
-    assert tile_side("off", 9000, 9000) is None
-    assert tile_side("128", 10, 10) == 128
+def test_tile_sides(denoiser: Denoiser) -> None:
+    assert Tiler(denoiser, "off").side(9000, 9000) is None
+    assert Tiler(denoiser, "128").side(10, 10) == 128
     for wrong in ("of", 63, "-5"):
         with pytest.raises(ValueError, match="tile must be"):
-            tile_side(wrong, 10, 10)
+            Tiler(denoiser, wrong)
+
+
+def test_the_largest_tile_is_found_by_trying_once(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = bytes_a_pixel(denoiser, torch.zeros(1, 3, 1, 1))
+    assert 6 * 4 < each < 2000  # the states of two images alone, and what the network makes of them
+    tries: list[Denoiser] = []
+
+    def count(tried: Denoiser, like: Tensor) -> float:
+        tries.append(tried)
+        return each
+
+    monkeypatch.setattr(tiler, "bytes_a_pixel", count)
+    monkeypatch.setattr(tiler, "budget", lambda device: int(2 * each * 700**2))
+    found = Tiler(denoiser, "auto")
+    assert found.side(700, 580) is None
+    assert found.side(900, 700) == 640  # the multiple of 64 below 700
+    assert tries == [denoiser]
+
+
+def test_memory_of_a_known_network() -> None:
+    class Doubled(torch.nn.Module):
+        process = MRProcess()
+
+        def forward(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+            wide = torch.cat([x, mu, x, mu], dim=1)  # 12 channels of 4 bytes
+            return Prediction(wide[:, :3].clone(), wide[:, :3])  # and 3 more
+
+    assert bytes_a_pixel(Doubled(), torch.zeros(1, 3, 1, 1)) == pytest.approx(
+        4 * (12 + 3), rel=0.01
+    )
+    assert largest_tile(60, 2 * 60 * 1000**2) == 960
+    assert largest_tile(60, 1) == 256
+    assert largest_tile(60, 1 << 60) == 2048
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")]
+)
+def test_smaller_tiles_when_the_memory_runs_out(
+    denoiser: Denoiser, error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(Denoiser):
+        """It fails above 300 x 300 pixels, but for the probe."""
+
+        def forward(self, x: Tensor, *arguments: Any) -> Prediction:
+            if x.shape[-2] * x.shape[-1] > 300**2 or self.broken:
+                raise error
+            return super().forward(x, *arguments)
+
+    small = Small(denoiser.network, denoiser.process, denoiser.parameterization).eval()
+    small.broken = False
+    image = photo(size=(330, 350))
+    restorer = Restorer(small, nfe=2)
+    restored = restorer(image)
+    assert restorer.tiler.side(*image.shape[-2:]) == 256
+    expected = Restorer(denoiser, nfe=2, tile=256)(image)
+    assert torch.equal(restored, expected)
+    with pytest.raises(MemoryError, match="tiles of 320 pixels"):
+        Restorer(small, nfe=2, tile=320)(image)
+    small.broken = True
+    with pytest.raises(MemoryError, match="tiles of 256 pixels"):
+        restorer(image)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(denoiser: Denoiser) -> None:
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        Tiler(denoiser, "auto").run(broken, 10, 10)
 
 
 def test_wrong_inputs_are_refused(restorer: Restorer) -> None:

@@ -28,7 +28,7 @@ class Local:
         self.sizes.append((x.shape[-2], x.shape[-1]))
         reach = self.kernel.shape[-1] // 2
         x0 = functional.conv2d(x + mu * t, self.kernel, padding=reach)
-        return Prediction(x0, x - x0)
+        return Prediction(x0, self.process.noise_in(x, x0, mu, t))
 
 
 @given(st.integers(1, 900), st.integers(49, 300), st.integers(4, 32))
@@ -53,6 +53,30 @@ def test_a_local_network_gives_the_untiled_result(height: int, width: int) -> No
     tiled = TiledDenoiser(denoiser, 48, overlap=16)(x, torch.tensor(0.5), mu)
     torch.testing.assert_close(tiled.x0, whole.x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(tiled.eps, whole.eps, rtol=1e-4, atol=1e-4)
+
+
+class Told(Local):
+    """One whose result also depends on what it is told of each image and of each pixel."""
+
+    def __call__(  # type: ignore[override]
+        self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor]
+    ) -> Prediction:
+        shift = context["task"].sum(1)[:, None, None, None] + context["mask"]
+        return super().__call__(x + shift, t.reshape(-1, 1, 1, 1), mu)
+
+
+@pytest.mark.parametrize("together", [2, 3, 100])
+@pytest.mark.parametrize("t", [torch.tensor(0.5), torch.tensor([0.5, 0.8])])
+def test_tiles_together_give_the_result_of_tiles_alone(t: Tensor, together: int) -> None:
+    denoiser = Told(reach=4)
+    x, mu = torch.randn(2, 2, 3, 130, 99, generator=torch.Generator().manual_seed(1))
+    kept = torch.rand(2, 1, 130, 99, generator=torch.Generator().manual_seed(2))
+    context = {"task": torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "mask": kept}
+    alone = TiledDenoiser(denoiser, 48, overlap=16, context=context)(x, t, mu)
+    calls = len(denoiser.sizes)
+    tiles = TiledDenoiser(denoiser, 48, overlap=16, context=context, together=together)(x, t, mu)
+    assert len(denoiser.sizes) - calls < calls
+    torch.testing.assert_close(tiles.x0, alone.x0)
 
 
 def test_a_small_image_goes_through_in_one_call() -> None:

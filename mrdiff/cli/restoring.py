@@ -30,7 +30,7 @@ from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, measure_job
 from mrdiff.metrics import LPIPS
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
-from mrdiff.restore import Restorer, tile_side
+from mrdiff.restore import Restorer
 
 __all__ = ["Failures", "Outcome", "restore_all"]
 
@@ -129,13 +129,13 @@ def _restore_batch(
     on_task = finishing.outcome.tasks.update
     try:
         restored = restorer.restore(rgb, names, mask=masks(batch), on_step=on_step, on_task=on_task)
-    except torch.OutOfMemoryError:
-        reason = "out of GPU memory, try --batch_size 1 --tile 512"
+    except MemoryError:
+        reason = "out of memory, try --batch_size 1 --tile 256"
         for loaded in batch:
             yield partial(finishing.fail, loaded.job, f"{loaded.job.source}: {reason}")
         return
     seconds = round((time.perf_counter() - start) / len(batch), 4)
-    tile = tile_side(restorer.tile, *rgb.shape[-2:])
+    tile = restorer.tiler.side(*rgb.shape[-2:])
     facts = {"seconds": seconds, "nfe": restorer.sampler.nfe, "tile": tile}
     for loaded, image in zip(batch, restored, strict=True):
         yield partial(finishing.write, loaded, image, facts)

@@ -54,7 +54,7 @@ def make_parser(program: str) -> LineParser:
         help="what spoilt the photos, if the model asks",
     )
     add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
-    add("--tile", default="auto", metavar="auto|off|N", help="auto: tiles above 1.5 megapixels")
+    add("--tile", default="auto", metavar="auto|off|N", help="auto: as the memory allows")
     add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
     bomb = "larger photos are refused, against decompression bombs (180)"
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)

@@ -1,0 +1,79 @@
+"""How much memory a network takes for a pixel, hence how large a tile may be."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mrdiff.denoiser import ContextDenoiser
+
+__all__ = ["budget", "bytes_a_pixel", "largest_tile"]
+
+_PROBE = 256  # side of the image that is tried
+_ON_CPU = 1 << 30  # bytes, whatever there is: the same photo gets the same tiles everywhere
+_SHARE = 0.6  # of a GPU's free memory: kernels want some of their own
+_LEAST, _MOST, _STEP = 256, 2048, 64
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and not yet freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage.data_ptr()
+        if key in self._known or not storage.nbytes():
+            return
+        self._known.add(key)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+@torch.no_grad()
+def bytes_a_pixel(denoiser: ContextDenoiser, like: Tensor) -> float:
+    """Memory that one prediction takes for a pixel, by trying a small image.
+
+    Args:
+        denoiser: what predicts.
+        like: an image ``[1, C, H, W]`` of the device and the channels to try.
+    """
+    image = like.new_zeros(1, like.shape[1], _PROBE, _PROBE)
+    with _Live() as live:
+        denoiser(image, like.new_tensor(0.5), image)
+    return live.peak / _PROBE**2
+
+
+def budget(device: torch.device) -> int:
+    """Bytes that tiles may take on a device."""
+    if device.type != "cuda":
+        return _ON_CPU
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(_SHARE * free)
+
+
+def largest_tile(bytes_each: float, room: int) -> int:
+    """The side in pixels of the largest square tile that fits, a multiple of 64, 256 to 2048."""
+    # Convolutions want as much again to rearrange what they are given.
+    side = int(math.sqrt(room / (2 * bytes_each)))
+    return max(_LEAST, min(_MOST, side // _STEP * _STEP))
