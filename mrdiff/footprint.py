@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mrdiff.denoiser import ContextDenoiser
+from mrdiff.denoiser import Denoiser
 
 __all__ = ["budget", "bytes_a_pixel", "largest_tile"]
 
@@ -50,18 +50,26 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
+_TRIED: weakref.WeakKeyDictionary[torch.nn.Module, dict[torch.device, float]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 @torch.no_grad()
-def bytes_a_pixel(denoiser: ContextDenoiser, like: Tensor) -> float:
-    """Memory that one prediction takes for a pixel, by trying a small image.
+def bytes_a_pixel(denoiser: Denoiser, like: Tensor) -> float:
+    """Memory that one prediction takes for a pixel, by trying a small image once a device.
 
     Args:
         denoiser: what predicts.
         like: an image ``[1, C, H, W]`` of the device and the channels to try.
     """
-    image = like.new_zeros(1, like.shape[1], _PROBE, _PROBE)
-    with _Live() as live:
-        denoiser(image, like.new_tensor(0.5), image)
-    return live.peak / _PROBE**2
+    known = _TRIED.setdefault(denoiser, {})
+    if like.device not in known:
+        image = like.new_zeros(1, like.shape[1], _PROBE, _PROBE)
+        with _Live() as live:
+            denoiser(image, like.new_tensor(0.5), image)
+        known[like.device] = live.peak / _PROBE**2
+    return known[like.device]
 
 
 def budget(device: torch.device) -> int:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from mrdiff.baselines import BaselineSampler
 from mrdiff.checkpoint import load_model
 from mrdiff.choice import read_sampler, resolve_sampler
+from mrdiff.comparison import Comparison
 from mrdiff.conditions import Context, check_task, known_tasks, make_context
-from mrdiff.denoiser import Denoiser, DenoiserLike
+from mrdiff.denoiser import Denoiser, DenoiserLike, Prediction
 from mrdiff.description import CheckpointError
+from mrdiff.ensemble import Ensemble, check_spread, draw, numbered
+from mrdiff.kinds import Photo, channels_of
 from mrdiff.noise import named_noise
-from mrdiff.photo import from_pil, like_original, to_pil, to_rgb, to_uint8
+from mrdiff.photo import like_original, to_rgb
 from mrdiff.sampler import MRSampler, named_sampler
 from mrdiff.tiler import Tiler
 from mrdiff.timegrid import Grid
 
 __all__ = ["Restorer"]
 
-Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)
+# Called as (step, nfe, x0) after each network call.
+Preview = Callable[[int, int, Tensor], None]
 
 
 class Restorer:
@@ -126,7 +128,7 @@ class Restorer:
         names: Sequence[str],
         *,
         mask: Tensor | None = None,
-        on_step: Callable[[], None] | None = None,
+        callback: Preview | None = None,
         on_task: Callable[[list[str]], None] | None = None,
     ) -> Tensor:
         """Restore RGB images ``[B, 3, H, W]`` in [0, 1], one name each, on any device.
@@ -139,7 +141,8 @@ class Restorer:
             names: what the noise is drawn from, besides the seed.
             mask: ``[B, 1, H, W]``, 1 where the images were kept and 0 in holes, for a model that
                 takes one.
-            on_step: called after each network call.
+            callback: called as ``(step, nfe, x0)`` after each network call, from step 1 to nfe,
+                with what is believed of the clean images then, ``[B, 3, H, W]``, not clamped.
             on_task: called with the task of each image, if the model knows several.
 
         Returns:
@@ -152,20 +155,64 @@ class Restorer:
             masks = [None] * len(lq) if mask is None else list(mask[:, None])
             return torch.cat(
                 [
-                    self.restore(image, [name], mask=kept, on_step=on_step, on_task=on_task)
+                    self.restore(image, [name], mask=kept, callback=callback, on_task=on_task)
                     for image, name, kept in zip(lq[:, None], names, masks, strict=True)
                 ]
             )
         mu = lq.to(self.device, torch.float32)
         context = self.context(mu, mask=mask, on_task=on_task)
-        callback = None if on_step is None else (lambda *_: on_step())
+        nfe = self.sampler.nfe
+
+        def told(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
+            if callback is not None:
+                callback(step + 1, nfe, prediction.x0)
 
         def run(model: DenoiserLike) -> Tensor:
             noise = named_noise(self.seed, names)
-            return self.sampler(model, mu, noise=noise, callback=callback)
+            return self.sampler(model, mu, noise=noise, callback=told)
 
         restored = self.tiler.run(run, *lq.shape[-2:], context=context)
         return restored.float().clamp_(0.0, 1.0).to(lq.device)
+
+    def draw(
+        self,
+        lq: Tensor,
+        names: Sequence[str],
+        *,
+        samples: int,
+        mask: Tensor | None = None,
+        callback: Preview | None = None,
+        on_task: Callable[[list[str]], None] | None = None,
+    ) -> Ensemble:
+        """Restore images several times and tell mean and standard deviation.
+
+        Args:
+            lq: as for :meth:`restore`, and so are the others.
+            names: the first sample is that of :meth:`restore`.
+            samples: how many; 1 has the deviation 0.
+            mask: as above.
+            callback: as above, for each sample anew.
+            on_task: called once.
+
+        Raises:
+            ValueError: more than one sample of a sampler without noise.
+        """
+        check_spread(self.sampler, samples)
+
+        def one(index: int) -> Tensor:
+            return self.restore(
+                lq,
+                [numbered(name, index) for name in names],
+                mask=mask,
+                callback=callback,
+                on_task=None if index else on_task,
+            )
+
+        return draw(one, samples)
+
+    def compare(self, image: Image.Image, *, name: str = "") -> Comparison:
+        """Restore a Pillow image; a notebook shows the result beside it."""
+        return Comparison(image, self(image, name=name))
 
     def context(
         self,
@@ -183,7 +230,7 @@ class Restorer:
             on_task([tasks[int(index)] for index in context["task"].argmax(dim=1)])
         return context
 
-    def __call__(self, image: Photo, *, name: str = "") -> Photo:
+    def __call__(self, image: Photo, *, name: str = "", callback: Preview | None = None) -> Photo:
         """Restore one photo; grey stays grey and alpha passes through unchanged.
 
         Args:
@@ -192,6 +239,7 @@ class Restorer:
                 ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1]; C is 1 to 4 (grey, grey and alpha,
                 RGB, RGBA).
             name: what the noise is drawn from, besides the seed.
+            callback: called as ``(step, nfe, x0)``, see :meth:`restore`.
 
         Returns:
             The same kind, shape and number type; for Pillow one of L, LA, RGB, RGBA and I;16,
@@ -201,51 +249,14 @@ class Restorer:
             TypeError: for another kind of object or number.
             ValueError: for another shape.
         """
-        if isinstance(image, Image.Image):
-            return self._picture(image, name)
-        if isinstance(image, np.ndarray):
-            return self._array(image, name)
-        if isinstance(image, Tensor):
-            return self._tensor(image, name)
-        raise TypeError(f"expected a Pillow image, an array or a tensor, got {type(image)}")
-
-    def channels(
-        self, image: Tensor, *, name: str = "", on_step: Callable[[], None] | None = None
-    ) -> Tensor:
-        """Restore ``[C, H, W]`` in [0, 1] with C in 1 to 4; the same shape comes back."""
-        restored = self.restore(to_rgb(image)[None], [name], on_step=on_step)[0]
-        return like_original(restored, image)
-
-    def _picture(self, image: Image.Image, name: str) -> Image.Image:
-        restored = self.channels(from_pil(ImageOps.exif_transpose(image)), name=name)
-        if image.mode.startswith("I"):
-            values = (restored[0] * 65535).round().numpy().astype(np.uint16)
-            result = Image.fromarray(values)
-        else:
-            result = to_pil(restored)
-        kept = ("icc_profile", "dpi")
-        result.info.update({key: image.info[key] for key in kept if key in image.info})
-        return result
-
-    def _tensor(self, image: Tensor, name: str) -> Tensor:
-        if not image.is_floating_point():
-            raise TypeError(f"expected a float tensor in [0, 1], got {image.dtype}")
-        if image.ndim == 4:
+        if isinstance(image, Tensor) and image.ndim == 4:
             names = [f"{name}/{i}" if i else name for i in range(len(image))]
-            parts = zip(image.float(), names, strict=True)
-            return torch.stack([self.channels(part, name=n) for part, n in parts]).to(image.dtype)
-        return self.channels(image.float(), name=name).to(image.dtype)
+            alone = zip(image, names, strict=True)
+            return torch.stack([self(part, name=n, callback=callback) for part, n in alone])
+        pixels, as_given = channels_of(image)
+        return as_given(self.channels(pixels, name=name, callback=callback))
 
-    def _array(self, image: np.ndarray, name: str) -> np.ndarray:
-        if image.dtype not in (np.uint8, np.uint16) and not np.issubdtype(image.dtype, np.floating):
-            raise TypeError(f"expected uint8, uint16 or float, got {image.dtype}")
-        top = 1.0 if np.issubdtype(image.dtype, np.floating) else float(np.iinfo(image.dtype).max)
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(top))
-        chw = pixels[None] if image.ndim == 2 else pixels.permute(2, 0, 1)
-        restored = self.channels(chw, name=name)
-        if image.dtype == np.uint8:
-            restored = to_uint8(restored)
-        elif top > 1:
-            restored = (restored * top).round()
-        result = restored[0] if image.ndim == 2 else restored.permute(1, 2, 0)
-        return result.contiguous().numpy().astype(image.dtype)
+    def channels(self, image: Tensor, *, name: str = "", callback: Preview | None = None) -> Tensor:
+        """Restore ``[C, H, W]`` in [0, 1] with C in 1 to 4; the same shape comes back."""
+        restored = self.restore(to_rgb(image)[None], [name], callback=callback)[0]
+        return like_original(restored, image)

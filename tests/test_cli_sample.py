@@ -13,9 +13,10 @@ from PIL import Image
 
 from mrdiff.choice import save_sampler
 from mrdiff.cli import main, sample
-from mrdiff.cli.compare import comparison_paths, side_by_side
+from mrdiff.cli.compare import comparison_paths
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, format_table
+from mrdiff.comparison import side_by_side
 from mrdiff.gridfile import write_grid
 from mrdiff.process import MRProcess
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
@@ -113,6 +114,19 @@ def test_a_log_has_a_line_for_each_photo(work: Path, checkpoint: Path) -> None:
     assert "not an image" in lines[3]["error"]
     assert run(checkpoint, "--log", "log.jsonl", "--skip_existing") == 1
     assert len((work / "log.jsonl").read_text().splitlines()) == 5  # z.png is tried again
+
+
+def test_several_samples_give_a_mean_and_a_map(work: Path, checkpoint: Path, capsys) -> None:
+    several = ("--sampler", "mr-sde-1", "--samples", "3")
+    assert run(checkpoint, *several) == 0
+    maps = [path for path in files(work / "out") if path.startswith("uncertainty/")]
+    names = ("a.png", "b.jpg", "s/c.png")
+    assert maps == sorted(f"uncertainty/{n}.{kind}" for n in names for kind in ("png", "tif"))
+    with Image.open(work / "out" / "uncertainty" / "s" / "c.png.tif") as opened:
+        assert (opened.mode, opened.size) == ("F", (48, 40))
+        assert 0 < np.asarray(opened).mean() < 0.5
+    assert run(checkpoint, "--sampler", "fidelity", "--samples", "3") == 2
+    assert "use another, such as perceptual" in capsys.readouterr().err
 
 
 def test_existing_files_are_skipped_on_request(work: Path, checkpoint: Path, capsys) -> None:

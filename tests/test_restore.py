@@ -1,5 +1,7 @@
 """The Restorer gives back the kind it was given, and depends on (photo, seed, name) alone."""
 
+import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,49 @@ def test_a_picture_keeps_sixteen_bits_profile_and_resolution(restorer: Restorer)
     assert (restored.mode, restored.size) == ("I;16", (40, 30))
     assert restored.info == {"icc_profile": b"profile", "dpi": (300, 300)}
     assert len(np.unique(np.asarray(restored) % 256)) > 50  # the lower 8 bits are in use
+
+
+def test_previews_are_told_at_every_call(restorer: Restorer) -> None:
+    seen: list[tuple[int, int, tuple[int, ...]]] = []
+    last: list[Tensor] = []
+
+    def callback(step: int, nfe: int, x0: Tensor) -> None:
+        seen.append((step, nfe, tuple(x0.shape)))
+        last[:] = [x0]
+
+    restored = restorer(photo(), callback=callback)
+    shape = (1, 3, *photo().shape[-2:])
+    assert seen == [(step, restorer.sampler.nfe, shape) for step in range(1, len(seen) + 1)]
+    assert len(seen) == restorer.sampler.nfe
+    torch.testing.assert_close(last[0][0].clamp(0, 1), restored)
+
+
+def test_threads_may_share_a_restorer(denoiser: Denoiser) -> None:
+    restorer = Restorer(denoiser, nfe=2)
+    names = [f"{i}" for i in range(8)]
+    alone = [restorer(photo(), name=name) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda name: restorer(photo(), name=name), names))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_notebook_shows_before_and_after(restorer: Restorer) -> None:
+    image = Image.new("RGBA", (40, 30), (200, 100, 50, 0))
+    shown = restorer.compare(image)
+    picture = Image.open(io.BytesIO(shown._repr_png_()))
+    assert picture.size == (2 * 40 + 8, 30 + 20)
+    assert picture.getpixel((39, 49)) == (255, 255, 255)  # transparent: laid on white
+    assert shown.after.mode == "RGBA"
+
+
+def test_samples_have_a_mean_and_a_deviation(denoiser: Denoiser) -> None:
+    restorer = Restorer(denoiser, nfe=2, sampler="mr-sde-1")
+    image = photo()[None]
+    single = restorer.draw(image, ["a"], samples=1)
+    assert torch.equal(single.mean[0], restorer(photo(), name="a"))
+    assert single.std.eq(0).all()
+    several = restorer.draw(image, ["a"], samples=4)
+    assert several.std.min() >= 0
+    assert several.std.mean() > 0
+    with pytest.raises(ValueError, match="temperature 0"):
+        Restorer(denoiser, sampler="fidelity").draw(image, ["a"], samples=2)

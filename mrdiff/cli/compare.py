@@ -6,16 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
-
 from mrdiff.cli.jobs import Job
-from mrdiff.photo import from_pil, read_rgb, write_image
+from mrdiff.comparison import side_by_side
+from mrdiff.photo import read_rgb, write_image
 
-__all__ = ["comparison_paths", "label_strip", "side_by_side", "write_comparison"]
-
-_GAP = 8  # white pixels between two panels
+__all__ = ["comparison_paths", "write_comparison"]
 
 
 def comparison_paths(jobs: Sequence[Job], output: Path) -> dict[Job, Path]:
@@ -29,31 +24,6 @@ def comparison_paths(jobs: Sequence[Job], output: Path) -> dict[Job, Path]:
     taken = Counter((*short.values(), *whole.values()))
     names = {job: short[job] if taken[short[job]] == 1 else whole[job] for job in jobs}
     return {job: output / "compare" / name for job, name in names.items()}
-
-
-def label_strip(text: str, width: int, height: int) -> Tensor:
-    """Black text on white, ``[3, height, width]`` in [0, 1]."""
-    image = Image.new("RGB", (width, height), "white")
-    font = ImageFont.load_default(size=max(10, int(0.6 * height)))
-    ImageDraw.Draw(image).text((width // 2, height // 2), text, "black", font, anchor="mm")
-    return from_pil(image)
-
-
-def side_by_side(images: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
-    """One picture ``[3, H', W']`` in [0, 1] with a label above each image ``[3, H, W]``.
-
-    Images of different heights are aligned at the top.
-    """
-    tallest = max(image.shape[-2] for image in images)
-    strip = max(20, tallest // 16)
-    panels: list[Tensor] = []
-    for image, label in zip(images, labels, strict=True):
-        height, width = image.shape[-2:]
-        column = torch.ones(3, strip + tallest, width)
-        column[:, :strip] = label_strip(label, width, strip)
-        column[:, strip : strip + height] = image
-        panels += [column, torch.ones(3, strip + tallest, _GAP)]
-    return torch.cat(panels[:-1], dim=-1)
 
 
 def write_comparison(job: Job, path: Path) -> None:

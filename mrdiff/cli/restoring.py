@@ -28,6 +28,7 @@ from mrdiff.cli.ahead import WriteBehind, read_ahead
 from mrdiff.cli.batches import Failed, Loaded, batches, load, masks
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, measure_job
+from mrdiff.cli.uncertainty import write_uncertainty
 from mrdiff.metrics import LPIPS
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restore import Restorer
@@ -57,18 +58,22 @@ class Outcome:
 class _Finishing:
     """What is done with a restored photo, in the thread behind the network."""
 
-    def __init__(self, outcome: Outcome, lpips: LPIPS | None, log: TextIO | None) -> None:
-        self.outcome, self.lpips, self.log = outcome, lpips, log
+    def __init__(
+        self, outcome: Outcome, lpips: LPIPS | None, log: TextIO | None, maps: Path | None
+    ) -> None:
+        self.outcome, self.lpips, self.log, self.maps = outcome, lpips, log, maps
 
     def fail(self, job: Job, reason: str) -> None:
         self.outcome.failures[job] = reason
         self._tell(job, error=reason)
 
-    def write(self, loaded: Loaded, rgb: Tensor, facts: dict[str, Any]) -> None:
+    def write(self, loaded: Loaded, rgb: Tensor, std: Tensor, facts: dict[str, Any]) -> None:
         """Write a photo, measure it if there is a reference, and tell of it."""
         job, photo = loaded.job, loaded.photo
         try:
             write_photo(job.target, like_original(rgb, photo.image), photo)
+            if self.maps is not None:
+                write_uncertainty(std, job.target, self.maps)
         except PhotoError as error:
             return self.fail(job, str(error))
         for note in photo.notes:
@@ -119,16 +124,26 @@ def _pixels(item: Loaded | Failed) -> int:
 
 
 def _restore_batch(
-    restorer: Restorer, batch: list[Loaded], finishing: _Finishing, on_step: Callable[[], None]
+    restorer: Restorer,
+    batch: list[Loaded],
+    finishing: _Finishing,
+    samples: int,
+    on_call: Callable[[], None],
 ) -> Iterator[Callable[[], None]]:
     """Restore the photos of one batch; yields what is left to do for each."""
     start = time.perf_counter()
     images = [to_rgb(loaded.photo.image) for loaded in batch]
     rgb = torch.stack(images) if len(images) > 1 else images[0][None]
     names = [loaded.job.name for loaded in batch]
-    on_task = finishing.outcome.tasks.update
     try:
-        restored = restorer.restore(rgb, names, mask=masks(batch), on_step=on_step, on_task=on_task)
+        restored, std = restorer.draw(
+            rgb,
+            names,
+            samples=samples,
+            mask=masks(batch),
+            callback=lambda *_: on_call(),
+            on_task=finishing.outcome.tasks.update,
+        )
     except MemoryError:
         reason = "out of memory, try --batch_size 1 --tile 256"
         for loaded in batch:
@@ -137,8 +152,8 @@ def _restore_batch(
     seconds = round((time.perf_counter() - start) / len(batch), 4)
     tile = restorer.tiler.side(*rgb.shape[-2:])
     facts = {"seconds": seconds, "nfe": restorer.sampler.nfe, "tile": tile}
-    for loaded, image in zip(batch, restored, strict=True):
-        yield partial(finishing.write, loaded, image, facts)
+    for loaded, *images in zip(batch, restored, std, strict=True):
+        yield partial(finishing.write, loaded, *images, facts)
 
 
 def restore_all(
@@ -146,6 +161,8 @@ def restore_all(
     jobs: list[Job],
     *,
     batch_size: int,
+    samples: int = 1,
+    maps: Path | None = None,
     lpips: LPIPS | None = None,
     log: Path | None = None,
 ) -> Outcome:
@@ -155,13 +172,15 @@ def restore_all(
         restorer: the model.
         jobs: in the order in which they are done.
         batch_size: photos of equal size at once, on a GPU.
+        samples: of each photo, whose mean is written.
+        maps: the folder of all outputs, if pictures of their deviation are wanted.
         lpips: for those with a reference; None leaves it out.
         log: to which a line of JSON is appended for each photo.
     """
     outcome = Outcome()
     with _opened(log) as stream, _progress() as progress, WriteBehind() as behind:
         shown = progress.add_task("restoring", total=len(jobs))
-        finishing = _Finishing(outcome, lpips, stream)
+        finishing = _Finishing(outcome, lpips, stream, maps)
         read = read_ahead(_loads(jobs), size=_pixels, budget=_AHEAD)
         together = 1 if restorer.device.type == "cpu" else batch_size  # see Restorer.restore
         for batch in batches(read, together):
@@ -169,8 +188,9 @@ def restore_all(
                 behind(partial(finishing.fail, *batch))
                 progress.advance(shown)
                 continue
-            on_step = partial(progress.advance, shown, len(batch) / restorer.sampler.nfe)
-            for work in _restore_batch(restorer, batch, finishing, on_step):
+            calls = restorer.sampler.nfe * samples
+            step = partial(progress.advance, shown, len(batch) / calls)
+            for work in _restore_batch(restorer, batch, finishing, samples, step):
                 behind(work)
         progress.update(shown, completed=len(jobs))
     return outcome

@@ -60,6 +60,8 @@ def make_parser(program: str) -> LineParser:
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--skip_existing", action="store_true", help="keep what is in the output already")
+    several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"
+    add("--samples", type=positive, default=1, metavar="K", help=several)
     add("--log", type=Path, metavar="FILE", help="append a line of JSON for each photo")
     add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
     ways = "the way to each photo, at about 6 times the calls and 50 more: OUTPUT/trajectory"

@@ -22,6 +22,7 @@ from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.report import format_table, measure_job
 from mrdiff.cli.restoring import Failures, Outcome, restore_all
 from mrdiff.conditions import takes_mask
+from mrdiff.ensemble import check_spread
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.photo import PhotoError, read_rgb, to_rgb
 from mrdiff.restore import Restorer
@@ -39,7 +40,7 @@ def _accept(megapixels: int) -> None:
 def _restorer(options: argparse.Namespace) -> Restorer:
     check_device(options.device)
     try:
-        return Restorer.from_checkpoint(
+        restorer = Restorer.from_checkpoint(
             options.checkpoint,
             device=options.device,
             sampler=options.sampler,
@@ -51,6 +52,8 @@ def _restorer(options: argparse.Namespace) -> Restorer:
             task=options.task,
             allow=options.allow_package,
         )
+        check_spread(restorer.sampler, options.samples)
+        return restorer
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
 
@@ -110,7 +113,13 @@ def run_sampling(options: argparse.Namespace) -> int:
     if restorer is not None:
         _check_masks(options, restorer, jobs)
         outcome = restore_all(
-            restorer, todo, batch_size=options.batch_size, lpips=lpips, log=options.log
+            restorer,
+            todo,
+            batch_size=options.batch_size,
+            samples=options.samples,
+            maps=options.output if options.samples > 1 else None,
+            lpips=lpips,
+            log=options.log,
         )
     seconds = time.perf_counter() - start
     failures = outcome.failures

@@ -123,7 +123,7 @@ def _restore(run: Run, denoiser: Denoiser, pair: Pair, seed: int, step: Step) ->
     """What ``sample.py`` would write as PNG, RGB in [0, 1] on the CPU, and the seconds it took."""
     start = time.perf_counter()
     restorer = Restorer(denoiser, sampler=run.sampler, seed=seed)
-    restored = restorer.channels(pair.lq, name=pair.name, on_step=step)
+    restored = restorer.channels(pair.lq, name=pair.name, callback=lambda *_: step())
     seconds = time.perf_counter() - start
     return composite(to_uint8(restored).float() / 255), seconds
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrdiff.baselines import BaselineSampler
-from mrdiff.cli.compare import label_strip
 from mrdiff.cli.trajectory_pca import pca_figure
+from mrdiff.comparison import label_strip
 from mrdiff.conditions import BoundDenoiser, Context
 from mrdiff.denoiser import DenoiserLike, Prediction
 from mrdiff.noise import Noise, NoiseSource, named_noise
