@@ -116,6 +116,39 @@ def test_a_log_has_a_line_for_each_photo(work: Path, checkpoint: Path) -> None:
     assert len((work / "log.jsonl").read_text().splitlines()) == 5  # z.png is tried again
 
 
+def test_one_photo_through_a_pipe(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint) == 0
+    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
+    command += ["--device", "cpu", "--nfe", "2", "--output", "-"]
+    (work / "stdin.png").write_bytes((work / "lq" / "a.png").read_bytes())
+    assert run(checkpoint, source="stdin.png") == 0
+    content = (work / "lq" / "a.png").read_bytes()
+    done = subprocess.run(
+        [*command, "--input", "-"], input=content, capture_output=True, check=True
+    )
+    assert done.stdout == (work / "out" / "stdin.png").read_bytes()
+    done = subprocess.run([*command, "--input", "lq/b.jpg"], capture_output=True, check=True)
+    assert done.stdout == (work / "out" / "b.jpg").read_bytes()
+    done = subprocess.run([*command, "--input", "-"], input=b"no", capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"standard input: not an image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input", "-", "--output", "out"], "--input -|FILE --output -"),
+        (["--input", "lq", "--output", "-"], "--input -|FILE --output -"),
+        (["--input", "-", "--output", "-", "--compare"], "--compare is for files"),
+        (["--input", "-", "--output", "-", "--samples", "2"], "--samples is for files"),
+    ],
+)
+def test_what_a_pipe_cannot_do(work: Path, checkpoint: Path, flags, message, capsys) -> None:
+    arguments = ["--checkpoint", str(checkpoint), *flags]
+    assert sample.main(arguments, program="sample.py") == 2
+    assert message in capsys.readouterr().err
+
+
 def test_several_samples_give_a_mean_and_a_map(work: Path, checkpoint: Path, capsys) -> None:
     several = ("--sampler", "mr-sde-1", "--samples", "3")
     assert run(checkpoint, *several) == 0

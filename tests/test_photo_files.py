@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_profile_exif_and_resolution_are_carried_over(kind: str) -> None:
     original = read_photo(saved(picture("RGB"), "JPEG", exif=exif, icc_profile=P3, dpi=(300, 240)))
     like = original
     if kind.startswith("deep"):
-        like = type(original)(original.image, 16, True, original.metadata)
+        like = replace(original, bits=16, lossless=True)
     again = read_photo(encode_photo(original.image, kind.split()[-1], like))
     assert again.metadata.icc == P3
     if kind != "WEBP":  # which has no place for it

@@ -36,8 +36,8 @@ def make_parser(program: str) -> LineParser:
     parser = LineParser(prog=program, description="Restore a photo or a folder of photos.")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
-    add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
-    add("--output", type=Path, required=True, metavar="DIR", help="relative paths are kept")
+    add("--input", type=Path, required=True, metavar="FILE|DIR|-", help="degraded photos")
+    add("--output", type=Path, required=True, metavar="DIR|-", help="relative paths are kept")
     kinds = f"of all that is written: {', '.join(FORMATS)} (that of each photo)"
     add("--format", type=one_of("format", FORMATS), metavar="NAME", help=kinds)
     add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
@@ -81,7 +81,7 @@ def _check_paths(options: argparse.Namespace) -> None:
     """Refuse paths that cannot work."""
     if not options.checkpoint.exists():
         raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
-    if not options.input.exists():
+    if not options.input.exists() and options.input != Path("-"):
         raise CommandError(f"--input {options.input}: no such file or folder", status=2)
     for flag in ("reference", "mask"):
         folder = getattr(options, flag)

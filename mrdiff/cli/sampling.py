@@ -19,6 +19,7 @@ from mrdiff.cli.compare import comparison_paths, write_comparison
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.cli.piping import is_piped, run_piped
 from mrdiff.cli.report import format_table, measure_job
 from mrdiff.cli.restoring import Failures, Outcome, restore_all
 from mrdiff.conditions import takes_mask
@@ -102,6 +103,8 @@ def run_sampling(options: argparse.Namespace) -> int:
         ValueError: of our own kinds, for a checkpoint or LPIPS weights that cannot be used.
     """
     _accept(options.max_megapixels)
+    if is_piped(options):
+        return run_piped(options, _restorer)
     suffix = f".{options.format}" if options.format else None
     paths = (options.input, options.output, options.reference, options.mask)
     jobs = plan_jobs(*paths, suffix=suffix)

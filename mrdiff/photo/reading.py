@@ -33,6 +33,7 @@ class PhotoFile:
     Attributes:
         image: float32 ``[C, H, W]`` in [0, 1], upright; C = 1 grey, 2 grey and alpha, 3 RGB,
             4 RGBA.
+        kind: the file's format by Pillow's name, such as ``"PNG"``.
         bits: of a channel in the file: 8, 16, or 32 for floating point.
         lossless: whether the file kept all pixels as they were; a WebP can do either.
         metadata: colour profile, EXIF, resolution.
@@ -40,6 +41,7 @@ class PhotoFile:
     """
 
     image: Tensor
+    kind: str = "PNG"
     bits: int = 8
     lossless: bool = True
     metadata: Metadata = field(default_factory=Metadata)
@@ -92,15 +94,15 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     return converted, [f"{image.mode} became sRGB, through its profile"]
 
 
-def _lossless(image_format: str | None, data: bytes) -> bool:
+def _lossless(kind: str, data: bytes) -> bool:
     """Whether the file keeps its pixels exactly, by its format or, of a WebP, by its chunks."""
-    if image_format != "WEBP":
-        return image_format != "JPEG"
+    if kind != "WEBP":
+        return kind != "JPEG"
     position = 12
     while position + 8 <= len(data):
-        kind = data[position : position + 4]
-        if kind in (b"VP8L", b"VP8 "):
-            return kind == b"VP8L"
+        chunk = data[position : position + 4]
+        if chunk in (b"VP8L", b"VP8 "):
+            return chunk == b"VP8L"
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         position += 8 + size + size % 2
     return False
@@ -131,8 +133,8 @@ def _decoded(image: Image.Image, data: bytes) -> PhotoFile:
     metadata, broken = read_metadata(image, pixels.shape[2], pixels.shape[1])
     if image.mode in ("CMYK", "LAB"):
         metadata = Metadata(None, metadata.exif, metadata.dpi)  # the profile was of the ink
-    lossless = _lossless(image.format, data)
-    return PhotoFile(pixels, bits, lossless, metadata, (*notes, *broken))
+    kind = image.format or "PNG"
+    return PhotoFile(pixels, kind, bits, _lossless(kind, data), metadata, (*notes, *broken))
 
 
 def read_photo(source: Path | str | bytes, *, name: str = "") -> PhotoFile:
@@ -158,7 +160,7 @@ def read_photo(source: Path | str | bytes, *, name: str = "") -> PhotoFile:
             if not data.startswith(TIFF_STARTS):
                 raise
             # Of 16-bit grey with alpha, say, which Pillow does not know.
-            return PhotoFile(_deep_pixels(data), 16, notes=("read without its metadata",))
+            return PhotoFile(_deep_pixels(data), "TIFF", 16, notes=("read without its metadata",))
         with image:
             return _decoded(image, data)
 
