@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,17 +120,15 @@ def test_a_log_has_a_line_for_each_photo(work: Path, checkpoint: Path) -> None:
 def test_one_photo_through_a_pipe(work: Path, checkpoint: Path) -> None:
     assert run(checkpoint) == 0
     command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
-    command += ["--device", "cpu", "--nfe", "2", "--output", "-"]
+    command += ["--device", "cpu", "--nfe", "2", "--output", "-", "--input"]
     (work / "stdin.png").write_bytes((work / "lq" / "a.png").read_bytes())
     assert run(checkpoint, source="stdin.png") == 0
     content = (work / "lq" / "a.png").read_bytes()
-    done = subprocess.run(
-        [*command, "--input", "-"], input=content, capture_output=True, check=True
-    )
+    done = subprocess.run([*command, "-"], input=content, capture_output=True, check=True)
     assert done.stdout == (work / "out" / "stdin.png").read_bytes()
-    done = subprocess.run([*command, "--input", "lq/b.jpg"], capture_output=True, check=True)
+    done = subprocess.run([*command, "lq/b.jpg"], capture_output=True, check=True)
     assert done.stdout == (work / "out" / "b.jpg").read_bytes()
-    done = subprocess.run([*command, "--input", "-"], input=b"no", capture_output=True, check=False)
+    done = subprocess.run([*command, "-"], input=b"no", capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"standard input: not an image" in done.stderr
 
@@ -387,3 +386,42 @@ def test_the_checkpoints_sampler_is_the_default(work: Path, checkpoint: Path) ->
     assert run(saved, source="lq/a.png", output="default") == 0
     assert run(checkpoint, "--sampler", "fidelity", source="lq/a.png", output="named") == 0
     assert files(work / "default") == files(work / "named")
+
+
+def test_two_processes_write_what_one_writes(work: Path, checkpoint: Path) -> None:
+    (work / "lq" / "broken.png").write_bytes(b"no image")
+    assert run(checkpoint, output="one") == 1
+    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
+    command += ["--input", "lq", "--output", "two", "--device", "cpu", "--nfe", "2"]
+    command += ["--devices", "2", "--reference", "gt", "--log", "log.jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert files(work / "two") == files(work / "one")
+    assert done.stdout.count("restored 3, skipped 0, failed 1") == 1
+    assert done.stdout.count("mean PSNR") == 1
+    assert done.stderr.count("failed: lq/broken.png: not an image") == 1
+    logged = [json.loads(line)["file"] for line in (work / "log.jsonl").read_text().splitlines()]
+    assert sorted(logged) == ["lq/a.png", "lq/b.jpg", "lq/broken.png", "lq/s/c.png"]
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, checkpoint: Path) -> None:
+    write_pairs(tmp_path, [f"{index:02d}.png" for index in range(60)])
+    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
+    command += ["--input", str(tmp_path / "lq"), "--output", str(tmp_path / "out")]
+    command += ["--device", "cpu", "--nfe", "20", "--skip_existing"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob("*.png"))) < 5 and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = files(tmp_path / "out")
+    done = {name for name in before if name.endswith(".png")}
+    assert 5 <= len(done) < 60
+    for name in done:
+        Image.open(tmp_path / "out" / name).load()  # whole
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"restored {60 - len(done)}, skipped {len(done)}, failed 0" in again.stdout
+    after = {name: data for name, data in files(tmp_path / "out").items() if name[0] != "."}
+    assert len(after) == 60
+    assert all(after[name] == before[name] for name in done)

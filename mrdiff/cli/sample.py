@@ -59,6 +59,8 @@ def make_parser(program: str) -> LineParser:
     bomb = "larger photos are refused, against decompression bombs (180)"
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--devices", type=positive, default=1, metavar="N", help="processes, of a GPU each (1)")
+    add("--num_nodes", type=positive, default=1, metavar="N", help="machines, as torchrun (1)")
     add("--skip_existing", action="store_true", help="keep what is in the output already")
     several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"
     add("--samples", type=positive, default=1, metavar="K", help=several)

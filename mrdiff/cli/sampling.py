@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def _restorer(options: argparse.Namespace) -> Restorer:
     try:
         restorer = Restorer.from_checkpoint(
             options.checkpoint,
-            device=options.device,
+            device="cpu" if _is_spread(options) else options.device,  # Lightning moves it
             sampler=options.sampler,
             nfe=options.nfe,
             grid=options.grid,
@@ -59,14 +60,37 @@ def _restorer(options: argparse.Namespace) -> Restorer:
         raise CommandError(str(error), status=2) from error
 
 
-def _check_masks(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]) -> None:
-    """Refuse masks that the model would not look at; say how many photos have none."""
-    if options.mask is None:
-        return
-    if not takes_mask(restorer.denoiser.network):
+def _restore(
+    options: argparse.Namespace, restorer: Restorer, jobs: list[Job], lpips: LPIPS | None
+) -> Outcome | None:
+    """Restore the jobs in one process or in several; None in all but the first of several."""
+    if options.mask is not None and not takes_mask(restorer.denoiser.network):
         raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
+    work = partial(
+        restore_all,
+        restorer,
+        batch_size=options.batch_size,
+        samples=options.samples,
+        maps=options.output if options.samples > 1 else None,
+        lpips=lpips,
+        log=options.log,
+    )
+    if not _is_spread(options):
+        return work(jobs)
+    from mrdiff.cli.spreading import restore_spread  # Lightning: seconds
+
+    accelerator = "gpu" if options.device.startswith("cuda") else options.device
+    many = {"devices": options.devices, "nodes": options.num_nodes}
+    return restore_spread(restorer, jobs, work, accelerator=accelerator, **many)
+
+
+def _is_spread(options: argparse.Namespace) -> bool:
+    return int(options.devices * options.num_nodes) > 1
+
+
+def _say_what_is_missing(options: argparse.Namespace, jobs: list[Job]) -> None:
     missing = sum(job.mask is None for job in jobs)
-    if missing:
+    if missing and options.mask is not None:
         print(f"{missing} photos have no mask in {options.mask}")
 
 
@@ -111,19 +135,11 @@ def run_sampling(options: argparse.Namespace) -> int:
     lpips = _lpips(options)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()
-    outcome = Outcome()
     restorer = _restorer(options) if todo or options.trajectory else None
-    if restorer is not None:
-        _check_masks(options, restorer, jobs)
-        outcome = restore_all(
-            restorer,
-            todo,
-            batch_size=options.batch_size,
-            samples=options.samples,
-            maps=options.output if options.samples > 1 else None,
-            lpips=lpips,
-            log=options.log,
-        )
+    outcome = _restore(options, restorer, todo, lpips) if restorer and todo else Outcome()
+    if outcome is None:  # the first of several processes goes on alone
+        return 0
+    _say_what_is_missing(options, jobs)
     seconds = time.perf_counter() - start
     failures = outcome.failures
     if outcome.tasks:
