@@ -425,3 +425,23 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, checkpoint: Path) -> 
     after = {name: data for name, data in files(tmp_path / "out").items() if name[0] != "."}
     assert len(after) == 60
     assert all(after[name] == before[name] for name in done)
+
+
+def test_the_report_holds_all_it_shows(work: Path, checkpoint: Path, capsys) -> None:
+    (work / "lq" / "<b>&.png").write_bytes((work / "lq" / "a.png").read_bytes())
+    (work / "gt" / "<b>&.png").write_bytes((work / "gt" / "a.png").read_bytes())
+    assert run(checkpoint, "--reference", "gt", "--report", "pages/report.html") == 0
+    page = (work / "pages" / "report.html").read_text()
+    assert page.count('<section class="photo"') == 4
+    assert page.count("data:image/jpeg;base64,") == 4 * 4
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
+    assert "&lt;b&gt;&amp;.png" in page
+    assert "<b>&" not in page
+    table = capsys.readouterr().out
+    mean = re.search(r"mean PSNR (\S+) -> (\S+)", table)
+    assert mean is not None
+    for value in mean.groups():
+        assert f">{value}</td>" in page.split("<tfoot>")[1]
+    assert "Gaussian window of 11 pixels" in page
+    assert run(checkpoint, "--report", "report.html") == 2
+    assert "--report needs --reference" in capsys.readouterr().err

@@ -8,9 +8,9 @@ from mrdiff.cli.jobs import Job
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.photo import PhotoError, read_rgb
 
-__all__ = ["Row", "format_table", "measure_job"]
+__all__ = ["TITLES", "Row", "format_table", "mean_row", "measure_job"]
 
-_TITLES = {
+TITLES = {
     "psnr": "PSNR",
     "ssim": "SSIM",
     "psnr_y": "PSNR-Y",
@@ -55,7 +55,8 @@ def _cell(name: str, before: float, after: float) -> str:
     return f"{before:.{digits}f} -> {after:.{digits}f}"
 
 
-def _mean(rows: list[Row]) -> Row:
+def mean_row(rows: list[Row]) -> Row:
+    """The means of all photos as a row."""
     names = rows[0].before
 
     def mean(values: list[dict[str, float]]) -> dict[str, float]:
@@ -70,8 +71,8 @@ def format_table(rows: list[Row]) -> str:
     Args:
         rows: at least one; each cell reads ``degraded -> restored``.
     """
-    mean = _mean(rows)
-    header = ["", *(_TITLES[name] for name in mean.before)]
+    mean = mean_row(rows)
+    header = ["", *(TITLES[name] for name in mean.before)]
     body = [
         [row.name, *(_cell(name, row.before[name], row.after[name]) for name in row.before)]
         for row in (*rows, mean)

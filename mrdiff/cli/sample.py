@@ -47,6 +47,7 @@ def make_parser(program: str) -> LineParser:
     add("--temperature", type=as_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    add("--report", type=Path, metavar="FILE.html", help="a page of tables and pictures")
     add(
         "--task",
         default="auto",
@@ -89,6 +90,8 @@ def _check_paths(options: argparse.Namespace) -> None:
         folder = getattr(options, flag)
         if folder is not None and not folder.is_dir():
             raise CommandError(f"--{flag} {folder}: no such folder", status=2)
+    if options.report is not None and options.reference is None:
+        raise CommandError("--report needs --reference: what would it measure?", status=2)
     if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise CommandError(f"--output {options.output}: must be a folder", status=2)
 

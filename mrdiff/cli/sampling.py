@@ -21,7 +21,7 @@ from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.piping import is_piped, run_piped
-from mrdiff.cli.report import format_table, measure_job
+from mrdiff.cli.report import Row, format_table, measure_job
 from mrdiff.cli.restoring import Failures, Outcome, restore_all
 from mrdiff.conditions import takes_mask
 from mrdiff.ensemble import check_spread
@@ -119,6 +119,18 @@ def _print_table(options: argparse.Namespace, jobs: list[Job], outcome: Outcome)
         print(f"{missing} photos have no reference in {options.reference}")
 
 
+def _report(
+    options: argparse.Namespace, restorer: Restorer | None, rows: Mapping[Job, Row]
+) -> None:
+    from mrdiff.cli.htmlreport import write_report  # matplotlib and jinja2: only if it is wanted
+
+    facts = [f"checkpoint {options.checkpoint.name}"]
+    if restorer is not None:
+        sampler = f"sampler {options.sampler}" if options.sampler else "the checkpoint's sampler"
+        facts += [sampler, f"{restorer.sampler.nfe} calls", f"seed {options.seed}"]
+    write_report(options.report, rows, facts=", ".join(facts))
+
+
 def run_sampling(options: argparse.Namespace) -> int:
     """Run the command with the flags of :mod:`mrdiff.cli.sample`; 1 if any photo failed.
 
@@ -148,6 +160,8 @@ def run_sampling(options: argparse.Namespace) -> int:
     if options.reference is not None:
         _measure_skipped([job for job in jobs if job not in {*todo}], lpips, outcome)
         _print_table(options, [job for job in jobs if job.target.is_file()], outcome)
+    if options.report is not None and outcome.rows:
+        _report(options, restorer, {job: outcome.rows[job] for job in jobs if job in outcome.rows})
     if options.compare:
         pictures = comparison_paths(jobs, options.output)
         done = {job: path for job, path in pictures.items() if job not in failures}
