@@ -13,9 +13,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from mrdiff.cli import sample
 from mrdiff.metrics import (
     LPIPS,
     METRIC_NAMES,
+    PROTOCOLS,
     RGB,
     LPIPSWeightsError,
     Protocol,
@@ -27,6 +29,7 @@ from mrdiff.metrics import (
     sliced_wasserstein,
     ssim,
 )
+from mrdiff.photo import FORMATS
 
 SSIM_OPTIONS = {
     "gaussian_weights": True,
@@ -69,6 +72,34 @@ def test_luma_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
         assert float(psnr(*pair, protocol=Y)[i]) == pytest.approx(expected, abs=1e-4)
         expected = structural_similarity(yb, ya, **SSIM_OPTIONS)
         assert float(ssim(*pair, protocol=Y)[i]) == pytest.approx(expected, abs=2e-5)
+
+
+def test_the_protocol_of_ir_sde_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+    """Its scripts measure 8-bit pictures without their outermost pixels; luma is not rounded."""
+    from skimage.color import rgb2ycbcr
+
+    a, b = (image + 0.3 / 255 for image in pair)  # they round what they measure
+    found = measure(a, b, protocol="ir-sde", names=("psnr", "ssim", "psnr_y", "ssim_y"))
+    for i in range(2):
+        x, y = (array(image[i])[1:-1, 1:-1] for image in pair)
+        assert float(found["psnr"][i]) == pytest.approx(
+            peak_signal_noise_ratio(y, x, data_range=1.0), abs=1e-4
+        )
+        expected = structural_similarity(y, x, channel_axis=-1, **SSIM_OPTIONS)
+        assert float(found["ssim"][i]) == pytest.approx(expected, abs=2e-5)
+        x, y = (rgb2ycbcr(image)[..., 0] / 255 for image in (x, y))
+        assert float(found["psnr_y"][i]) == pytest.approx(
+            peak_signal_noise_ratio(y, x, data_range=1.0), abs=1e-4
+        )
+        expected = structural_similarity(y, x, **SSIM_OPTIONS)
+        assert float(found["ssim_y"][i]) == pytest.approx(expected, abs=2e-5)
+    with pytest.raises(ValueError, match="known: standard, ir-sde"):
+        measure(a, b, protocol="irsde")
+
+
+def test_the_commands_names_are_those_of_the_library() -> None:
+    assert tuple(PROTOCOLS) == sample.PROTOCOLS
+    assert {f".{name}" for name in sample.FORMATS} <= set(FORMATS)
 
 
 def test_luma_range() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import TITLES, Row, mean_row
+from mrdiff.metrics import PROTOCOLS
 from mrdiff.metrics.quality import SSIM_SIGMA, SSIM_WINDOW
 from mrdiff.photo import read_rgb, replacing, to_pil
 
@@ -69,11 +70,11 @@ def _summary(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _protocol(names: Sequence[str]) -> list[str]:
+def _protocol(names: Sequence[str], border: int) -> list[str]:
     """What exactly the numbers are."""
     lines = [
-        "The files are measured, as they were written: 8-bit values, nothing cropped, "
-        "16-bit ones rounded to 8. Means are over photos, whatever their size.",
+        "The files are measured, as they were written: values of 8 bits, 16-bit ones rounded; "
+        f"cropped at each side: {border} pixels. Means are over photos, whatever their size.",
         "PSNR = 10 log10(1 / MSE) over all three RGB channels, values in [0, 1].",
         f"SSIM (Wang et al. 2004): Gaussian window of {SSIM_WINDOW} pixels, sigma {SSIM_SIGMA}, "
         "mean over channels and over the places where the whole window lies within the photo.",
@@ -101,13 +102,16 @@ def _entry(job: Job, row: Row) -> dict[str, Any]:
     }
 
 
-def write_report(path: Path, rows: Mapping[Job, Row], *, facts: str) -> None:
+def write_report(
+    path: Path, rows: Mapping[Job, Row], *, facts: str, protocol: str = "standard"
+) -> None:
     """Write the page, whole or not at all.
 
     Args:
         path: of the page.
         rows: the measured photos, at least one.
         facts: a line about the run: model, sampler, calls.
+        protocol: with which the photos were measured.
 
     Raises:
         PhotoError: a photo cannot be read any more, or the page cannot be written.
@@ -127,7 +131,7 @@ def write_report(path: Path, rows: Mapping[Job, Row], *, facts: str) -> None:
         titles=TITLES,
         cells=_cells,
         summary=_summary,
-        protocol=_protocol(names),
+        protocol=_protocol(names, PROTOCOLS[protocol][0].crop_border),
         shrunk=_SIDE if any(entry["large"] for entry in entries) else None,
         error_scale=round(_ERROR * 255),
     )

@@ -28,7 +28,7 @@ class Row:
     after: dict[str, float]
 
 
-def measure_job(job: Job, lpips: LPIPS | None) -> Row:
+def measure_job(job: Job, lpips: LPIPS | None = None, protocol: str = "standard") -> Row:
     """Measure the file that was written, and the input, against the reference.
 
     Raises:
@@ -43,7 +43,7 @@ def measure_job(job: Job, lpips: LPIPS | None) -> Row:
             sizes = [f"{i.shape[-1]} x {i.shape[-2]}" for i in (reference, image)]
             raise PhotoError(f"{job.reference}: size {sizes[0]}, but {path} has {sizes[1]}")
         try:
-            measured = measure(image, reference, lpips=lpips)
+            measured = measure(image, reference, lpips=lpips, protocol=protocol)
         except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
             raise PhotoError(f"{path}: {error}") from error
         values.append({name: float(value[0]) for name, value in measured.items()})

@@ -29,13 +29,13 @@ from mrdiff.cli.batches import Failed, Loaded, batches, load, masks
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, measure_job
 from mrdiff.cli.uncertainty import write_uncertainty
-from mrdiff.metrics import LPIPS
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restore import Restorer
 
 __all__ = ["Failures", "Outcome", "restore_all"]
 
 Failures = dict[Job, str]
+Measured = Callable[[Job], Row]
 
 _AHEAD = 16_000_000  # pixels that wait to be restored
 
@@ -59,9 +59,9 @@ class _Finishing:
     """What is done with a restored photo, in the thread behind the network."""
 
     def __init__(
-        self, outcome: Outcome, lpips: LPIPS | None, log: TextIO | None, maps: Path | None
+        self, outcome: Outcome, measured: Measured, log: TextIO | None, maps: Path | None
     ) -> None:
-        self.outcome, self.lpips, self.log, self.maps = outcome, lpips, log, maps
+        self.outcome, self.measured, self.log, self.maps = outcome, measured, log, maps
 
     def fail(self, job: Job, reason: str) -> None:
         self.outcome.failures[job] = reason
@@ -80,7 +80,7 @@ class _Finishing:
             print(f"note: {job.source}: {note}", file=sys.stderr)
         if job.reference is not None:
             try:
-                row = self.outcome.rows[job] = measure_job(job, self.lpips)
+                row = self.outcome.rows[job] = self.measured(job)
             except PhotoError as error:
                 return self.fail(job, str(error))
             facts = {**facts, "psnr": round(row.after["psnr"], 4)}
@@ -163,7 +163,7 @@ def restore_all(
     batch_size: int,
     samples: int = 1,
     maps: Path | None = None,
-    lpips: LPIPS | None = None,
+    measured: Measured = measure_job,
     log: Path | None = None,
 ) -> Outcome:
     """Restore every job; none of their failures stops the others.
@@ -174,13 +174,13 @@ def restore_all(
         batch_size: photos of equal size at once, on a GPU.
         samples: of each photo, whose mean is written.
         maps: the folder of all outputs, if pictures of their deviation are wanted.
-        lpips: for those with a reference; None leaves it out.
+        measured: how those with a reference are.
         log: to which a line of JSON is appended for each photo.
     """
     outcome = Outcome()
     with _opened(log) as stream, _progress() as progress, WriteBehind() as behind:
         shown = progress.add_task("restoring", total=len(jobs))
-        finishing = _Finishing(outcome, lpips, stream, maps)
+        finishing = _Finishing(outcome, measured, stream, maps)
         read = read_ahead(_loads(jobs), size=_pixels, budget=_AHEAD)
         together = 1 if restorer.device.type == "cpu" else batch_size  # see Restorer.restore
         for batch in batches(read, together):

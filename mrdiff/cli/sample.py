@@ -12,7 +12,7 @@ from mrdiff.cli.environment import set_thread_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
-__all__ = ["FORMATS", "SAMPLERS", "main", "make_parser"]
+__all__ = ["FORMATS", "PROTOCOLS", "SAMPLERS", "main", "make_parser"]
 
 # The same as mrdiff.sampler.SAMPLER_NAMES, spelt out because importing that takes seconds.
 SAMPLERS = (
@@ -28,6 +28,7 @@ SAMPLERS = (
     "heun-ode",
     "posterior",
 )
+PROTOCOLS = ("standard", "ir-sde")  # of mrdiff.metrics, likewise
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")  # suffixes of mrdiff.photo.FORMATS, likewise
 
 
@@ -47,6 +48,8 @@ def make_parser(program: str) -> LineParser:
     add("--temperature", type=as_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    ways = "ir-sde crops a pixel at each side, as its test scripts (standard: nothing)"
+    add("--protocol", type=one_of("protocol", PROTOCOLS), default="standard", help=ways)
     add("--report", type=Path, metavar="FILE.html", help="a page of tables and pictures")
     add(
         "--task",

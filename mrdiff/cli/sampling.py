@@ -22,7 +22,7 @@ from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.piping import is_piped, run_piped
 from mrdiff.cli.report import Row, format_table, measure_job
-from mrdiff.cli.restoring import Failures, Outcome, restore_all
+from mrdiff.cli.restoring import Failures, Measured, Outcome, restore_all
 from mrdiff.conditions import takes_mask
 from mrdiff.ensemble import check_spread
 from mrdiff.metrics import LPIPS, find_lpips_weights
@@ -61,7 +61,7 @@ def _restorer(options: argparse.Namespace) -> Restorer:
 
 
 def _restore(
-    options: argparse.Namespace, restorer: Restorer, jobs: list[Job], lpips: LPIPS | None
+    options: argparse.Namespace, restorer: Restorer, jobs: list[Job], measured: Measured
 ) -> Outcome | None:
     """Restore the jobs in one process or in several; None in all but the first of several."""
     if options.mask is not None and not takes_mask(restorer.denoiser.network):
@@ -72,7 +72,7 @@ def _restore(
         batch_size=options.batch_size,
         samples=options.samples,
         maps=options.output if options.samples > 1 else None,
-        lpips=lpips,
+        measured=measured,
         log=options.log,
     )
     if not _is_spread(options):
@@ -100,12 +100,12 @@ def _lpips(options: argparse.Namespace) -> LPIPS | None:
     return LPIPS.from_file(path) if path else None
 
 
-def _measure_skipped(jobs: list[Job], lpips: LPIPS | None, outcome: Outcome) -> None:
+def _measure_skipped(jobs: list[Job], measured: Measured, outcome: Outcome) -> None:
     """Quality of what an earlier run has restored."""
     for job in jobs:
         if job.reference is not None:
             try:
-                outcome.rows[job] = measure_job(job, lpips)
+                outcome.rows[job] = measured(job)
             except PhotoError as error:
                 outcome.failures[job] = str(error)
 
@@ -128,7 +128,7 @@ def _report(
     if restorer is not None:
         sampler = f"sampler {options.sampler}" if options.sampler else "the checkpoint's sampler"
         facts += [sampler, f"{restorer.sampler.nfe} calls", f"seed {options.seed}"]
-    write_report(options.report, rows, facts=", ".join(facts))
+    write_report(options.report, rows, facts=", ".join(facts), protocol=options.protocol)
 
 
 def run_sampling(options: argparse.Namespace) -> int:
@@ -144,11 +144,11 @@ def run_sampling(options: argparse.Namespace) -> int:
     suffix = f".{options.format}" if options.format else None
     paths = (options.input, options.output, options.reference, options.mask)
     jobs = plan_jobs(*paths, suffix=suffix)
-    lpips = _lpips(options)
+    measured = partial(measure_job, lpips=_lpips(options), protocol=options.protocol)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()
     restorer = _restorer(options) if todo or options.trajectory else None
-    outcome = _restore(options, restorer, todo, lpips) if restorer and todo else Outcome()
+    outcome = _restore(options, restorer, todo, measured) if restorer and todo else Outcome()
     if outcome is None:  # the first of several processes goes on alone
         return 0
     _say_what_is_missing(options, jobs)
@@ -158,7 +158,7 @@ def run_sampling(options: argparse.Namespace) -> int:
         counts = (f"{name} {count}" for name, count in outcome.tasks.most_common())
         print("tasks: " + ", ".join(counts))
     if options.reference is not None:
-        _measure_skipped([job for job in jobs if job not in {*todo}], lpips, outcome)
+        _measure_skipped([job for job in jobs if job not in {*todo}], measured, outcome)
         _print_table(options, [job for job in jobs if job.target.is_file()], outcome)
     if options.report is not None and outcome.rows:
         _report(options, restorer, {job: outcome.rows[job] for job in jobs if job in outcome.rows})

@@ -2,13 +2,24 @@
 
 from mrdiff.metrics.lpips import LPIPS, LPIPSWeightsError, find_lpips_weights
 from mrdiff.metrics.measure import METRIC_NAMES, measure
-from mrdiff.metrics.protocol import RGB, Protocol, Y, luma
+from mrdiff.metrics.protocol import (
+    IR_SDE,
+    IR_SDE_Y,
+    PROTOCOLS,
+    RGB,
+    Protocol,
+    Y,
+    luma,
+)
 from mrdiff.metrics.quality import psnr, ssim
 from mrdiff.metrics.sliced import sliced_wasserstein
 
 __all__ = [
+    "IR_SDE",
+    "IR_SDE_Y",
     "LPIPS",
     "METRIC_NAMES",
+    "PROTOCOLS",
     "RGB",
     "LPIPSWeightsError",
     "Protocol",

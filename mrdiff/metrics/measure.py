@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mrdiff.metrics.lpips import LPIPS
-from mrdiff.metrics.protocol import RGB, Y
+from mrdiff.metrics.protocol import PROTOCOLS, RGB
 from mrdiff.metrics.quality import psnr, ssim
 
 METRIC_NAMES: tuple[str, ...] = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
@@ -17,6 +17,7 @@ def measure(
     *,
     names: Sequence[str] = METRIC_NAMES,
     lpips: LPIPS | None = None,
+    protocol: str = "standard",
 ) -> dict[str, Tensor]:
     """Measure each image of a batch.
 
@@ -25,6 +26,7 @@ def measure(
         target: the ground truth, same shape.
         names: any of `METRIC_NAMES`; "psnr" and "ssim" are on RGB, those with "_y" on luma.
         lpips: the network; without it "lpips" is left out.
+        protocol: one of `PROTOCOLS`. LPIPS is on the whole image in all.
 
     Returns:
         One [B] tensor a metric, in the order of `names`.
@@ -32,16 +34,19 @@ def measure(
     Raises:
         ValueError: for an unknown name, or images that a metric cannot take.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    rgb, y = PROTOCOLS[protocol]
     results: dict[str, Tensor] = {}
     for name in names:
         if name == "psnr":
-            results[name] = psnr(restored, target, protocol=RGB)
+            results[name] = psnr(restored, target, protocol=rgb)
         elif name == "ssim":
-            results[name] = ssim(restored, target, protocol=RGB)
+            results[name] = ssim(restored, target, protocol=rgb)
         elif name == "psnr_y":
-            results[name] = psnr(restored, target, protocol=Y)
+            results[name] = psnr(restored, target, protocol=y)
         elif name == "ssim_y":
-            results[name] = ssim(restored, target, protocol=Y)
+            results[name] = ssim(restored, target, protocol=y)
         elif name == "lpips":
             if lpips is not None:
                 results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))

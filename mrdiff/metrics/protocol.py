@@ -90,3 +90,9 @@ class Protocol:
 
 RGB = Protocol(name="rgb")
 Y = Protocol(name="y", channels=luma)
+# The test scripts of IR-SDE drop as many pixels at each side as the scale of their configuration,
+# which for anything but super-resolution is 1, and measure the 8-bit pictures.
+IR_SDE = Protocol(name="ir-sde", crop_border=1)
+IR_SDE_Y = Protocol(name="ir-sde-y", channels=luma, crop_border=1)
+# What tables are made with: the protocols of RGB and of luma.
+PROTOCOLS = {"standard": (RGB, Y), "ir-sde": (IR_SDE, IR_SDE_Y)}
