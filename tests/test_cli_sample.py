@@ -442,6 +442,8 @@ def test_the_report_holds_all_it_shows(work: Path, checkpoint: Path, capsys) -> 
     assert mean is not None
     for value in mean.groups():
         assert f">{value}</td>" in page.split("<tfoot>")[1]
+    columns = [int(number) for number in re.findall(r'data-column="(\d+)"', page)]
+    assert columns == list(range(1 + 3 * 4))  # the photo, and three of each metric
     assert "Gaussian window of 11 pixels" in page
     assert run(checkpoint, "--report", "report.html") == 2
     assert "--report needs --reference" in capsys.readouterr().err

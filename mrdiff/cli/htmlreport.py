@@ -44,7 +44,7 @@ def _error_map(restored: Tensor, reference: Tensor) -> Image.Image:
 
 
 def _digits(name: str) -> int:
-    return 2 if name.startswith("psnr") else 4
+    return 2 if name.startswith("psnr") else 3
 
 
 def _cells(row: Row, name: str) -> Markup:
