@@ -23,6 +23,7 @@ class Job:
         relative: ``source`` relative to the input folder.
         reference: the ground truth, if there is one.
         mask: white where the photo was kept and black in holes, if there is one.
+        noise: what its noise is drawn from, if it is not its stem.
     """
 
     source: Path
@@ -30,11 +31,12 @@ class Job:
     relative: Path
     reference: Path | None = None
     mask: Path | None = None
+    noise: str | None = None
 
     @property
     def name(self) -> str:
         """What the noise is drawn from: the stem, the same for a file alone or in a folder."""
-        return self.source.stem
+        return self.source.stem if self.noise is None else self.noise
 
 
 def _targets(relatives: Sequence[Path], suffix: str | None) -> list[Path]:
@@ -85,6 +87,7 @@ def plan_jobs(
     mask: Path | None = None,
     *,
     suffix: str | None = None,
+    noise: str | None = None,
 ) -> list[Job]:
     """Every photo of a file or folder, with what is written for it.
 
@@ -95,6 +98,7 @@ def plan_jobs(
         output: the folder to write to.
         reference: of ground truths by stem.
         mask: of masks by stem.
+        noise: what that of all photos is drawn from; None draws it anew for each.
         suffix: of all that is written, one of ``FORMATS``; None keeps those of the photos.
 
     Raises:
@@ -115,7 +119,7 @@ def plan_jobs(
     masks = _partners(mask, relatives, "--mask")
     targets = _targets(relatives, suffix)
     jobs = [
-        Job(path, output / target, relative, truth, kept)
+        Job(path, output / target, relative, truth, kept, noise)
         for path, target, relative, truth, kept in zip(
             sources, targets, relatives, references, masks, strict=True
         )

@@ -57,6 +57,8 @@ def make_parser(program: str) -> LineParser:
         metavar="auto|NAME",
         help="what spoilt the photos, if the model asks",
     )
+    same = "one noise for all photos: the frames of a sequence do not flicker"
+    add("--same_noise", action="store_true", help=same)
     add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: as the memory allows")
     add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, track
 
 from mrdiff.cli.batches import load
 from mrdiff.cli.compare import comparison_paths, write_comparison
@@ -23,6 +23,7 @@ from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.piping import is_piped, run_piped
 from mrdiff.cli.report import Row, format_table, measure_job
 from mrdiff.cli.restoring import Failures, Measured, Outcome, restore_all
+from mrdiff.cli.video import VIDEO_SUFFIXES, restore_video
 from mrdiff.conditions import takes_mask
 from mrdiff.ensemble import check_spread
 from mrdiff.metrics import LPIPS, find_lpips_weights
@@ -119,6 +120,25 @@ def _print_table(options: argparse.Namespace, jobs: list[Job], outcome: Outcome)
         print(f"{missing} photos have no reference in {options.reference}")
 
 
+def _restore_clip(options: argparse.Namespace) -> int:
+    """Restore one video."""
+    target = options.output / options.input.name
+    if target.resolve() == options.input.resolve():
+        raise CommandError(f"--output would overwrite {target}: choose another", status=2)
+    if options.skip_existing and target.is_file():
+        print(f"restored 0 frames, {target} is there already")
+        return 0
+    start = time.perf_counter()
+    restorer = _restorer(options)
+    with Progress(
+        TextColumn("restoring"), MofNCompleteColumn(), console=Console(stderr=True)
+    ) as bar:
+        shown = bar.add_task("", total=None)
+        count = restore_video(restorer, options.input, target, on_frame=lambda: bar.advance(shown))
+    print(f"restored {count} frames -> {target} ({time.perf_counter() - start:.1f} s)")
+    return 0
+
+
 def _report(
     options: argparse.Namespace, restorer: Restorer | None, rows: Mapping[Job, Row]
 ) -> None:
@@ -141,9 +161,11 @@ def run_sampling(options: argparse.Namespace) -> int:
     _accept(options.max_megapixels)
     if is_piped(options):
         return run_piped(options, _restorer)
+    if options.input.suffix.lower() in VIDEO_SUFFIXES and options.input.is_file():
+        return _restore_clip(options)
     suffix = f".{options.format}" if options.format else None
     paths = (options.input, options.output, options.reference, options.mask)
-    jobs = plan_jobs(*paths, suffix=suffix)
+    jobs = plan_jobs(*paths, suffix=suffix, noise="" if options.same_noise else None)
     measured = partial(measure_job, lpips=_lpips(options), protocol=options.protocol)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()
