@@ -130,9 +130,8 @@ def _restore_clip(options: argparse.Namespace) -> int:
         return 0
     start = time.perf_counter()
     restorer = _restorer(options)
-    with Progress(
-        TextColumn("restoring"), MofNCompleteColumn(), console=Console(stderr=True)
-    ) as bar:
+    columns = (TextColumn("restoring"), MofNCompleteColumn(), TextColumn("frames"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=None)
         count = restore_video(restorer, options.input, target, on_frame=lambda: bar.advance(shown))
     print(f"restored {count} frames -> {target} ({time.perf_counter() - start:.1f} s)")
