@@ -148,6 +148,11 @@ def test_what_a_pipe_cannot_do(work: Path, checkpoint: Path, flags, message, cap
     assert message in capsys.readouterr().err
 
 
+def test_local_pooling_needs_global_averages(work: Path, checkpoint: Path, capsys) -> None:
+    assert run(checkpoint, "--local_pooling", "64") == 2
+    assert "no global average" in capsys.readouterr().err
+
+
 def test_several_samples_give_a_mean_and_a_map(work: Path, checkpoint: Path, capsys) -> None:
     several = ("--sampler", "mr-sde-1", "--samples", "3")
     assert run(checkpoint, *several) == 0

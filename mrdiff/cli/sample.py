@@ -61,6 +61,8 @@ def make_parser(program: str) -> LineParser:
     add("--same_noise", action="store_true", help=same)
     add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
     add("--tile", default="auto", metavar="auto|off|N", help="auto: as the memory allows")
+    local = "side of its training patches, for a network with global averages: make them local"
+    add("--local_pooling", type=positive, metavar="N", help=local)
     add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
     bomb = "larger photos are refused, against decompression bombs (180)"
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)

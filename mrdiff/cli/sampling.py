@@ -27,6 +27,7 @@ from mrdiff.cli.video import VIDEO_SUFFIXES, restore_video
 from mrdiff.conditions import takes_mask
 from mrdiff.ensemble import check_spread
 from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.networks.local_pooling import localise
 from mrdiff.photo import PhotoError, read_rgb, to_rgb
 from mrdiff.restore import Restorer
 
@@ -56,6 +57,8 @@ def _restorer(options: argparse.Namespace) -> Restorer:
             allow=options.allow_package,
         )
         check_spread(restorer.sampler, options.samples)
+        if options.local_pooling:
+            localise(restorer.denoiser.network, options.local_pooling)
         return restorer
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
