@@ -1,9 +1,11 @@
 """Is a model that exists worth starting from? A few pairs, a few minutes, with and without it.
 
     python -m benchmarks.finetuning --checkpoint universal.ckpt [--minutes 3] [--task shadowed]
+        [--pairs FOLDER | --photos FOLDER]
 
-The first pairs of a task train, the middle 512 x 512 pixels of the others measure, at NFE 5 with
-the sampler `fidelity`. `from the model` is finetune.yaml with --init_from, the pairs in a folder of
+A few pairs of a task train, the middle 512 x 512 pixels of the others measure, at NFE 5 with the
+sampler `fidelity`. Where there are too few pairs, --photos makes 30, once and for all, from clean
+photos by the degradation of the task's own recipe. `from the model` is finetune.yaml with --init_from, the pairs in a folder of
 their task's name; `not named`, for a model of several tasks, leaves the task to its judgement.
 `from nothing` is the task's own recipe on the same pairs, with its own learning rate; `the model as
 it is` has not been tuned at all.
@@ -20,8 +22,11 @@ from pathlib import Path
 
 from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
 from mrdiff.checkpoint import load_model
+from mrdiff.cli.lightning import build_run
+from mrdiff.cli.train import prepare
 from mrdiff.conditions import known_tasks
 from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.photo import write_image
 
 
 def split(source: Path, root: Path, below: str, *, count: int) -> None:
@@ -35,6 +40,22 @@ def split(source: Path, root: Path, below: str, *, count: int) -> None:
             shutil.copy(file, folder)
 
 
+def make_pairs(recipe: str, photos: Path, root: Path, *, count: int = 30) -> Path:
+    """Degrade photos, evenly spread over a folder, each once; their folder of ``LQ`` and ``GT``."""
+    files, clean = sorted(photos.iterdir()), root / "photos" / "test" / "GT"
+    clean.mkdir(parents=True)
+    for index in range(count):
+        shutil.copy(files[round(index * (len(files) - 1) / (count - 1))], clean)
+    config = ["--config", recipe, "--config", "photos.yaml", "--data.root", str(root / "photos")]
+    data = build_run(prepare([*config, "--data.val.init_args.crop_size", "288"])).datamodule
+    data.setup("validate")
+    for index in range(count):
+        sample = data.sets["val"][index]
+        for kind, image in (("LQ", sample["lq"]), ("GT", sample["gt"])):
+            write_image(root / "made" / kind / f"{index:02d}.png", image)
+    return root / "made"
+
+
 def _data(root: Path) -> list[str]:
     return ["--data.root", str(root), "--data.batch_size", "10"]
 
@@ -45,15 +66,20 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--task", default="shadowed", choices=TASKS)
     parser.add_argument("--count", type=int, default=10, help="pairs to train on")
-    parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
+    source.add_argument("--photos", type=Path, help="clean ones, to make pairs of")
     options = parser.parse_args(given)
     weights = find_lpips_weights()
     lpips = LPIPS.from_file(weights) if weights else None
     recipe = f"{TASKS[options.task]}.yaml"
     with tempfile.TemporaryDirectory() as scratch:
         plain, named = Path(scratch) / "plain", Path(scratch) / "named"
-        split(options.pairs / options.task, plain, ".", count=options.count)
-        split(options.pairs / options.task, named, options.task, count=options.count)
+        pairs = options.pairs / options.task
+        if options.photos:
+            pairs = make_pairs(recipe, options.photos, Path(scratch))
+        split(pairs, plain, ".", count=options.count)
+        split(pairs, named, options.task, count=options.count)
         samples = pairs_of(plain / "test")
         untuned = load_model(options.checkpoint, "cpu")
         task = options.task if options.task in known_tasks(untuned.network) else None

@@ -114,7 +114,7 @@ class Muon(AdamW):
         self,
         params: Iterable[nn.Parameter],
         *,
-        lr: float = 0.01,
+        lr: float = 4e-3,
         momentum: float = 0.95,
         adam_lr: float = 1.5e-3,
         betas: tuple[float, float] = (0.9, 0.99),

@@ -6,7 +6,7 @@ import torch
 
 from mrdiff.cli.errors import CommandError, one_line
 
-__all__ = ["check_device", "pick_precision"]
+__all__ = ["check_device", "computes_bf16", "pick_precision"]
 
 
 def check_device(device: str) -> None:
@@ -23,9 +23,18 @@ def check_device(device: str) -> None:
         raise CommandError(f"--device {device}: {reason}", status=2) from error
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether it multiplies in bfloat16 itself, rather than by a slow detour over float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Not in every torch that will do; ARM's "bf16" is left out until somebody measures it.
+    found = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def pick_precision(accelerator: str) -> str:
-    """``bf16-mixed`` where a GPU computes in bfloat16 itself, else ``32-true``."""
-    wants_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if wants_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16-mixed"
-    return "32-true"
+    """``bf16-mixed`` where a GPU or the CPU computes in bfloat16 itself, else ``32-true``."""
+    cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    native = (cuda or cpu) and computes_bf16(torch.device("cuda" if cuda else "cpu"))
+    return "bf16-mixed" if native else "32-true"

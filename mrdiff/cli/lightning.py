@@ -194,6 +194,8 @@ def _quieten() -> None:
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(lambda record: "Tip:" not in record.getMessage())
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Megabytes of weights, which bf16-mixed keeps in float32 indeed.
+    warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model")
     # Ours are the command line's arguments, with the subcommand and the paths filled in.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 

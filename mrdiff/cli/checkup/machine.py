@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import nn
 
 from mrdiff.cli.checkup.findings import Finding, counted, error, size, warning
+from mrdiff.cli.devices import computes_bf16
 from mrdiff.cli.environment import available_cores
 
 __all__ = ["check_caches", "check_device", "check_disk", "checkpoint_bytes", "device_line"]
@@ -105,12 +106,10 @@ def device_line(trainer: Trainer) -> str:
 def check_device(trainer: Trainer, workers: int) -> Iterator[Finding]:
     """Device, precision and workers that do not go together."""
     device, precision = trainer.strategy.root_device, str(trainer.precision)
-    if precision.startswith("bf16") and device.type == "cpu":
-        what = f"precision {precision} on the CPU, where it is usually slower"
-        yield warning(what, "leave --trainer.precision out, or give 32-true")
-    elif precision.startswith("bf16") and not _computes_bf16(device):
-        what = f"precision {precision} on a GPU that does not compute in bfloat16"
-        yield warning(what, "leave --trainer.precision out, or give 16-mixed or 32-true")
+    if precision.startswith("bf16") and not computes_bf16(device):
+        what = f"precision {precision} on a {device.type.upper()} that does not compute in bfloat16"
+        instead = "16-mixed or 32-true" if device.type == "cuda" else "32-true"
+        yield warning(what, f"leave --trainer.precision out, or give {instead}")
     if device.type == "cpu" and torch.cuda.is_available():
         cure = "give --trainer.accelerator auto, unless the GPU is for others"
         yield warning("there is a GPU, but the run is on the CPU", cure)
@@ -124,7 +123,3 @@ def check_device(trainer: Trainer, workers: int) -> Iterator[Finding]:
     if torch.get_num_threads() > cores:
         what = f"{torch.get_num_threads()} threads on {counted(cores, 'core')} hinder each other"
         yield warning(what, f"set OMP_NUM_THREADS={cores}")
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
