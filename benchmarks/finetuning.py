@@ -5,10 +5,11 @@
 
 A few pairs of a task train, the middle 512 x 512 pixels of the others measure, at NFE 5 with the
 sampler `fidelity`. Where there are too few pairs, --photos makes 30, once and for all, from clean
-photos by the degradation of the task's own recipe. `from the model` is finetune.yaml with --init_from, the pairs in a folder of
-their task's name; `not named`, for a model of several tasks, leaves the task to its judgement.
-`from nothing` is the task's own recipe on the same pairs, with its own learning rate; `the model as
-it is` has not been tuned at all.
+photos by the degradation of the task's own recipe.
+
+`from the model` is finetune.yaml with --init_from, the pairs in a folder of their task's name; `not
+named`, for a model of several tasks, leaves the task to its judgement. `from nothing` is the task's
+own recipe on the same pairs, with its own learning rate; `the model as it is` has not been tuned.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the choices of the recipes bring in the same few minutes.
 
-    python -m benchmarks.recipe optimizer|rate|loss|precision [--minutes 3] [--configs dejpeg deblur]
+    python -m benchmarks.recipe optimizer|rate|loss|precision
+        [--minutes 3] [--configs dejpeg deblur]
 
 Trains each recipe by the real command with what it chose and with the alternative, from the same
 seed with the same data, for the same time; measures the recipe's validation photos at NFE 5 with
