@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import optimize  # type: ignore[import-untyped]
+from scipy import optimize
 from torch import Tensor
 
 from mrdiff.process import MRProcess

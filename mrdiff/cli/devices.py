@@ -27,8 +27,10 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether it multiplies in bfloat16 itself, rather than by a slow detour over float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not in every torch that will do; ARM's "bf16" is left out until somebody measures it.
-    found = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    # An older torch does not tell; ARM's "bf16" is left out until somebody measures it.
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 

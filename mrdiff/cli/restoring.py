@@ -152,8 +152,8 @@ def _restore_batch(
     seconds = round((time.perf_counter() - start) / len(batch), 4)
     tile = restorer.tiler.side(*rgb.shape[-2:])
     facts = {"seconds": seconds, "nfe": restorer.sampler.nfe, "tile": tile}
-    for loaded, *images in zip(batch, restored, std, strict=True):
-        yield partial(finishing.write, loaded, *images, facts)
+    for loaded, image, spread in zip(batch, restored, std, strict=True):
+        yield partial(finishing.write, loaded, image, spread, facts)
 
 
 def restore_all(

@@ -76,7 +76,7 @@ def restore_spread(
         enable_model_summary=False,
     )
     # One batch a process. Lightning's sampler for predictions repeats nothing to make shares even.
-    numbers = DataLoader(range(len(jobs)), batch_size=len(jobs))  # type: ignore[arg-type]
+    numbers: DataLoader[int] = DataLoader(list(range(len(jobs))), batch_size=len(jobs))  # type: ignore[arg-type]
     share = _Share(restorer, jobs, work)
     trainer.predict(share, numbers, return_predictions=False)
     outcomes = [Outcome()] * trainer.world_size

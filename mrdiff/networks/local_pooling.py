@@ -78,7 +78,7 @@ def localise(network: nn.Module, size: int, *, factor: float = 1.5) -> int:
     Raises:
         ValueError: there is none, or ``size`` is too small for the network.
     """
-    pools = {
+    pools: dict[str, nn.Module] = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
