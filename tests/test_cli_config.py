@@ -210,14 +210,14 @@ def touch(*paths: Path) -> None:
 
 
 def test_jobs_keep_relative_paths_and_kinds(tmp_path: Path) -> None:
-    names = ["a.jpg", "s/b.png", "c.bmp", "c.tif", "out/a.jpg"]
+    names = ["a.jpg", "s/b.png", "c.gif", "c.pgm", "d.tif", "out/a.jpg"]
     touch(*(tmp_path / name for name in names))
     output = tmp_path / "out"  # within the input: what is there is no input
     jobs = plan_jobs(tmp_path, output)
     targets = [job.target.relative_to(output).as_posix() for job in jobs]
-    assert targets == ["a.jpg", "c.bmp.png", "c.tif.png", "s/b.png"]
+    assert targets == ["a.jpg", "c.gif.png", "c.pgm.png", "d.tif", "s/b.png"]
     alone = plan_jobs(tmp_path / "s" / "b.png", output)
-    assert [(job.target, job.name) for job in alone] == [(output / "b.png", jobs[3].name)]
+    assert [(job.target, job.name) for job in alone] == [(output / "b.png", jobs[4].name)]
 
 
 def test_references_match_by_path_then_stem(tmp_path: Path) -> None:

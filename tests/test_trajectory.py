@@ -347,7 +347,7 @@ def test_nothing_half_written_on_failure(
         raise OSError(28, "No space left on device")
 
     (tmp_path / "strip.png").write_bytes(b"before")
-    monkeypatch.setattr("mrdiff.photo.os.replace", full)
+    monkeypatch.setattr("mrdiff.photo.writing.os.replace", full)
     with pytest.raises(PhotoError, match="No space left"):
         write_trajectory(restorer, photo(), tmp_path, name="a")
     assert [path.name for path in tmp_path.iterdir()] == ["strip.png"]
