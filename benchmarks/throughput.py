@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from datamodules import DemoPhotos
+from datamodules.degradations import Rain
 from mrdiff.cli.jobs import plan_jobs
 from mrdiff.cli.restoring import restore_all
 from mrdiff.photo import write_image
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 def fill(folder: Path, count: int, side: int) -> None:
     """Write crops of the demonstration photos as PNG and JPEG."""
-    photos = DemoPhotos(size=256)
+    photos = DemoPhotos(degradation=Rain(), size=256)
     rng = np.random.default_rng(0)
     for index in range(count):
         image = photos[index % len(photos)]["lq"]
