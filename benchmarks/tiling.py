@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mrdiff.photo import read_rgb, write_image
 from mrdiff.restore import Restorer
-from mrdiff.tiling import tile_spans
+from mrdiff.tiling import even_tile, tile_spans
 
 ROOT = Path(__file__).parents[1]
 TILE, OVERLAP = 128, 32
@@ -41,8 +41,9 @@ def seam_score(image: Tensor, tile: int, overlap: int) -> float:
     scores = []
     for axis in (-2, -1):
         steps = image.diff(dim=axis).abs().mean(0).mean(-1 if axis == -2 else -2)
-        spans = tile_spans(image.shape[axis], tile, overlap)
-        edges = {edge - 1 for span in spans for edge in span if 0 < edge < image.shape[axis]}
+        length = image.shape[axis]
+        spans = tile_spans(length, even_tile(length, tile, overlap), overlap)
+        edges = {edge - 1 for span in spans for edge in span if 0 < edge < length}
         at = torch.zeros(len(steps), dtype=torch.bool)
         at[sorted(edges)] = True
         scores.append(float(steps[at].mean() / steps[~at].mean()))

@@ -17,7 +17,7 @@ from torch import Tensor
 from mrdiff.denoiser import ContextDenoiser, DenoiserLike, Prediction
 from mrdiff.process import MRProcess
 
-__all__ = ["TiledDenoiser", "tile_spans"]
+__all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 
 Span = tuple[int, int]
 Part = tuple[Span, Span]  # rows and columns of a tile
@@ -38,6 +38,20 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     starts = [round(i * last / max(count, 1) / _ALIGN - 0.5 + 1e-9) * _ALIGN for i in range(count)]
     starts.append(last)
     return [(start, start + tile) for start in starts[:-1]] + [(last, length)]
+
+
+def even_tile(length: int, tile: int, overlap: int) -> int:
+    """The shortest tile that covers ``length`` with as few tiles as ``tile`` does.
+
+    A photo a little longer than a tile is cut in two halves, not into two tiles that share nearly
+    all they see. A multiple of ``_ALIGN``, but no longer than ``tile``.
+    """
+    rest = length - (_ALIGN - 1)  # the last one may be that much longer
+    if rest <= tile:
+        return tile
+    count = math.ceil((rest - overlap) / (tile - overlap))
+    even = (length + (count - 1) * overlap) / count
+    return min(tile, math.ceil(even / _ALIGN) * _ALIGN)
 
 
 def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
@@ -76,7 +90,7 @@ class TiledDenoiser:
 
     Args:
         denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.
-        tile: side of the tiles in pixels; more than ``overlap + 16``.
+        tile: longest side of the tiles in pixels; more than ``overlap + 16``.
         overlap: pixels that neighbouring tiles share; >= 4.
         context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them,
             and the denoiser takes it as fourth argument.
@@ -117,8 +131,10 @@ class TiledDenoiser:
                 return self.denoiser(x, t, mu)
             return cast(ContextDenoiser, self.denoiser)(x, t, mu, self.context)
         x0, total = torch.zeros_like(x), x.new_zeros(height, width)
-        rows = tile_spans(height, self.tile, self.overlap)
-        columns = tile_spans(width, self.tile, self.overlap)
+        rows, columns = (
+            tile_spans(length, even_tile(length, self.tile, self.overlap), self.overlap)
+            for length in (height, width)
+        )
         for parts in _alike(product(rows, columns), self.together):
             predicted = self._predict(x, t, mu, parts)
             for (row, column), tile in zip(parts, predicted, strict=True):

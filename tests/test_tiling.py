@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mrdiff.denoiser import Prediction
 from mrdiff.process import MRProcess
-from mrdiff.tiling import TiledDenoiser, tile_spans
+from mrdiff.tiling import TiledDenoiser, even_tile, tile_spans
 
 
 class Local:
@@ -42,6 +42,21 @@ def test_spans_cover_in_order_with_the_overlap(length: int, tile: int, overlap: 
         assert stop - following >= overlap
         assert following % 16 == 0
     assert all(stop - start < tile + 16 for start, stop in spans)
+
+
+@given(st.integers(1, 5000), st.integers(4, 40), st.integers(1, 8))
+def test_even_tiles_are_as_few_and_share_little_more_than_asked(
+    length: int, tile_steps: int, overlap_steps: int
+) -> None:
+    overlap = 16 * overlap_steps
+    tile = overlap + 16 * tile_steps
+    even = even_tile(length, tile, overlap)
+    few, spans = tile_spans(length, tile, overlap), tile_spans(length, even, overlap)
+    assert even <= tile
+    assert len(spans) == len(few)
+    if len(spans) > 1:
+        shared = sum(stop - start for start, stop in spans) - length
+        assert shared <= (len(spans) - 1) * overlap + 16 * len(spans)
 
 
 @settings(max_examples=20, deadline=None)
