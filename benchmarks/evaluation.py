@@ -71,6 +71,11 @@ class Trained(NamedTuple):
     steps: int
     minutes: float
 
+    @property
+    def spent(self) -> str:
+        """Steps and minutes, as a cell of a table."""
+        return f"{self.steps} steps, {self.minutes:.1f} min"
+
 
 def train_for(minutes: float, arguments: Sequence[str], folder: Path) -> Trained:
     """Train by the real command for about so many minutes, without imports and validation.

@@ -100,8 +100,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for way, arguments in ways.items():
             run = train_for(options.minutes, arguments, Path(scratch) / way)
             result = quality(load_model(run.checkpoint, "cpu"), samples, lpips=lpips)
-            trained = f"{run.steps} steps, {run.minutes:.1f} min"
-            print(f"| {way} | {result.row()} | {trained} |", flush=True)
+            print(f"| {way} | {result.row()} | {run.spent} |", flush=True)
     return 0
 
 

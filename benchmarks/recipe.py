@@ -58,8 +58,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 arguments = ["--config", f"{config}.yaml", *flags]
                 run = train_for(options.minutes, arguments, Path(scratch) / config / name)
                 result = quality(load_model(run.checkpoint, "cpu"), samples, lpips=lpips)
-                trained = f"{run.steps} steps, {run.minutes:.1f} min"
-                print(f"| {config} | {name} | {result.row()} | {trained} |", flush=True)
+                print(f"| {config} | {name} | {result.row()} | {run.spent} |", flush=True)
     return 0
 
 

@@ -80,12 +80,11 @@ def main(given: Sequence[str] | None = None) -> int:
             run = run or train_for(options.minutes, ["--config", f"{TASKS[task]}.yaml"], folder)
             denoiser = load_model(run.checkpoint, "cpu")
             found = measure_task(task, denoiser, options.pairs, lpips, options.keep)
-            trained = f"{run.steps} steps, {run.minutes:.1f} min"
             for key, result in found.items():
                 where, sampler = key.split()
                 print(
                     f"| {task} | {where} | {result.images} | {sampler} | {result.row()} "
-                    f"| {trained} |",
+                    f"| {run.spent} |",
                     flush=True,
                 )
     return 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mrdiff.photo import composite, from_pil, to_pil
+from mrdiff.photo import composite, encode_photo, from_pil
 
 __all__ = ["Comparison", "label_strip", "side_by_side"]
 
@@ -53,12 +52,10 @@ class Comparison:
         self.before = before
         self.after = after
 
-    def picture(self) -> Image.Image:
-        """Both with their names above them; alpha is laid on white."""
+    def picture(self) -> Tensor:
+        """Both with their names above them, RGB ``[3, H, W]`` in [0, 1]; alpha is laid on white."""
         images = [composite(from_pil(image)) for image in (self.before, self.after)]
-        return to_pil(side_by_side(images, ["degraded", "restored"]))
+        return side_by_side(images, ["degraded", "restored"])
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.picture().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return encode_photo(self.picture(), "PNG")

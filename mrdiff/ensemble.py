@@ -53,10 +53,12 @@ def draw(restore: Callable[[int], Tensor], samples: int) -> Ensemble:
         samples: how many, K; of a single one the deviation is 0.
     """
     mean = restore(0)
+    if samples == 1:
+        return Ensemble(mean, torch.zeros((), dtype=mean.dtype).expand_as(mean))
     squares = torch.zeros_like(mean)
     for index in range(1, samples):
         image = restore(index)
         off = image - mean
         mean = mean + off / (index + 1)  # Welford's recursion: no sum of squares that cancels
         squares += off * (image - mean)
-    return Ensemble(mean, (squares / max(1, samples - 1)).sqrt_())
+    return Ensemble(mean, (squares / (samples - 1)).sqrt_())

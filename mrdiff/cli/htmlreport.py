@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-import torch
 from markupsafe import Markup
-from matplotlib import colormaps
 from PIL import Image
-from torch import Tensor
 
+from mrdiff.cli.heat import heat_map
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import TITLES, Row, mean_row
 from mrdiff.metrics import PROTOCOLS
@@ -34,13 +31,6 @@ def _embedded(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=90, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _error_map(restored: Tensor, reference: Tensor) -> Image.Image:
-    """Mean absolute error over the colours, from black to bright."""
-    error = (restored - reference).abs().mean(0) / _ERROR
-    colours = np.asarray(colormaps["inferno"](error.clamp(0, 1).numpy()))[..., :3]
-    return to_pil(torch.from_numpy(colours).permute(2, 0, 1).float())
 
 
 def _digits(name: str) -> int:
@@ -92,12 +82,13 @@ def _entry(job: Job, row: Row) -> dict[str, Any]:
     """What the page needs of a photo."""
     assert job.reference is not None
     before, after, truth = (read_rgb(path) for path in (job.source, job.target, job.reference))
+    error = heat_map((after - truth).abs().mean(0), brightest=_ERROR)
     return {
         "row": row,
         "before": _embedded(to_pil(before)),
         "after": _embedded(to_pil(after)),
         "reference": _embedded(to_pil(truth)),
-        "error": _embedded(_error_map(after, truth)),
+        "error": _embedded(to_pil(error)),
         "large": max(before.shape[-2:]) > _SIDE,
     }
 

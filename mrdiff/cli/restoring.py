@@ -28,7 +28,6 @@ from mrdiff.cli.ahead import WriteBehind, read_ahead
 from mrdiff.cli.batches import Failed, Loaded, batches, load, masks
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, measure_job
-from mrdiff.cli.uncertainty import write_uncertainty
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restore import Restorer
 
@@ -73,6 +72,8 @@ class _Finishing:
         try:
             write_photo(job.target, like_original(rgb, photo.image), photo)
             if self.maps is not None:
+                from mrdiff.cli.uncertainty import write_uncertainty  # matplotlib: if wanted
+
                 write_uncertainty(std, job.target, self.maps)
         except PhotoError as error:
             return self.fail(job, str(error))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from matplotlib import colormaps
 from torch import Tensor
 
+from mrdiff.cli.heat import heat_map
 from mrdiff.photo import PhotoFile, write_photo
 
 __all__ = ["SCALE", "uncertainty_paths", "write_uncertainty"]
@@ -34,6 +32,4 @@ def write_uncertainty(std: Tensor, target: Path, output: Path) -> None:
     numbers, picture = uncertainty_paths(target, output)
     grey = std.square().mean(0, keepdim=True).sqrt()
     write_photo(numbers, grey, PhotoFile(grey, bits=32))
-    shares = (grey[0] / SCALE).clamp(0, 1).numpy()
-    colours = np.asarray(colormaps["inferno"](shares))[..., :3]
-    write_photo(picture, torch.from_numpy(colours).permute(2, 0, 1).float())
+    write_photo(picture, heat_map(grey[0], brightest=SCALE))

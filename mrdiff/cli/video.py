@@ -10,10 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from mrdiff.photo import PhotoError, replacing, to_uint8
+from mrdiff.photo import PhotoError, replacing
 from mrdiff.restore import Restorer
 
 __all__ = ["VIDEO_SUFFIXES", "restore_video"]
@@ -39,9 +36,7 @@ def _video_stream(source: Any, target: Any, suffix: str) -> Any:
 
 
 def _restored(av: Any, frame: Any, restorer: Restorer, name: str) -> Any:
-    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float() / 255
-    restored = restorer.restore(pixels[None], [name])[0]
-    array = np.ascontiguousarray(to_uint8(restored).permute(1, 2, 0).numpy())
+    array = restorer(frame.to_ndarray(format="rgb24"), name=name)
     result = av.VideoFrame.from_ndarray(array, format="rgb24")
     result.pts, result.time_base = frame.pts, frame.time_base
     return result

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 __all__ = [
@@ -96,6 +95,8 @@ def to_rgb(image: Tensor) -> Tensor:
     if image.shape[0] in (2, 4):
         hidden = (image[-1] <= 0).cpu().numpy()
         if hidden.any() and not hidden.all():
+            from scipy.ndimage import distance_transform_edt  # slow to import, seldom needed
+
             nearest = distance_transform_edt(hidden, return_distances=False, return_indices=True)
             row, column = (torch.from_numpy(index).long().to(image.device) for index in nearest)
             image = image[:, row, column]
