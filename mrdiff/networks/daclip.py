@@ -1,0 +1,189 @@
+"""The network of DA-CLIP's universal restoration (Luo et al. 2024), told by CLIP what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mrdiff.networks.conditional_unet import ConditionalUNet, Context
+from mrdiff.networks.parts import LinearAttention
+
+_HEAD = 32  # channels of an attention head
+_LOCAL = 3  # levels with linear attention; those below have the transformer
+
+
+class Attention(nn.Module):
+    """Multi-head attention of ``[B, N, width]`` to itself or to a context ``[B, M, D]``."""
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context, width, bias=False)
+        self.to_v = nn.Linear(context, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        if context.shape[1] == 1:
+            # The weights of one value sum to 1: queries and keys have no say.
+            return self.to_out(self.to_v(context)).expand_as(x)
+        q, k, v = (
+            layer(given).unflatten(-1, (-1, _HEAD)).transpose(1, 2)
+            for layer, given in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class GEGLU(nn.Module):
+    """a gelu(b) of a linear layer's halves (Shazeer 2020)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(inputs, 2 * outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a gate between; the official dropout of 0 keeps its place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Attention to all pixels, then to the context, then two layers a pixel."""
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.attn1 = Attention(width, width)
+        self.ff = FeedForward(width)
+        self.attn2 = Attention(width, context)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, x: Tensor, token: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
+        x = x + self.attn2(self.norm2(x), token)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of an image, told a token."""
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(32, width, eps=1e-6)
+        self.proj_in = nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, context)])
+        self.proj_out = nn.Conv2d(width, width, 1)
+        for parameter in self.proj_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, token: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        hidden = self.proj_in(self.norm(x)).flatten(2).mT
+        for block in self.transformer_blocks:
+            hidden = block(hidden, token)
+        out: Tensor = self.proj_out(hidden.mT.unflatten(-1, (height, width)))
+        return out + x
+
+
+class DACLIPUNet(ConditionalUNet):
+    """The network of DA-CLIP's universal checkpoints (``ConditionalUNet`` there).
+
+    The context has two features of CLIP ViT-B/32 as its image controller gives them: ``text``
+    ``[B, D]``, the degradation, acts with the time; ``image`` ``[B, D]``, what is to be seen, acts
+    through the attention of the coarser levels. Without ``text`` the time acts alone, as the
+    official code has it; ``image`` is needed.
+
+    Args:
+        channels: image channels C.
+        width: channels of the first convolution.
+        multipliers: channels of each level's outlet over ``width``; from the fourth level on they
+            are multiples of 32.
+        context_width: D.
+        text: whether it takes the degradation.
+        image: whether it takes the content.
+        steps: the official T; raw times are t T.
+        gradient_checkpointing: see :class:`ConditionalUNet`.
+
+    Raises:
+        ValueError: a level with a transformer has a number of channels that 32 does not divide.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 4, 8),
+        context_width: int = 512,
+        text: bool = True,
+        image: bool = True,
+        steps: int = 100,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        widths = [width, *(width * m for m in multipliers)]
+        levels = len(multipliers)
+
+        def attention(level: int, channels: int) -> nn.Module:
+            if image and (level >= _LOCAL or level == levels):
+                if channels % _HEAD:
+                    raise ValueError(f"{channels} channels are not heads of {_HEAD}")
+                return SpatialTransformer(channels, context_width)
+            return LinearAttention(channels)
+
+        super().__init__(
+            channels,
+            widths,
+            attention,
+            steps=steps,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        self.width, self.multipliers = width, tuple(multipliers)
+        self.context_width, self.text, self.image = context_width, text, image
+        time = 4 * width
+        if text:
+            self.prompt = nn.Parameter(torch.rand(1, time))
+            self.text_mlp = nn.Sequential(
+                nn.Linear(context_width, time), nn.SiLU(), nn.Linear(time, time)
+            )
+            self.prompt_mlp = nn.Linear(time, time)
+
+    @property
+    def features(self) -> dict[str, int]:
+        """The features that it takes in its context, with their widths."""
+        taken = {"text": self.text, "image": self.image}
+        return {name: self.context_width for name, yes in taken.items() if yes}
+
+    def embed(self, t: Tensor, context: Context | None) -> Tensor:
+        embedding = super().embed(t, None)
+        if context is None or "text" not in context:
+            return embedding
+        shares = self.text_mlp(context["text"].to(embedding.dtype)).softmax(dim=1)
+        prompt: Tensor = self.prompt_mlp(shares * self.prompt)
+        return embedding + prompt
+
+    def token(self, context: Context | None) -> Tensor | None:
+        context = context or {}
+        if unknown := sorted({*context} - {*self.features}):
+            raise ValueError(f"this network takes no {' or '.join(unknown)} in its context")
+        if not self.image:
+            return None
+        if "image" not in context:
+            raise ValueError("this network needs the feature 'image' in its context")
+        return context["image"][:, None].to(self.final_conv.weight.dtype)
