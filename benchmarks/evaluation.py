@@ -19,8 +19,8 @@ from datamodules import PairedFolder, Sample
 from mrdiff.baselines import BaselineSampler
 from mrdiff.cli.lightning import build_run
 from mrdiff.cli.train import prepare
-from mrdiff.conditions import BoundDenoiser, make_context
-from mrdiff.denoiser import Denoiser
+from mrdiff.conditions import make_context
+from mrdiff.denoiser import BoundDenoiser, Denoiser
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.noise import named_noise
 from mrdiff.sampler import MRSampler, named_sampler

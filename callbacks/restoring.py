@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mrdiff.conditions import BoundDenoiser, Context
-from mrdiff.denoiser import ContextDenoiser
+from mrdiff.conditions import Context
+from mrdiff.denoiser import BoundDenoiser, ContextDenoiser
 from mrdiff.noise import named_noise
 
 

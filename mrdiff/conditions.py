@@ -13,11 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrdiff.denoiser import ContextDenoiser, Prediction
-from mrdiff.process import MRProcess
-
 __all__ = [
-    "BoundDenoiser",
     "Context",
     "TaskError",
     "check_task",
@@ -183,25 +179,3 @@ def training_context(
     if "mask" in batch and takes_mask(network):
         context["mask"] = batch["mask"]
     return context or None
-
-
-class BoundDenoiser:
-    """A denoiser with its context, called as ``(x, t, mu)`` like any other.
-
-    Args:
-        denoiser: takes a context as fourth argument.
-        context: for all images of the calls to come.
-    """
-
-    def __init__(self, denoiser: ContextDenoiser, context: Context | None) -> None:
-        self._denoiser = denoiser
-        self._context = context
-
-    @property
-    def process(self) -> MRProcess:
-        """The process of the denoiser."""
-        return self._denoiser.process
-
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """Predict in the bound context."""
-        return self._denoiser(x, t, mu, self._context)

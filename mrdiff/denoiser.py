@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mrdiff.networks.prepared import is_plain
 from mrdiff.parameterization import Parameterization, to_data_and_noise
 from mrdiff.process import MRProcess, expand_like
 
@@ -124,8 +125,35 @@ class Denoiser(nn.Module):
             mu: degraded image ``[B, C, H, W]`` in [0, 1].
             context: extra conditions for networks that take them.
         """
+        return self._prediction(self.scaled_output(x, t, mu, context), x, t, mu)
+
+    def prepare(
+        self, mu: Tensor | None, times: Tensor, context: dict[str, Tensor] | None = None
+    ) -> DenoiserLike:
+        """The same denoiser for one sampling run, as ``(x, t, mu) -> Prediction``.
+
+        A network with a method ``prepare(mu, times, context)`` computes once what does not change
+        from call to call, if no gradients are wanted.
+
+        Args:
+            mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles.
+            times: those of the run, ``[N]``.
+            context: extra conditions for networks that take them.
+        """
+        make = getattr(self.network, "prepare", None)
+        if make is None or torch.is_grad_enabled() or not is_plain(self.network):
+            return BoundDenoiser(self, context) if context else self
+        times = times.to(torch.float32)
+        like = next(self.network.parameters())
+        run = make(mu, times.to(like), context)
+        if run is None:
+            return BoundDenoiser(self, context)
+        return PreparedDenoiser(self, run, times, context)
+
+    def _prediction(self, output: Tensor, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """What the network's scaled output says of x0 and eps."""
         a, b, scale = self._target_numbers(t, x)
-        out = scale * self.scaled_output(x, t, mu, context)
+        out = scale * output
         y0, eps = to_data_and_noise(
             out,
             x - mu,
@@ -135,6 +163,76 @@ class Denoiser(nn.Module):
             sigma=expand_like(self.process.sigma(t), x),
         )
         return Prediction(mu + y0, eps)
+
+
+class PreparedDenoiser:
+    """A denoiser whose network was prepared for the images and the times of one run.
+
+    Args:
+        denoiser: that it was.
+        run: ``(x, mu, i) -> output`` of its network at ``times[i]``.
+        times: float32 ``[N]``; at any other time the network is called as it is.
+        context: extra conditions for networks that take them.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        run: Callable[[Tensor, Tensor, int], Tensor],
+        times: Tensor,
+        context: dict[str, Tensor] | None,
+    ) -> None:
+        self._denoiser, self._run, self._context = denoiser, run, context
+        self._index = {time: i for i, time in enumerate(times.tolist())}
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser."""
+        return self._denoiser.process
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict from ``x`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
+        index = self._index.get(float(t)) if t.ndim == 0 else None
+        if index is None:
+            return self._denoiser(x, t, mu, self._context)
+        return self._denoiser._prediction(self._run(x, mu, index), x, t, mu)
+
+
+class BoundDenoiser:
+    """A denoiser with its context, called as ``(x, t, mu)`` like any other.
+
+    Args:
+        denoiser: takes a context as fourth argument.
+        context: for all images of the calls to come.
+    """
+
+    def __init__(self, denoiser: ContextDenoiser, context: dict[str, Tensor] | None) -> None:
+        self._denoiser = denoiser
+        self._context = context
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser."""
+        return self._denoiser.process
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict in the bound context."""
+        return self._denoiser(x, t, mu, self._context)
+
+    def prepare(self, mu: Tensor | None, times: Tensor) -> DenoiserLike:
+        """For one sampling run, see :meth:`Denoiser.prepare`."""
+        make = getattr(self._denoiser, "prepare", None)
+        return self if make is None else make(mu, times, self._context)
+
+
+def prepared(denoiser: DenoiserLike, mu: Tensor | None, times: Tensor) -> DenoiserLike:
+    """What a sampler calls instead of ``denoiser`` while it restores ``mu`` at ``times``.
+
+    The same numbers to float32's accuracy, sooner; a denoiser without a method ``prepare`` as it
+    is.
+    """
+    make = getattr(denoiser, "prepare", None)
+    return denoiser if make is None else make(mu, times)
 
 
 class AutocastDenoiser:

@@ -29,7 +29,6 @@ from mrdiff.checkpoint import (
 )
 from mrdiff.choice import SAMPLER_KEY, describe_sampler
 from mrdiff.conditions import (
-    BoundDenoiser,
     check_tasks,
     classifier_parameters,
     classify,
@@ -38,7 +37,7 @@ from mrdiff.conditions import (
     make_context,
     training_context,
 )
-from mrdiff.denoiser import Denoiser
+from mrdiff.denoiser import BoundDenoiser, Denoiser
 from mrdiff.description import CheckpointError, describe
 from mrdiff.freezing import freeze as freeze_parameters
 from mrdiff.freezing import trainable

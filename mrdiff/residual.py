@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.denoiser import DenoiserLike, Prediction, prepared
 from mrdiff.noise import Noise, draw
 from mrdiff.process import MRProcess
 
@@ -117,4 +117,5 @@ def integrate(
     mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
     source = Draw(noise, mu, temperature)
     start = denoiser.process.prior(torch.zeros_like(mu), source(0))
+    denoiser = prepared(denoiser, mu, times)
     return mu + solver(ResidualDenoiser(denoiser, mu, callback), start, times, source)

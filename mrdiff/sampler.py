@@ -24,7 +24,7 @@ from torch import Tensor
 from mrdiff.averaging import AveragedDenoiser
 from mrdiff.baselines import BASELINE_NAMES, BaselineSampler
 from mrdiff.clock import Clock, ClockName
-from mrdiff.denoiser import DenoiserLike
+from mrdiff.denoiser import DenoiserLike, prepared
 from mrdiff.gridfile import is_grid_file
 from mrdiff.multistep import Step, plan_steps
 from mrdiff.noise import Noise
@@ -149,13 +149,14 @@ class MRSampler:
         Returns:
             x0 ``[B, C, H, W]``, not clamped; float32 or wider.
         """
+        mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
+        times = self.times(denoiser.process)
+        denoiser = prepared(denoiser, mu, times[:-1])
         if self.threshold is not None:
             denoiser = ThresholdedDenoiser(denoiser, self.threshold)
         if self.average:
             denoiser = AveragedDenoiser(denoiser)
-        mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
         predict = ImageDenoiser(denoiser, mu, callback)
-        times = self.times(denoiser.process)
         return self._solve(predict, times, Draw(noise, mu, self.temperature))
 
     def _solve(self, predict: ImageDenoiser, times: Tensor, noise: Draw) -> Tensor:

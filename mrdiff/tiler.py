@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mrdiff.conditions import BoundDenoiser, Context
-from mrdiff.denoiser import Denoiser, DenoiserLike
+from mrdiff.conditions import Context
+from mrdiff.denoiser import BoundDenoiser, Denoiser, DenoiserLike
 from mrdiff.footprint import budget, bytes_a_pixel, largest_tile
 from mrdiff.tiling import TiledDenoiser
 

@@ -123,6 +123,19 @@ class TiledDenoiser:
         """The process of the denoiser."""
         return self.denoiser.process
 
+    def prepare(self, mu: Tensor | None, times: Tensor) -> DenoiserLike:
+        """For one sampling run: see :func:`mrdiff.denoiser.prepared`."""
+        make = getattr(self.denoiser, "prepare", None)
+        context = self.context or {}
+        # What has pixels is cut with the tiles; the rest is theirs all alike, if of one image.
+        cut = any(value.ndim == 4 for value in context.values())
+        if make is None or cut or (mu is not None and len(mu) > 1 and self.together > 1):
+            return self
+        whole = mu is not None and max(mu.shape[-2:]) <= self.tile
+        given = (self.context,) if self.context else ()
+        inner = make(mu if whole else None, times, *given)
+        return TiledDenoiser(inner, self.tile, self.overlap, together=self.together)
+
     def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
         height, width = x.shape[-2:]

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import MRDiffusion, MRProcess, Restorer, load_model
 from mrdiff.conditions import (
-    BoundDenoiser,
     TaskError,
     classify,
     judge,
@@ -21,7 +20,7 @@ from mrdiff.conditions import (
     one_hot,
     training_context,
 )
-from mrdiff.denoiser import Denoiser
+from mrdiff.denoiser import BoundDenoiser, Denoiser
 from mrdiff.networks import UNet
 from mrdiff.parameterization import Parameterization
 from mrdiff.tiling import TiledDenoiser

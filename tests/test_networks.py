@@ -66,7 +66,7 @@ def test_a_block_is_its_formula() -> None:
     scale, shift = block.film(time)[:, :, None, None].chunk(2, dim=1)
     silu = torch.nn.functional.silu
     hidden = (1 + scale) * block.first(silu(x)) + shift
-    assert torch.allclose(block(x, time), x + block.second(silu(hidden)), atol=1e-5)
+    assert torch.allclose(block(x, block.film(time)), x + block.second(silu(hidden)), atol=1e-5)
 
 
 def test_channels_last_gives_the_same_numbers_and_stays_so() -> None:

@@ -25,8 +25,8 @@ from torch.nn import functional
 from mrdiff.baselines import BaselineSampler
 from mrdiff.cli.trajectory_pca import pca_figure
 from mrdiff.comparison import label_strip
-from mrdiff.conditions import BoundDenoiser, Context
-from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.conditions import Context
+from mrdiff.denoiser import BoundDenoiser, DenoiserLike, Prediction
 from mrdiff.noise import Noise, NoiseSource, named_noise
 from mrdiff.photo import composite, write_image
 from mrdiff.restore import Restorer

@@ -15,12 +15,13 @@ from mrdiff.networks.parts import (
     Prenorm,
     ResBlock,
     Sinusoids,
+    Upsample,
     downsample,
     padding,
     plain_conv,
     raw_time,
-    upsample,
 )
+from mrdiff.networks.prepared import Prepared, prepare
 
 Context = dict[str, Tensor]
 Attention = Callable[[int, int], nn.Module]  # of (level, channels)
@@ -63,7 +64,7 @@ class ConditionalUNet(nn.Module):
         self.downs = nn.ModuleList()
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
             down = downsample(a, b) if i < levels - 1 else plain_conv(a, b)
-            up = upsample(b, a) if i > 0 else plain_conv(b, a)
+            up = Upsample(b, a) if i > 0 else plain_conv(b, a)
             down_blocks = (ResBlock(a, a, time) for _ in range(2))
             up_blocks = (ResBlock(a + b, b, time) for _ in range(2))
             self.downs.append(nn.ModuleList([*down_blocks, Prenorm(a, attention(i, a)), down]))
@@ -120,6 +121,10 @@ class ConditionalUNet(nn.Module):
         if context:
             raise ValueError(f"this network takes no context, got {', '.join(sorted(context))}")
         return None
+
+    def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
+        """The network for one sampling run: see :func:`mrdiff.networks.prepared.prepare`."""
+        return prepare(self, self.init_conv, mu, times, context)
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         """All but the first convolution, whose result ``[B, width, H, W]`` it is given."""

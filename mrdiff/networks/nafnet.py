@@ -9,47 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mrdiff.networks.parts import ChannelNorm, Sinusoids, padding, raw_time
+from mrdiff.networks.nafblock import NAFBlock, SimpleGate
+from mrdiff.networks.parts import Sinusoids, padding, raw_time
+from mrdiff.networks.prepared import Prepared, prepare
 
 Context = dict[str, Tensor]
-
-
-class SimpleGate(nn.Module):
-    """The product of both halves of the channels (the second axis)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        one, two = x.chunk(2, dim=1)
-        return one * two
-
-
-class NAFBlock(nn.Module):
-    """A gated depthwise convolution with channel attention, then a gated layer a pixel.
-
-    Both start by adding nothing; the time acts behind their norms through scale and shift.
-    """
-
-    def __init__(self, width: int, time_width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(SimpleGate(), nn.Linear(time_width // 2, 4 * width))
-        self.conv1 = nn.Conv2d(width, 2 * width, 1)
-        self.conv2 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
-        self.conv3 = nn.Conv2d(width, width, 1)
-        self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1))
-        self.sg = SimpleGate()
-        self.conv4 = nn.Conv2d(width, 2 * width, 1)
-        self.conv5 = nn.Conv2d(width, width, 1)
-        self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
-        self.beta = nn.Parameter(torch.zeros(1, width, 1, 1))
-        self.gamma = nn.Parameter(torch.zeros(1, width, 1, 1))
-
-    def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        """``film`` ``[B or 1, 4 width]`` is ``mlp`` of the time embedding."""
-        shift1, scale1, shift2, scale2 = film[:, :, None, None].chunk(4, dim=1)
-        hidden = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
-        hidden = self.sg(self.conv2(self.conv1(hidden)))
-        x = torch.addcmul(x, self.conv3(hidden * self.sca(hidden)), self.beta)
-        hidden = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
-        return torch.addcmul(x, self.conv5(self.sg(self.conv4(hidden))), self.gamma)
 
 
 class RefusionNAFNet(nn.Module):
@@ -150,6 +114,10 @@ class RefusionNAFNet(nn.Module):
         first = self.intro(self.padded(torch.cat([x - mu, mu], dim=1)))
         out = self.body(first, self.films(t, context))
         return out[..., : x.shape[-2], : x.shape[-1]]
+
+    def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
+        """The network for one sampling run: see :func:`mrdiff.networks.prepared.prepare`."""
+        return prepare(self, self.intro, mu, times, context)
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: None = None) -> Tensor:
         """All but the first convolution, whose result ``[B, width, H, W]`` it is given."""

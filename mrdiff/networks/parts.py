@@ -135,11 +135,12 @@ class LinearAttention(nn.Module):
         return out
 
 
-def upsample(inputs: int, outputs: int) -> nn.Sequential:
+class Upsample(nn.Sequential):
     """Twice the size by repetition, then a 3x3 convolution."""
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, padding=1)
-    )
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        repeat = nn.Upsample(scale_factor=2, mode="nearest")
+        super().__init__(repeat, nn.Conv2d(inputs, outputs, 3, padding=1))
 
 
 def downsample(inputs: int, outputs: int) -> nn.Conv2d:

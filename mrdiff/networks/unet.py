@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrdiff.networks.classifier import DegradationClassifier
-
-
-def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts by returning zero."""
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
+from mrdiff.networks.derived import derived
+from mrdiff.networks.parts import padding
+from mrdiff.networks.prepared import Prepared, inference_copy
+from mrdiff.networks.residual_block import ResidualBlock, zero_conv
 
 
 class TimeEmbedding(nn.Module):
@@ -39,25 +35,6 @@ class TimeEmbedding(nn.Module):
         return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(act(film(conv(act(x))))), the time acting through scale and shift (FiLM).
-
-    The second convolution starts at zero, so that a new network is the identity in its blocks.
-    """
-
-    def __init__(self, width: int, time_width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.film = nn.Linear(time_width, 2 * width)
-        self.second = zero_conv(width, width)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.first(F.silu(x))
-        hidden = torch.addcmul(shift, hidden, 1 + scale)
-        return x + self.second(F.silu(hidden))
-
-
 class Stage(nn.Module):
     """Residual blocks of one width, one after the other."""
 
@@ -65,9 +42,10 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(width, time_width) for _ in range(count))
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, films: Iterator[Tensor]) -> Tensor:
+        """``films`` gives those of its blocks next."""
         for block in self.blocks:
-            x = block(x, time)
+            x = block(x, next(films))
         return x
 
 
@@ -171,21 +149,81 @@ class UNet(nn.Module):
         Raises:
             ValueError: the context holds something that this network does not take.
         """
+        image = torch.cat([self._state(x - mu), self._rest(mu, context)], dim=1)
+        time = self._condition(t, mu, context or {})
+        out = self._levels(self.head(image), self._films(time))
+        return self._finished(out, x - mu, time)
+
+    def prepare(
+        self, mu: Tensor | None, times: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Prepared | None:
+        """The network for one sampling run, without gradients.
+
+        What depends on the times or on ``mu`` alone is computed once; on the CPU the blocks are
+        those of :mod:`mrdiff.networks.fast`.
+
+        Args:
+            mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles, and differ.
+            times: ``[N]`` in [0, 1].
+            context: as in :meth:`forward`.
+
+        Returns:
+            ``(x, mu, i) -> prediction`` at ``times[i]``; None for tiles whose mask differs, or that
+            it would have to judge one by one.
+        """
+        given = context or {}
+        if mu is None and ("mask" in given or (self.tasks and "task" not in given)):
+            return None
+        fast: UNet = inference_copy(self)  # type: ignore[assignment]
+        like = self.tail.weight if mu is None else mu
+        embedded = [self._condition(t[None], like, given) for t in times]
+        films = [self._films(time) for time in embedded]
+        split = self.channels * self.patch**2
+        state = derived(self.head.weight, "state", lambda w: w[:, :split].contiguous())
+        rest = derived(self.head.weight, "rest", lambda w: w[:, split:].contiguous())
+        bias = self.head.bias
+        start = None if mu is None else F.conv2d(self._rest(mu, context), rest, bias, padding=1)
+
+        def run(x: Tensor, mu: Tensor, index: int) -> Tensor:
+            first = start
+            if first is None:
+                first = F.conv2d(self._rest(mu, context), rest, bias, padding=1)
+            hidden = F.conv2d(self._state(x - mu), state, padding=1).add_(first)
+            return self._finished(fast._levels(hidden, films[index]), x - mu, embedded[index])
+
+        return run
+
+    def _folded(self, image: Tensor) -> Tensor:
+        """Padded to the network's size, behind the pixel-unshuffle."""
+        pad = padding(image, self.size_multiple)
+        # Replication works for any size; reflection needs an image larger than its border.
+        image = F.pad(image, pad, mode="replicate") if any(pad) else image
+        return F.pixel_unshuffle(image, self.patch)
+
+    def _state(self, difference: Tensor) -> Tensor:
+        """What the first convolution sees of x - mu."""
+        return self._folded(self.input_gain * difference)
+
+    def _rest(self, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
+        """What it sees of the rest."""
         context = context or {}
         unknown = {*context} - {"task" for _ in self.tasks} - ({"mask"} if self.mask else set())
         if unknown:
             raise ValueError(f"this UNet takes no {' or '.join(sorted(unknown))} in its context")
-        height, width = x.shape[-2:]
-        parts = [self.input_gain * (x - mu), 2 * mu - 1]
+        parts = [2 * mu - 1]
         if self.mask:
-            parts.append(1 - context["mask"] if "mask" in context else torch.zeros_like(x[:, :1]))
-        image = torch.cat(parts, dim=1)
-        pad = -height % self.size_multiple, -width % self.size_multiple
-        # Replication works for any size; reflection needs an image larger than its border.
-        image = F.pad(image, (0, pad[1], 0, pad[0]), mode="replicate") if any(pad) else image
-        time = self._condition(t, mu, context)
-        out = self._levels(F.pixel_unshuffle(image, self.patch), time)
-        direct = self.gain(time)[:, :, None, None] * parts[0]
+            parts.append(1 - context["mask"] if "mask" in context else torch.zeros_like(mu[:, :1]))
+        return self._folded(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+
+    def _films(self, time: Tensor) -> list[Tensor]:
+        """Scale and shift of every block, in the order of their use, which is that of the names."""
+        blocks = [block for block in self.modules() if isinstance(block, ResidualBlock)]
+        return [block.film(time) for block in blocks]
+
+    def _finished(self, out: Tensor, difference: Tensor, time: Tensor) -> Tensor:
+        """The last convolution's result ``[B, C patch², h, w]`` as a prediction."""
+        height, width = difference.shape[-2:]
+        direct = self.gain(time)[:, :, None, None] * (self.input_gain * difference)
         return direct + F.pixel_shuffle(out, self.patch)[..., :height, :width]
 
     def _condition(self, t: Tensor, mu: Tensor, context: dict[str, Tensor]) -> Tensor:
@@ -196,15 +234,16 @@ class UNet(nn.Module):
         task = context["task"] if "task" in context else self.classify(mu).softmax(dim=1)
         return time + self.task(task.to(time.dtype))
 
-    def _levels(self, image: Tensor, time: Tensor) -> Tensor:
-        hidden = self.head(image)
-        skips = []
+    def _levels(self, first: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """All between the first convolution's result and the pixel-shuffle."""
+        film, hidden, skips = iter(films), first, list[Tensor]()
         for stage, down in zip(self.down_stages, self.downs, strict=True):
-            hidden = stage(hidden, time)
+            hidden = stage(hidden, film)
             skips.append(hidden)
             hidden = down(hidden)
-        hidden = self.middle_stage(hidden, time)
+        hidden = self.middle_stage(hidden, film)
         for up, merge, stage in zip(self.ups, self.merges, self.up_stages, strict=True):
             hidden = merge(torch.cat([up(hidden), skips.pop()], dim=1))
-            hidden = stage(hidden, time)
-        return self.tail(F.silu(hidden))
+            hidden = stage(hidden, film)
+        out: Tensor = self.tail(F.silu(hidden))
+        return out

@@ -15,8 +15,8 @@ from mrdiff.cli.checkup.files import Folder
 from mrdiff.cli.checkup.memory import forget_peak, limited, peak
 from mrdiff.cli.checkup.scan import Picture
 from mrdiff.cli.lightning import BuiltRun
-from mrdiff.conditions import BoundDenoiser, make_context
-from mrdiff.denoiser import AutocastDenoiser, Denoiser
+from mrdiff.conditions import make_context
+from mrdiff.denoiser import AutocastDenoiser, BoundDenoiser, Denoiser
 from mrdiff.noise import named_noise
 from mrdiff.photo import centre_crop, read_rgb
 from mrdiff.restore import Restorer
