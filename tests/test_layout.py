@@ -38,6 +38,8 @@ RANKS = {
     "mrdiff.kinds": 1,
     "mrdiff.ensemble": 7,
     "mrdiff.checkpoint": 4,
+    "mrdiff.folder": 0,
+    "mrdiff.export": 5,
     "mrdiff.threshold": 4,
     "mrdiff.averaging": 4,
     "mrdiff.multistep": 4,
