@@ -40,6 +40,7 @@ RANKS = {
     "mrdiff.checkpoint": 4,
     "mrdiff.folder": 0,
     "mrdiff.export": 5,
+    "mrdiff.official": 6,
     "mrdiff.threshold": 4,
     "mrdiff.averaging": 4,
     "mrdiff.multistep": 4,
