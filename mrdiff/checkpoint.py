@@ -1,4 +1,4 @@
-"""Checkpoints that need nothing but themselves: load, export.
+"""Checkpoints that need nothing but themselves: what they hold, and the model in them.
 
 A checkpoint carries the description of its network, process and parameterization as plain
 ``class_path`` / ``init_args`` dicts beside the weights. Only tensors and plain values are read
@@ -8,7 +8,6 @@ A checkpoint carries the description of its network, process and parameterizatio
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mrdiff.denoiser import Denoiser
@@ -250,24 +249,3 @@ def check_resumable(path: str | os.PathLike[str]) -> None:
     if Path(path).is_dir():
         raise CheckpointError(f"{path} is a folder; give the .ckpt file")
     read_checkpoint(path, merged=False)
-
-
-def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Write ``model.safetensors`` (EMA weights) and ``config.yaml`` of a checkpoint.
-
-    Raises:
-        CheckpointError: unreadable checkpoint, or ``folder`` exists and is not empty.
-    """
-    stored, folder = read_checkpoint(checkpoint), Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not an empty folder: choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        made = Path(temporary) / "export"
-        made.mkdir()
-        # Bytes, because save_file would leave the file readable by its owner alone.
-        content = save({name: value.contiguous() for name, value in stored.weights.items()})
-        (made / "model.safetensors").write_bytes(content)
-        text = yaml.safe_dump({CONFIG_KEY: stored.config}, sort_keys=False, allow_unicode=True)
-        (made / "config.yaml").write_text(text, encoding="utf-8")
-        os.replace(made, folder)

@@ -11,7 +11,6 @@ import yaml
 
 from mrdiff import MRProcess, MRSampler, Restorer, load_model
 from mrdiff.baselines import BaselineSampler
-from mrdiff.checkpoint import export_model
 from mrdiff.choice import (
     build_sampler,
     describe_sampler,
@@ -19,6 +18,7 @@ from mrdiff.choice import (
     resolve_sampler,
     save_sampler,
 )
+from mrdiff.export import export_model
 from mrdiff.timegrid import uniform_t
 from tests.tiny_model import write_tiny_checkpoint
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mrdiff.checkpoint import export_model
 from mrdiff.choice import build_sampler, read_sampler
 from mrdiff.cli import outputs, sample, sweep, sweeping
 from mrdiff.cli.sweep import Candidate, candidates
 from mrdiff.cli.sweep_plot import draw
 from mrdiff.cli.sweep_report import flags, format_table, recommend, words
 from mrdiff.cli.sweep_rows import SETTINGS, Row, read_csv, write_csv
+from mrdiff.export import export_model
 from mrdiff.gridfile import write_grid
 from mrdiff.metrics import METRIC_NAMES
 from mrdiff.process import MRProcess

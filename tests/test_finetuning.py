@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mrdiff import MRDiffusion, load_model
-from mrdiff.checkpoint import export_model, read_config
+from mrdiff.checkpoint import read_config
 from mrdiff.cli import sample, train
 from mrdiff.description import CheckpointError
+from mrdiff.export import export_model
 from mrdiff.freezing import freeze, match_names, tally, trainable
 from mrdiff.lora import LoRA, add_adapters, merge, plain_state
 from mrdiff.networks import UNet

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import LinearTheta, MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
-from mrdiff.checkpoint import CONFIG_KEY, export_model
+from mrdiff.checkpoint import CONFIG_KEY
 from mrdiff.denoiser import Denoiser
 from mrdiff.description import CheckpointError, build, describe
+from mrdiff.export import export_model
 from mrdiff.losses import L1, L2, Charbonnier, stratified_times
 from mrdiff.module import keyed_generator
 from mrdiff.networks import UNet

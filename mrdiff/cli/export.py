@@ -18,7 +18,7 @@ def _export(arguments: list[str], program: str) -> int:
     options = parser.parse(arguments)
     if not options.checkpoint.exists():
         raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
-    from mrdiff.checkpoint import export_model  # torch: seconds
+    from mrdiff.export import export_model  # torch: seconds
 
     export_model(options.checkpoint, options.output)
     print(f"exported {options.checkpoint} -> {options.output}")

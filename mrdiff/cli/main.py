@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "restore a photo or a folder of photos",
     "sweep": "find the best sampler for a checkpoint by trying them on pairs",
     "grid": "optimise the times of a sampler for a checkpoint",
+    "convert": "make a checkpoint of an official one of IR-SDE, Refusion or DA-CLIP",
     "export": "write a checkpoint's weights and configuration as plain files",
 }
 

@@ -1,0 +1,88 @@
+"""The weights in a file of the official code, whatever it wraps them in."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrdiff.description import CheckpointError
+
+# Later ones only if there is no earlier one.
+_NESTS = ("params_ema", "params", "state_dict")
+_EMA, _PARALLEL = "ema_model.", "module."
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """The weights in a file by their official names.
+
+    Args:
+        path: of the file.
+        weights: as they are stored.
+        wrapping: what was taken off to get at them, in words; empty for a plain state dict.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    wrapping: tuple[str, ...]
+
+
+def _load(path: Path) -> Any:
+    try:
+        # Files of old versions of PyTorch are no zip archives and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds for a file that it cannot read
+        foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        if foreign:
+            raise CheckpointError(
+                f"{path} holds an object of the class {foreign[1]}, and only files of tensors and "
+                "plain values are read: save the network's state_dict() alone"
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged, or torch.save did not write it: it cannot be read"
+        ) from error
+
+
+def read_official(path: Path) -> OfficialFile:
+    """Read what ``torch.save`` wrote, with ``weights_only=True`` and by no other way.
+
+    Raises:
+        CheckpointError: it cannot be read so, or holds no weights by name.
+    """
+    content, wrapping = _load(path), list[str]()
+    if isinstance(content, Mapping):
+        if {"optimizers", "schedulers"} & {*content}:
+            raise CheckpointError(
+                f"{path} is a training state, with optimizers and no weights of the network: give "
+                "the file of the same run that has them, models/…_G.pth or …_EMA.pth"
+            )
+        for nest in _NESTS:
+            if isinstance(content.get(nest), Mapping):
+                content = content[nest]
+                wrapping.append(f"those under {nest!r}")
+                break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no weights by name, but a {type(content).__name__}")
+    weights = {str(name): value for name, value in content.items()}
+    if any(name.startswith(_EMA) for name in weights):
+        wrapping.append("those of ema_model")
+        weights = {k.removeprefix(_EMA): v for k, v in weights.items() if k.startswith(_EMA)}
+    if any(name.startswith(_PARALLEL) for name in weights):
+        wrapping.append(f"without the prefix {_PARALLEL!r}")
+        weights = {name.removeprefix(_PARALLEL): value for name, value in weights.items()}
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} is no state dict: {name!r} is a {type(value).__name__}, not a tensor"
+            )
+    return OfficialFile(path, weights, tuple(wrapping))
