@@ -73,8 +73,8 @@ def pick_features(network: nn.Module, given: Mapping[str, Tensor]) -> Context:
     """
     taken = known_features(network)
     if missing := [name for name in taken if name not in given]:
-        message = "this model needs features of each photo, but has no"
-        raise FeatureError(f"{message} {' and '.join(missing)}: give --daclip or --context")
+        what = f"this model needs features of each photo, {' and '.join(missing)}"
+        raise FeatureError(f"{what}: sample.py gives them by --daclip or --context")
     for name, width in taken.items():
         if given[name].ndim != 2 or given[name].shape[1] != width:
             shape = list(given[name].shape)

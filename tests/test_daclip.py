@@ -382,7 +382,7 @@ def test_features_are_gathered_image_by_image() -> None:
 
 def test_missing_and_wide_features_are_refused() -> None:
     network, mu = small("daclip"), images(1)
-    with pytest.raises(FeatureError, match="no text and image: give --daclip or --context"):
+    with pytest.raises(FeatureError, match="features of each photo, text and image: sample"):
         make_context(network, mu)
     with pytest.raises(FeatureError, match=r"text is \[1, 3\], but this model takes \[B, 512\]"):
         make_context(network, mu, features={n: torch.ones(1, 3) for n in ("text", "image")})
