@@ -1,7 +1,8 @@
-"""What a network may be told besides the degraded image: the task, and which pixels were kept.
+"""What a network may be told besides the degraded image: the task, kept pixels, features.
 
-A network says what it takes by two attributes: ``tasks``, the names of the degradations it knows,
-with a method ``classify(mu)`` -> logits, and ``mask``, true if it sees a mask.
+A network says what it takes by attributes: ``tasks``, the names of the degradations it knows, with
+a method ``classify(mu)`` -> logits; ``mask``, true if it sees a mask; ``features``, the names of
+vectors that another network made of the photo, with their widths.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from torch.nn import functional
 
 __all__ = [
     "Context",
+    "FeatureError",
     "TaskError",
     "check_task",
     "check_tasks",
     "classifier_parameters",
     "classify",
     "judge",
+    "known_features",
     "known_tasks",
     "make_context",
     "one_hot",
+    "pick_features",
     "takes_mask",
     "training_context",
 ]
@@ -35,6 +39,10 @@ class TaskError(ValueError):
     """A task that a model does not know: one line that names it and those it knows."""
 
 
+class FeatureError(ValueError):
+    """Features that do not fit a model: one line."""
+
+
 def known_tasks(network: nn.Module) -> tuple[str, ...]:
     """The names of the degradations that a network tells apart; empty for most."""
     tasks: Sequence[str] = getattr(network, "tasks", ())
@@ -44,6 +52,30 @@ def known_tasks(network: nn.Module) -> tuple[str, ...]:
 def takes_mask(network: nn.Module) -> bool:
     """Whether a network sees which pixels were kept."""
     return getattr(network, "mask", False) is True
+
+
+def known_features(network: nn.Module) -> dict[str, int]:
+    """The features that a network takes, with their widths; empty for most."""
+    features = getattr(network, "features", None)
+    # Other networks may well have layers of that name.
+    return dict(features) if isinstance(features, Mapping) else {}
+
+
+def pick_features(network: nn.Module, given: Mapping[str, Tensor]) -> Context:
+    """Those of the features ``[B, D]`` that a network takes.
+
+    Raises:
+        FeatureError: one is missing or has another width.
+    """
+    taken = known_features(network)
+    if missing := [name for name in taken if name not in given]:
+        what = f"this model needs features of each photo, {' and '.join(missing)}"
+        raise FeatureError(f"{what}: sample.py gives them by --daclip or --context")
+    for name, width in taken.items():
+        if given[name].ndim != 2 or given[name].shape[1] != width:
+            shape = list(given[name].shape)
+            raise FeatureError(f"the feature {name} is {shape}, but this model takes [B, {width}]")
+    return {name: given[name] for name in taken}
 
 
 def one_hot(degradation: Tensor, tasks: int) -> Tensor:
@@ -119,7 +151,12 @@ def classify(network: nn.Module, mu: Tensor) -> Tensor:
 
 
 def make_context(
-    network: nn.Module, mu: Tensor, *, task: str | None = None, mask: Tensor | None = None
+    network: nn.Module,
+    mu: Tensor,
+    *,
+    task: str | None = None,
+    mask: Tensor | None = None,
+    features: Mapping[str, Tensor] | None = None,
 ) -> Context | None:
     """What ``network`` takes, for the degraded images ``mu`` ``[B, C, H, W]`` in [0, 1].
 
@@ -128,15 +165,17 @@ def make_context(
         mu: degraded images, on the network's device.
         task: name of the degradation; None lets the network's classifier judge, each image once.
         mask: ``[B, 1, H, W]``, 1 where the images were kept; ignored by a network without it.
+        features: ``[B, D]`` each; those that the network does not take are ignored.
 
     Returns:
         None for a network that takes nothing.
 
     Raises:
         TaskError: the network does not know the task, or knows no tasks.
+        FeatureError: a feature that it takes is missing or has another width.
     """
     tasks = known_tasks(network)
-    context: Context = {}
+    context = pick_features(network, features or {})
     if task is not None:
         check_task(task, tasks)
         index = torch.full((len(mu),), tasks.index(task), device=mu.device)

@@ -56,18 +56,21 @@ _TRIED: weakref.WeakKeyDictionary[torch.nn.Module, dict[torch.device, float]] = 
 
 
 @torch.no_grad()
-def bytes_a_pixel(denoiser: Denoiser, like: Tensor) -> float:
+def bytes_a_pixel(
+    denoiser: Denoiser, like: Tensor, context: dict[str, Tensor] | None = None
+) -> float:
     """Memory that one prediction takes for a pixel, by trying a small image once a device.
 
     Args:
         denoiser: what predicts.
         like: an image ``[1, C, H, W]`` of the device and the channels to try.
+        context: without which the network would not run.
     """
     known = _TRIED.setdefault(denoiser, {})
     if like.device not in known:
         image = like.new_zeros(1, like.shape[1], _PROBE, _PROBE)
         with _Live() as live:
-            denoiser(image, like.new_tensor(0.5), image)
+            denoiser(image, like.new_tensor(0.5), image, context)
         known[like.device] = live.peak / _PROBE**2
     return known[like.device]
 

@@ -17,6 +17,7 @@ from mrdiff.conditions import Context, check_task, known_tasks, make_context
 from mrdiff.denoiser import Denoiser, DenoiserLike, Prediction
 from mrdiff.description import CheckpointError
 from mrdiff.ensemble import Ensemble, check_spread, draw, numbered
+from mrdiff.features import FeatureMaker, Known, check_features, gather_features
 from mrdiff.kinds import Photo, channels_of
 from mrdiff.noise import named_noise
 from mrdiff.photo import like_original, to_rgb
@@ -44,9 +45,12 @@ class Restorer:
         tile: ``"auto"`` (the largest tiles that the memory holds, and whole photos up to that),
             ``"off"``, or a side in pixels >= 64.
         task: what spoilt the photos, for a model of several tasks; ``"auto"`` lets it judge.
+        features: makes the features of a photo ``[1, 3, H, W]`` for a model that takes some, such
+            as :class:`mrdiff.daclip.ImageController`.
 
     Raises:
-        ValueError: for an unknown sampler or task, a wrong ``nfe`` or ``tile``.
+        ValueError: for an unknown sampler or task, a wrong ``nfe`` or ``tile``, or features for a
+            model that takes none.
     """
 
     def __init__(
@@ -58,13 +62,16 @@ class Restorer:
         seed: int = 0,
         tile: str | int = "auto",
         task: str = "auto",
+        features: FeatureMaker | None = None,
     ) -> None:
+        check_features(denoiser.network, task, features)
         check_task(task, known_tasks(denoiser.network))
         self.denoiser = denoiser
         self.sampler = named_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
         self.tiler = Tiler(denoiser, tile)
         self.task = task
+        self.features = features
 
     @classmethod
     def from_checkpoint(
@@ -79,6 +86,7 @@ class Restorer:
         seed: int = 0,
         tile: str | int = "auto",
         task: str = "auto",
+        features: FeatureMaker | None = None,
         allow: Sequence[str] = (),
     ) -> Restorer:
         """Load a ``.ckpt`` or an exported folder.
@@ -96,6 +104,7 @@ class Restorer:
             seed: as for the class.
             tile: as for the class.
             task: as for the class.
+            features: as for the class.
             allow: packages besides mrdiff whose classes the checkpoint may name.
 
         Raises:
@@ -114,7 +123,7 @@ class Restorer:
                 raise CheckpointError(
                     f"{path}: the sampler it keeps does not fit ({error}): name a sampler"
                 ) from error
-        return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task)
+        return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task, features=features)
 
     @property
     def device(self) -> torch.device:
@@ -128,6 +137,7 @@ class Restorer:
         names: Sequence[str],
         *,
         mask: Tensor | None = None,
+        features: Known | None = None,
         callback: Preview | None = None,
         on_task: Callable[[list[str]], None] | None = None,
     ) -> Tensor:
@@ -141,6 +151,8 @@ class Restorer:
             names: what the noise is drawn from, besides the seed.
             mask: ``[B, 1, H, W]``, 1 where the images were kept and 0 in holes, for a model that
                 takes one.
+            features: of each image those that are known, ``[1, D]``; the restorer's own
+                ``features`` make the others.
             callback: called as ``(step, nfe, x0)`` after each network call, from step 1 to nfe,
                 with what is believed of the clean images then, ``[B, 3, H, W]``, not clamped.
             on_task: called with the task of each image, if the model knows several.
@@ -150,17 +162,21 @@ class Restorer:
 
         Raises:
             MemoryError: not even the smallest tiles fit.
+            FeatureError: the model takes features that nothing gives.
         """
         if self.device.type == "cpu" and len(lq) > 1:
             masks = [None] * len(lq) if mask is None else list(mask[:, None])
+            known = [{}] * len(lq) if features is None else features
             return torch.cat(
                 [
-                    self.restore(image, [name], mask=kept, callback=callback, on_task=on_task)
-                    for image, name, kept in zip(lq[:, None], names, masks, strict=True)
+                    self.restore(
+                        x, [name], mask=m, features=[f], callback=callback, on_task=on_task
+                    )
+                    for x, name, m, f in zip(lq[:, None], names, masks, known, strict=True)
                 ]
             )
         mu = lq.to(self.device, torch.float32)
-        context = self.context(mu, mask=mask, on_task=on_task)
+        context = self.context(mu, mask=mask, features=features, on_task=on_task)
         nfe = self.sampler.nfe
 
         def told(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
@@ -181,6 +197,7 @@ class Restorer:
         *,
         samples: int,
         mask: Tensor | None = None,
+        features: Known | None = None,
         callback: Preview | None = None,
         on_task: Callable[[list[str]], None] | None = None,
     ) -> Ensemble:
@@ -191,6 +208,7 @@ class Restorer:
             names: the first sample is that of :meth:`restore`.
             samples: how many; 1 has the deviation 0.
             mask: as above.
+            features: as above.
             callback: as above, for each sample anew.
             on_task: called once.
 
@@ -204,6 +222,7 @@ class Restorer:
                 lq,
                 [numbered(name, index) for name in names],
                 mask=mask,
+                features=features,
                 callback=callback,
                 on_task=None if index else on_task,
             )
@@ -219,12 +238,19 @@ class Restorer:
         mu: Tensor,
         *,
         mask: Tensor | None = None,
+        features: Known | None = None,
         on_task: Callable[[list[str]], None] | None = None,
     ) -> Context | None:
         """What the network is told of ``mu`` ``[B, 3, H, W]``; arguments as of :meth:`restore`."""
         network = self.denoiser.network
         task = None if self.task == "auto" else self.task
-        context = make_context(network, mu, task=task, mask=None if mask is None else mask.to(mu))
+        context = make_context(
+            network,
+            mu,
+            task=task,
+            mask=None if mask is None else mask.to(mu),
+            features=gather_features(network, mu, features, self.features),
+        )
         if context and "task" in context and on_task is not None:
             tasks = known_tasks(network)
             on_task([tasks[int(index)] for index in context["task"].argmax(dim=1)])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mrdiff.conditions import Context
+from mrdiff.conditions import Context, known_features
 from mrdiff.denoiser import BoundDenoiser, Denoiser, DenoiserLike
 from mrdiff.footprint import budget, bytes_a_pixel, largest_tile
 from mrdiff.tiling import TiledDenoiser
@@ -59,7 +59,10 @@ class Tiler:
         if self._chosen is None:  # asked for the first time on this device
             like = next(self.denoiser.parameters()).new_zeros(1, 3, 1, 1)
             room = budget(like.device)
-            self._chosen = largest_tile(bytes_a_pixel(self.denoiser, like), room)
+            told = known_features(self.denoiser.network).items()
+            blank = {name: like.new_zeros(1, width) for name, width in told}
+            each = bytes_a_pixel(self.denoiser, like, blank or None)
+            self._chosen = largest_tile(each, room)
         return None if height * width <= self._chosen**2 else self._chosen
 
     def run(

@@ -30,6 +30,8 @@ RANKS = {
     "mrdiff.clock": 3,
     "mrdiff.denoiser": 3,
     "mrdiff.conditions": 4,
+    "mrdiff.features": 5,
+    "mrdiff.daclip": 1,
     "mrdiff.residual": 4,
     "mrdiff.tiling": 4,
     "mrdiff.footprint": 4,

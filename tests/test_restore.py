@@ -126,7 +126,7 @@ def test_the_largest_tile_is_found_by_trying_once(
     assert 6 * 4 < each < 2000  # the states of two images alone, and what the network makes of them
     tries: list[Denoiser] = []
 
-    def count(tried: Denoiser, like: Tensor) -> float:
+    def count(tried: Denoiser, like: Tensor, context: object) -> float:
         tries.append(tried)
         return each
 
@@ -142,7 +142,7 @@ def test_memory_of_a_known_network() -> None:
     class Doubled(torch.nn.Module):
         process = MRProcess()
 
-        def forward(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        def forward(self, x: Tensor, t: Tensor, mu: Tensor, context: None) -> Prediction:
             wide = torch.cat([x, mu, x, mu], dim=1)  # 12 channels of 4 bytes
             return Prediction(wide[:, :3].clone(), wide[:, :3])  # and 3 more
 

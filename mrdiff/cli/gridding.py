@@ -19,6 +19,7 @@ from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.outputs import writing
+from mrdiff.conditions import pick_features
 from mrdiff.denoiser import Denoiser
 from mrdiff.gridfile import write_grid
 from mrdiff.gridsearch import MAXIMISED, NAMED_GRIDS, FoundGrid
@@ -149,6 +150,7 @@ def _search_network(
     options: argparse.Namespace, denoiser: Denoiser, crops: _Crops, lpips: LPIPS | None
 ) -> dict[int, FoundGrid]:
     device = next(denoiser.parameters()).device
+    pick_features(denoiser.network, {})  # says that it cannot do without, if so
     with _progress() as progress:
         bars = _Bars(progress)
         calibration = Calibration(

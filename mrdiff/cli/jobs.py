@@ -34,6 +34,11 @@ class Job:
     noise: str | None = None
 
     @property
+    def key(self) -> str:
+        """What is stored of the photo is found by its relative path without the suffix."""
+        return self.relative.with_suffix("").as_posix()
+
+    @property
     def name(self) -> str:
         """What the noise is drawn from: the stem, the same for a file alone or in a folder."""
         return self.source.stem if self.noise is None else self.noise

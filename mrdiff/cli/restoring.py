@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mrdiff.cli.ahead import WriteBehind, read_ahead
 from mrdiff.cli.batches import Failed, Loaded, batches, load, masks
+from mrdiff.cli.contexts import Told
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.report import Row, measure_job
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
@@ -129,6 +130,7 @@ def _restore_batch(
     batch: list[Loaded],
     finishing: _Finishing,
     samples: int,
+    told: Told,
     on_call: Callable[[], None],
 ) -> Iterator[Callable[[], None]]:
     """Restore the photos of one batch; yields what is left to do for each."""
@@ -142,6 +144,7 @@ def _restore_batch(
             names,
             samples=samples,
             mask=masks(batch),
+            features=[told(loaded.job.key) for loaded in batch],
             callback=lambda *_: on_call(),
             on_task=finishing.outcome.tasks.update,
         )
@@ -164,6 +167,7 @@ def restore_all(
     batch_size: int,
     samples: int = 1,
     maps: Path | None = None,
+    told: Told | None = None,
     measured: Measured = measure_job,
     log: Path | None = None,
 ) -> Outcome:
@@ -175,10 +179,11 @@ def restore_all(
         batch_size: photos of equal size at once, on a GPU.
         samples: of each photo, whose mean is written.
         maps: the folder of all outputs, if pictures of their deviation are wanted.
+        told: the features that are known.
         measured: how those with a reference are.
         log: to which a line of JSON is appended for each photo.
     """
-    outcome = Outcome()
+    outcome, told = Outcome(), told or Told()
     with _opened(log) as stream, _progress() as progress, WriteBehind() as behind:
         shown = progress.add_task("restoring", total=len(jobs))
         finishing = _Finishing(outcome, measured, stream, maps)
@@ -191,7 +196,7 @@ def restore_all(
                 continue
             calls = restorer.sampler.nfe * samples
             step = partial(progress.advance, shown, len(batch) / calls)
-            for work in _restore_batch(restorer, batch, finishing, samples, step):
+            for work in _restore_batch(restorer, batch, finishing, samples, told, step):
                 behind(work)
         progress.update(shown, completed=len(jobs))
     return outcome

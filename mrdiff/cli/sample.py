@@ -57,6 +57,9 @@ def make_parser(program: str) -> LineParser:
         metavar="auto|NAME",
         help="what spoilt the photos, if the model asks",
     )
+    add("--daclip", type=Path, metavar="FILE", help="DA-CLIP checkpoint, for a model that asks it")
+    stored = "features by mrdiff features, for a model that takes them"
+    add("--context", type=Path, metavar="FILE.safetensors", help=stored)
     same = "one noise for all photos: the frames of a sequence do not flicker"
     add("--same_noise", action="store_true", help=same)
     add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
@@ -93,6 +96,10 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
     if not options.input.exists() and options.input != Path("-"):
         raise CommandError(f"--input {options.input}: no such file or folder", status=2)
+    for flag in ("daclip", "context"):
+        file = getattr(options, flag)
+        if file is not None and not file.is_file():
+            raise CommandError(f"--{flag} {file}: no such file", status=2)
     for flag in ("reference", "mask"):
         folder = getattr(options, flag)
         if folder is not None and not folder.is_dir():

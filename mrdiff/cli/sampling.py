@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +17,16 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, track
 
 from mrdiff.cli.batches import load
 from mrdiff.cli.compare import comparison_paths, write_comparison
+from mrdiff.cli.contexts import Told, read_told
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
-from mrdiff.cli.piping import is_piped, run_piped
+from mrdiff.cli.piping import PIPE, is_piped, run_piped
 from mrdiff.cli.report import Row, format_table, measure_job
 from mrdiff.cli.restoring import Failures, Measured, Outcome, restore_all
 from mrdiff.cli.video import VIDEO_SUFFIXES, restore_video
 from mrdiff.conditions import takes_mask
+from mrdiff.daclip import ImageController
 from mrdiff.ensemble import check_spread
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.networks.local_pooling import localise
@@ -41,7 +43,8 @@ def _accept(megapixels: int) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def _restorer(options: argparse.Namespace) -> Restorer:
+def _restorer(options: argparse.Namespace, told: Told, names: Collection[str]) -> Restorer:
+    """The model, which gets what it takes for the photos of these names."""
     check_device(options.device)
     try:
         restorer = Restorer.from_checkpoint(
@@ -53,10 +56,12 @@ def _restorer(options: argparse.Namespace) -> Restorer:
             temperature=options.temperature,
             seed=options.seed,
             tile=options.tile,
-            task=options.task,
+            task="auto" if options.daclip or options.context else options.task,
+            features=ImageController.from_file(options.daclip) if options.daclip else None,
             allow=options.allow_package,
         )
         check_spread(restorer.sampler, options.samples)
+        told.check(restorer, names)
         if options.local_pooling:
             localise(restorer.denoiser.network, options.local_pooling)
         return restorer
@@ -64,8 +69,20 @@ def _restorer(options: argparse.Namespace) -> Restorer:
         raise CommandError(str(error), status=2) from error
 
 
+def _restorer_of_one(options: argparse.Namespace) -> Restorer:
+    """The model for a single photo or video."""
+    told, name = read_told(options), "stdin" if options.input == PIPE else options.input.stem
+    restorer = _restorer(options, told, [name])
+    told.bind(restorer, name)
+    return restorer
+
+
 def _restore(
-    options: argparse.Namespace, restorer: Restorer, jobs: list[Job], measured: Measured
+    options: argparse.Namespace,
+    restorer: Restorer,
+    jobs: list[Job],
+    measured: Measured,
+    told: Told,
 ) -> Outcome | None:
     """Restore the jobs in one process or in several; None in all but the first of several."""
     if options.mask is not None and not takes_mask(restorer.denoiser.network):
@@ -76,6 +93,7 @@ def _restore(
         batch_size=options.batch_size,
         samples=options.samples,
         maps=options.output if options.samples > 1 else None,
+        told=told,
         measured=measured,
         log=options.log,
     )
@@ -132,7 +150,7 @@ def _restore_clip(options: argparse.Namespace) -> int:
         print(f"restored 0 frames, {target} is there already")
         return 0
     start = time.perf_counter()
-    restorer = _restorer(options)
+    restorer = _restorer_of_one(options)
     columns = (TextColumn("restoring"), MofNCompleteColumn(), TextColumn("frames"))
     with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=None)
@@ -162,7 +180,7 @@ def run_sampling(options: argparse.Namespace) -> int:
     """
     _accept(options.max_megapixels)
     if is_piped(options):
-        return run_piped(options, _restorer)
+        return run_piped(options, _restorer_of_one)
     if options.input.suffix.lower() in VIDEO_SUFFIXES and options.input.is_file():
         return _restore_clip(options)
     suffix = f".{options.format}" if options.format else None
@@ -171,8 +189,9 @@ def run_sampling(options: argparse.Namespace) -> int:
     measured = partial(measure_job, lpips=_lpips(options), protocol=options.protocol)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
     start = time.perf_counter()
-    restorer = _restorer(options) if todo or options.trajectory else None
-    outcome = _restore(options, restorer, todo, measured) if restorer and todo else Outcome()
+    told, shown = read_told(options), jobs if options.trajectory else todo
+    restorer = _restorer(options, told, [job.key for job in shown]) if shown else None
+    outcome = _restore(options, restorer, todo, measured, told) if restorer and todo else Outcome()
     if outcome is None:  # the first of several processes goes on alone
         return 0
     _say_what_is_missing(options, jobs)
@@ -191,7 +210,8 @@ def run_sampling(options: argparse.Namespace) -> int:
         done = {job: path for job, path in pictures.items() if job not in failures}
         failures |= _compare_all(options, done)
     if options.trajectory and restorer is not None:
-        failures |= _follow_all(options, restorer, [job for job in jobs if job not in failures])
+        fine = [job for job in jobs if job not in failures]
+        failures |= _follow_all(options, restorer, fine, told)
     for reason in failures.values():
         print(f"failed: {one_line(reason)}", file=sys.stderr)
     restored = sum(job not in failures for job in todo)
@@ -214,7 +234,9 @@ def _compare_all(options: argparse.Namespace, paths: Mapping[Job, Path]) -> Fail
     return failures
 
 
-def _follow_all(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]) -> Failures:
+def _follow_all(
+    options: argparse.Namespace, restorer: Restorer, jobs: list[Job], told: Told
+) -> Failures:
     from mrdiff.cli.trajectory import write_trajectory  # matplotlib: only if it is wanted
 
     failures: Failures = {}
@@ -226,7 +248,15 @@ def _follow_all(options: argparse.Namespace, restorer: Restorer, jobs: list[Job]
             loaded = load(job)
             rgb = to_rgb(loaded.photo.image)
             truth = None if job.reference is None else read_rgb(job.reference)
-            write_trajectory(restorer, rgb, folder, name=job.name, truth=truth, mask=loaded.mask)
+            write_trajectory(
+                restorer,
+                rgb,
+                folder,
+                name=job.name,
+                truth=truth,
+                mask=loaded.mask,
+                features=told(job.key),
+            )
         except PhotoError as error:
             failures[job] = str(error)
         except torch.OutOfMemoryError:

@@ -175,11 +175,17 @@ def _pixels(figure: Figure) -> Tensor:
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1) / 255
 
 
-def _told(restorer: Restorer, photo: Tensor, mask: Tensor | None) -> Context | None:
+def _told(
+    restorer: Restorer,
+    photo: Tensor,
+    mask: Tensor | None,
+    features: Mapping[str, Tensor] | None,
+) -> Context | None:
     """The context of the whole photo, cut to the middle that is followed."""
     device = next(restorer.denoiser.parameters()).device
     whole = None if mask is None else mask[None].to(device)
-    context = restorer.context(photo[None].to(device), mask=whole)
+    known = [features or {}]
+    context = restorer.context(photo[None].to(device), mask=whole, features=known)
     if context is not None and "mask" in context:
         context["mask"] = _middle(context["mask"])
     return context
@@ -193,6 +199,7 @@ def write_trajectory(
     name: str,
     truth: Tensor | None = None,
     mask: Tensor | None = None,
+    features: Mapping[str, Tensor] | None = None,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> None:
     """Write ``strip.png``, of the first sampler, and ``pca.png`` into a folder; the strip last.
@@ -204,6 +211,7 @@ def write_trajectory(
         name: what the noise is drawn from, besides the seed.
         truth: of the photo's shape.
         mask: ``[1, H, W]``, 1 where the photo was kept and 0 in holes.
+        features: of the photo, ``[1, D]``, as far as they are known.
         samplers: by label; otherwise :func:`compared_samplers` of the restorer's own.
 
     Raises:
@@ -214,7 +222,7 @@ def write_trajectory(
     mu = middle.to(next(restorer.denoiser.parameters()).device)
     noise = named_noise(restorer.seed, [name])
     part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
-    denoiser = BoundDenoiser(restorer.denoiser, _told(restorer, photo, mask))
+    denoiser = BoundDenoiser(restorer.denoiser, _told(restorer, photo, mask, features))
     follow = partial(record, denoiser, mu=mu, noise=part)
     calls = max(REFERENCE_CALLS, 2 * own.nfe)
     exact = named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
