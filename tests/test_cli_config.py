@@ -10,7 +10,7 @@ import pytest
 
 from mrdiff.cli import configs, main, sample, train
 from mrdiff.cli.configs import find_config, resolve_config_flags
-from mrdiff.cli.environment import available_cores, set_thread_defaults
+from mrdiff.cli.environment import available_cores, set_process_defaults
 from mrdiff.cli.errors import CommandError
 from mrdiff.cli.jobs import plan_jobs
 from mrdiff.cli.resume import checkpoint_folders, find_checkpoint, run_version
@@ -169,7 +169,7 @@ def test_threads_respect_the_user_and_the_quota(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    set_thread_defaults()
+    set_process_defaults()
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     assert os.environ["GOMP_SPINCOUNT"] == "1000"

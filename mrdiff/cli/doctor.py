@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrdiff.cli.environment import allow_own_classes, set_thread_defaults
+from mrdiff.cli.environment import allow_own_classes, set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.parser import LineParser
 from mrdiff.cli.train import prepare
@@ -37,7 +37,7 @@ def _doctor(arguments: list[str], program: str) -> int:
     if rest and not rest[0].startswith("-"):
         raise CommandError(f"unexpected argument {rest[0]} (see --help)", status=2)
     training = prepare(rest)
-    set_thread_defaults()
+    set_process_defaults()
     allow_own_classes()
     from mrdiff.cli.doctoring import run_doctor  # torch and Lightning: seconds
 

@@ -1,19 +1,25 @@
-"""What must stand before torch is imported and classes are looked for: threads, import path.
+"""What must stand before torch is imported: threads, memory, the import path.
 
 OpenMP threads that wait actively collapse when other processes want the same cores, and threads
 that go to sleep at once are slow to wake when nobody does. Hence, unless the user has set them,
 ``OMP_WAIT_POLICY=PASSIVE`` (waiting threads sleep), ``GOMP_SPINCOUNT=1000`` (but only after some
 microseconds) and ``OMP_NUM_THREADS`` = the cores this process may really use: its affinity mask
 and its container's CPU quota, not the host's count. ``benchmarks/threads.py`` measures them.
+
+glibc gives large blocks back to the system when they are freed and asks for new ones, each page of
+which the system clears at its first use: a fifth to a quarter of a network's time on the CPU
+(``benchmarks/official_nets.py``). It is told to keep them, up to 2 GB beyond what is in use.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
-__all__ = ["allow_own_classes", "available_cores", "set_thread_defaults"]
+__all__ = ["allow_own_classes", "available_cores", "keep_freed_memory", "set_process_defaults"]
 
 
 def _quota_cores(folder: Path) -> float:
@@ -38,8 +44,25 @@ def available_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, int(min(cores, _quota_cores(cgroup))))
 
 
-def set_thread_defaults() -> None:
-    """Set the OpenMP variables that the user has not set. Call before torch is imported."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large blocks that are freed; whether it does.
+
+    It is left alone if the user has set it (``MALLOC_…``, ``GLIBC_TUNABLES``) or it is not glibc.
+    """
+    own = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if own or platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+    return all(library.mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def set_process_defaults() -> None:
+    """Set what the user has not set. Call before torch is imported."""
+    keep_freed_memory()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))

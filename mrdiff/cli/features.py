@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_output
 from mrdiff.cli.parser import LineParser
@@ -54,7 +54,7 @@ def _check(options: argparse.Namespace) -> None:
 def _features(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check(options)
-    set_thread_defaults()
+    set_process_defaults()
     from mrdiff.cli.featuring import run_featuring  # torch: seconds
 
     return run_featuring(options)

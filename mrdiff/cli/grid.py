@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_output
 from mrdiff.cli.parser import LineParser, as_temperature, positive, whole
@@ -89,7 +89,7 @@ def _check(options: argparse.Namespace) -> None:
 def _grid(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check(options)
-    set_thread_defaults()
+    set_process_defaults()
     from mrdiff.cli.gridding import run_gridding  # torch: seconds
 
     return run_gridding(options)

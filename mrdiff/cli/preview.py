@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.environment import allow_own_classes, set_thread_defaults
+from mrdiff.cli.environment import allow_own_classes, set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_output
 from mrdiff.cli.parser import LineParser, one_of, positive, whole
@@ -78,7 +78,7 @@ def _preview(arguments: list[str], program: str) -> int:
     options, rest = make_parser(program).parse_known_args(arguments)
     _check_output(options.output)
     training = _training_arguments(options, rest)
-    set_thread_defaults()
+    set_process_defaults()
     allow_own_classes()
     from mrdiff.cli.previewing import run_preview  # torch and Lightning: seconds
 

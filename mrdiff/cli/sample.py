@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
@@ -113,7 +113,7 @@ def _check_paths(options: argparse.Namespace) -> None:
 def _sample(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check_paths(options)
-    set_thread_defaults()
+    set_process_defaults()
     from mrdiff.cli.sampling import run_sampling  # torch: seconds
 
     return run_sampling(options)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from mrdiff.cli.environment import set_thread_defaults
+from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_keepable, check_output
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive, whole
@@ -178,7 +178,7 @@ def _sweep(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check(options)
     tried = candidates(options.sampler, options.grid, options.temperature)
-    set_thread_defaults()
+    set_process_defaults()
     from mrdiff.cli.sweeping import run_sweep  # torch: seconds
 
     return run_sweep(options, tried)

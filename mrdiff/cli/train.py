@@ -7,7 +7,7 @@ It prints the short help, finds the config files and inserts ``fit``; then
 from __future__ import annotations
 
 from mrdiff.cli.configs import config_folder, config_names, resolve_config_flags
-from mrdiff.cli.environment import allow_own_classes, set_thread_defaults
+from mrdiff.cli.environment import allow_own_classes, set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 
 __all__ = ["SUBCOMMANDS", "main", "prepare"]
@@ -60,7 +60,7 @@ def _train(arguments: list[str], program: str) -> int:
         print(_help(program), end="")
         return 0
     prepared = prepare(arguments)
-    set_thread_defaults()
+    set_process_defaults()
     allow_own_classes()
     from mrdiff.cli.lightning import run_lightning  # torch and Lightning: seconds
 
