@@ -30,6 +30,7 @@ RANKS = {
     "mrdiff.clock": 3,
     "mrdiff.denoiser": 3,
     "mrdiff.conditions": 4,
+    "mrdiff.objective": 4,
     "mrdiff.residual": 4,
     "mrdiff.tiling": 4,
     "mrdiff.footprint": 4,
