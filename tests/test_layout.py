@@ -17,6 +17,7 @@ RANKS = {
     "mrdiff.photo": 0,
     "mrdiff.losses": 0,
     "mrdiff.optim": 0,
+    "mrdiff.lion": 0,
     "mrdiff.freezing": 0,
     "mrdiff.networks": 0,
     "mrdiff.metrics": 0,
