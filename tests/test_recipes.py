@@ -170,6 +170,7 @@ def test_the_set_ups_of_others_have_their_numbers() -> None:
         assert trainer.gradient_clip_val is None
         assert trainer.precision == "32-true"
         assert not any(isinstance(callback, EMA) for callback in trainer.callbacks)
+        model.trainer = trainer
         found: Any = model.configure_optimizers()
         (group,) = found["optimizer"].param_groups
         assert type(found["optimizer"]) is kind
@@ -177,8 +178,8 @@ def test_the_set_ups_of_others_have_their_numbers() -> None:
         schedule = found["lr_scheduler"]["scheduler"]
         for step, share in shares.items():
             schedule.last_epoch = step
-            (now,) = schedule._get_closed_form_lr()
-            assert now == pytest.approx(share * rate, rel=1e-2)
+            (now,) = getattr(schedule, "_get_closed_form_lr", schedule.get_lr)()
+            assert now == pytest.approx(share * rate, rel=3e-3)
 
 
 def test_the_header_of_each_config_names_commands_that_exist() -> None:
