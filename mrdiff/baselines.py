@@ -30,9 +30,8 @@ def _sigma(denoiser: ResidualDenoiser, t: Tensor) -> float:
     return float(denoiser.process.sigma(t))
 
 
-def _elapsed(denoiser: ResidualDenoiser, t: Tensor, s: Tensor) -> float:
-    """∫_s^t theta."""
-    return float(denoiser.process.integral(t) - denoiser.process.integral(s))
+def _elapsed(denoiser: ResidualDenoiser, s: Tensor, t: Tensor) -> float:
+    return float(denoiser.process.elapsed(s, t))
 
 
 def euler_maruyama(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw) -> Tensor:
@@ -40,7 +39,7 @@ def euler_maruyama(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: 
     sigma_max = denoiser.process.sigma_max
     for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
         eps = denoiser(y, float(t)).eps
-        tau = _elapsed(denoiser, t, s)
+        tau = _elapsed(denoiser, s, t)
         y = y + tau * (y - 2 * sigma_max**2 / _sigma(denoiser, t) * eps)
         if s > 0:
             y = y + sigma_max * math.sqrt(2 * tau) * noise(step)
@@ -57,7 +56,7 @@ def euler_ode(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw)
     """Euler on the probability-flow ODE."""
     del noise
     for t, s in itertools.pairwise(times):
-        y = y + _elapsed(denoiser, t, s) * _ode_slope(denoiser, y, t)
+        y = y + _elapsed(denoiser, s, t) * _ode_slope(denoiser, y, t)
     return y
 
 
@@ -69,7 +68,7 @@ def heun_ode(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: Draw) 
     """
     del noise
     for t, s in itertools.pairwise(times):
-        tau = _elapsed(denoiser, t, s)
+        tau = _elapsed(denoiser, s, t)
         slope = _ode_slope(denoiser, y, t)
         if s > 0:
             slope = 0.5 * (slope + _ode_slope(denoiser, y + tau * slope, s))

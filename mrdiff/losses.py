@@ -1,4 +1,4 @@
-"""Training losses on the network's scaled target, and the draw of training times."""
+"""Training losses, and the draw of training times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 
 def stratified_times(
-    batch: int, generator: torch.Generator | None = None, *, power: float = 1.0
+    batch: int,
+    generator: torch.Generator | None = None,
+    *,
+    power: float = 1.0,
+    steps: int | None = None,
 ) -> Tensor:
     """One time in each of ``batch`` equally likely parts of (0, 1], in random order.
 
@@ -19,6 +23,9 @@ def stratified_times(
         generator: of the draw; None for torch's own.
         power: 1 is uniform; above, late times are likelier, at which little of the clean image is
             left to see and the restoration proper is learnt.
+        steps: None, or a number T: only the times k / T, k = 1..T. Each time of the continuous
+            draw is taken up to the next of these, so that each k has the probability of its
+            interval: 1 / T if ``power`` is 1.
 
     Returns:
         float32 ``[batch]`` on the generator's device, in (0, 1].
@@ -28,7 +35,8 @@ def stratified_times(
     jitter = torch.rand(batch, generator=generator, device=device, dtype=dtype)
     order = torch.randperm(batch, generator=generator, device=device)
     # rand is in [0, 1): counting down from the upper edge gives (0, 1].
-    return ((order + 1 - jitter) / batch).pow(1 / power).clamp(min=1e-6).float()
+    t = ((order + 1 - jitter) / batch).pow(1 / power).clamp(min=1e-6)
+    return (t if steps is None else (t * steps).ceil() / steps).float()
 
 
 class L1(nn.Module):

@@ -45,6 +45,7 @@ from mrdiff.lora import LoRA, add_adapters
 from mrdiff.losses import L1, stratified_times
 from mrdiff.metrics import RGB, Y
 from mrdiff.noise import keyed_generator, named_noise
+from mrdiff.objective import Objective, ScaledTarget
 from mrdiff.optim import Factories, WarmupCosine, default_optimizer
 from mrdiff.parameterization import Parameterization, ParameterizationName
 from mrdiff.process import MRProcess
@@ -72,9 +73,11 @@ class MRDiffusion(pl.LightningModule):
         network: ``forward(x, mu, t, context=None)``.
         process: the mean-reverting process.
         parameterization: what the network predicts: ``data``, ``noise`` or ``velocity``.
-        loss: ``(out, target) -> scalar`` on the scaled target.
+        loss: ``(out, target) -> scalar`` on what the objective compares.
+        objective: which two images those are; None for the network's output and its scaled target.
         data_std: standard deviation assumed for x0 - mu, in image units.
         time_power: training times have the density ``time_power t^(time_power - 1)``.
+        time_steps: train at the times k / time_steps alone, k = 1..time_steps; None for all times.
         optimizer: parameters -> optimizer.
         lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
         sampler: restores at predict, and is kept in the checkpoints: the sampler of those who load
@@ -97,8 +100,10 @@ class MRDiffusion(pl.LightningModule):
         parameterization: ParameterizationName = "data",
         *,
         loss: nn.Module | None = None,
+        objective: Objective | None = None,
         data_std: float = 0.1,
         time_power: float = 1.0,
+        time_steps: int | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable = WarmupCosine,
         sampler: MRSampler | None = None,
@@ -110,6 +115,8 @@ class MRDiffusion(pl.LightningModule):
         super().__init__()
         if not time_power > 0:
             raise ValueError(f"time_power must be positive, got {time_power}")
+        if time_steps is not None and time_steps < 1:
+            raise ValueError(f"time_steps must be at least 1, got {time_steps}")
         if freeze and lora is not None:
             raise ValueError("model.lora freezes all but its adapters: leave model.freeze out")
         # Before anything is copied, averaged or optimised; old weights go beneath the adapters.
@@ -121,10 +128,11 @@ class MRDiffusion(pl.LightningModule):
         target = Parameterization.named(parameterization)
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         self.loss = loss if loss is not None else L1()
+        self.objective = objective if objective is not None else ScaledTarget()
         self.sampler = sampler if sampler is not None else MRSampler()
         self._kept_sampler = None if sampler is None else describe_sampler(sampler)
         self._factories = Factories(optimizer, lr_scheduler)
-        self.time_power = time_power
+        self.time_power, self.time_steps = time_power, time_steps
         self._compile_network = compile
         self._tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
 
@@ -174,12 +182,10 @@ class MRDiffusion(pl.LightningModule):
     ) -> Tensor:
         """The loss of denoising, given the logits of the tasks if the network knows several."""
         lq, gt = batch["lq"], batch["gt"]
-        t = stratified_times(len(gt), generator, power=self.time_power)
+        t = stratified_times(len(gt), generator, power=self.time_power, steps=self.time_steps)
         eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
-        x = self.process.marginal(gt, lq, t, eps)
         context = training_context(self.network, batch, logits, blind=blind, generator=generator)
-        out = self.denoiser.scaled_output(x, t, lq, context)
-        loss: Tensor = self.loss(out, self.denoiser.scaled_target(gt, lq, t, eps))
+        loss: Tensor = self.loss(*self.objective(self.denoiser, gt, lq, t, eps, context))
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -61,6 +61,11 @@ class MRProcess:
         sigma_max = torch.tensor(self.sigma_max, dtype=integral.dtype, device=integral.device)
         return (-integral - log_sigma - torch.log(sigma_max)).to(t.dtype)
 
+    def elapsed(self, s: Tensor, t: Tensor) -> Tensor:
+        """∫_s^t theta: by how much the process forgets between s and t. Both of one dtype."""
+        gap = self.schedule.integral(_wide(t)) - self.schedule.integral(_wide(s))
+        return gap.to(t.dtype)
+
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`; times in [0, 1]."""
         wide = _wide(log_snr)
@@ -100,7 +105,7 @@ class MRProcess:
             t, s: 0-dim or ``[B]``.
         """
         wide_t, wide_s = _wide(t), _wide(s)
-        gap = self.schedule.integral(wide_t) - self.schedule.integral(wide_s)
+        gap = self.elapsed(wide_s, wide_t)
         ratio = torch.exp(-gap)  # alpha_t / alpha_s
         var_step = -torch.expm1(-2 * gap)  # variances in units of sigma_max^2
         var_t, var_s = (-torch.expm1(-2 * self.schedule.integral(u)) for u in (wide_t, wide_s))

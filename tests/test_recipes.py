@@ -7,17 +7,22 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks import EMA
 from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model
 from mrdiff.cli.lightning import build_run
 from mrdiff.cli.train import main, prepare
 from mrdiff.conditions import known_tasks
 from mrdiff.denoiser import Denoiser
+from mrdiff.lion import Lion
+from mrdiff.losses import L1
+from mrdiff.objective import OptimalStep
 from mrdiff.photo import write_image
 from tests.tiny_model import write_tiny_checkpoint
 
@@ -47,8 +52,19 @@ COMBINED = {
     "photos.yaml": ["denoise.yaml", "photos.yaml"],
     "task_folders.yaml": ["universal.yaml", "task_folders.yaml"],
     "finetune.yaml": ["finetune.yaml"],
+    "irsde_paired.yaml": ["irsde_paired.yaml"],
+    "refusion_paired.yaml": ["refusion_paired.yaml"],
     "noise.yaml": ["derain.yaml", "noise.yaml"],
     "velocity.yaml": ["derain.yaml", "velocity.yaml"],
+}
+
+# The set-ups of others, with smaller networks.
+OFFICIAL = {
+    "irsde_paired.yaml": ["--model.network.width", "8", "--model.network.depth", "2"],
+    "refusion_paired.yaml": [
+        *("--model.network.width", "8", "--model.network.encoder", "[1,2]"),
+        *("--model.network.decoder", "[1,1]"),
+    ],
 }
 
 # The recipe as it is, on fewer and smaller images.
@@ -90,13 +106,13 @@ def test_every_shipped_config_is_known_and_run() -> None:
     assert known == {path.name for path in CONFIGS.glob("*.yaml")}, "a new config needs a row here"
 
 
-def check_run(run: Path) -> Denoiser:
-    """The checkpoints are there, and load, with the sampler of the recipes."""
+def check_run(run: Path, *, kept: MRSampler | None = None) -> Denoiser:
+    """The checkpoints are there, and load, with the sampler of the recipe."""
     checkpoints = run / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     sampler = Restorer.from_checkpoint(checkpoints / "best.ckpt", device="cpu").sampler
     assert isinstance(sampler, MRSampler)
-    assert sampler.options() == MRSampler.preset("fidelity", nfe=5).options()
+    assert sampler.options() == (kept or MRSampler.preset("fidelity", nfe=5)).options()
     return load_model(checkpoints / "best.ckpt", "cpu")
 
 
@@ -124,10 +140,46 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
     if name == "finetune.yaml":
         write_tiny_checkpoint(tmp_path / "tiny.ckpt")
         flags += ["--init_from", str(tmp_path / "tiny.ckpt")]
-    assert main([*configs, *flags]) == 0
+    assert main([*configs, *flags, *OFFICIAL.get(name, [])]) == 0
     (run,) = tmp_path.glob("*/run")
-    wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
-    assert check_run(run).parameterization.name == wanted
+    if name in OFFICIAL:
+        posterior = MRSampler(nfe=100, order=1, eta=1, grid="uniform_t")
+        denoiser, wanted = check_run(run, kept=posterior), "noise"
+        assert denoiser.process.schedule == TabulatedTheta.irsde()
+    else:
+        denoiser = check_run(run)
+        wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
+    assert denoiser.parameterization.name == wanted
+
+
+def test_the_set_ups_of_others_have_their_numbers() -> None:
+    """As the authors' option files have them, in their units."""
+    optimizers = {
+        "irsde_paired.yaml": (torch.optim.Adam, 1e-4, 10, {200_000: 0.5, 400_000: 0.25}),
+        "refusion_paired.yaml": (Lion, 4e-5, 50, {350_000: 0.5, 700_000: 1e-7 / 4e-5}),
+    }
+    for name, (kind, rate, sigma_max, shares) in optimizers.items():
+        run = build_run(prepare(["--config", name, "--data.root", "somewhere", *OFFICIAL[name]]))
+        model, data, trainer = run.model, run.datamodule, run.trainer
+        assert model.process.schedule == TabulatedTheta.irsde("cosine", steps=100, eps=0.005)
+        assert model.process.sigma_max * 255 == pytest.approx(sigma_max)
+        assert (model.time_power, model.time_steps) == (1, 100)
+        assert (model.objective, type(model.loss)) == (OptimalStep(100), L1)
+        assert (data.batch_size, data.sets["train"].patch_size) == (4, 128)
+        assert (trainer.max_steps, trainer.val_check_interval) == (700_000, 5000)
+        assert trainer.gradient_clip_val is None
+        assert trainer.precision == "32-true"
+        assert not any(isinstance(callback, EMA) for callback in trainer.callbacks)
+        model.trainer = trainer
+        found: Any = model.configure_optimizers()
+        (group,) = found["optimizer"].param_groups
+        assert type(found["optimizer"]) is kind
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (rate, (0.9, 0.99), 0)
+        schedule = found["lr_scheduler"]["scheduler"]
+        for step, share in shares.items():
+            schedule.last_epoch = step
+            (now,) = getattr(schedule, "_get_closed_form_lr", schedule.get_lr)()
+            assert now == pytest.approx(share * rate, rel=3e-3)
 
 
 def test_the_header_of_each_config_names_commands_that_exist() -> None:

@@ -100,6 +100,31 @@ def test_late_times_are_as_likely_as_the_power_says(power: float) -> None:
         MRDiffusion(tiny_network(), time_power=0.0)
 
 
+@pytest.mark.parametrize(("batch", "steps"), [(1, 100), (4, 100), (8, 5), (16, 3)])
+def test_each_discrete_time_is_equally_likely(
+    batch: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly: over an even lattice of what can be drawn, each k comes up equally often."""
+    found: list[int] = []
+    for n in range(steps):
+        jitter = torch.full((batch,), (n + 0.5) / steps, dtype=torch.float64)
+        monkeypatch.setattr("mrdiff.losses.torch.rand", lambda *_, value=jitter, **__: value)
+        found += (stratified_times(batch, steps=steps) * steps).round().int().tolist()
+    assert sorted(found) == sorted(batch * [*range(1, steps + 1)])
+
+
+def test_discrete_times_of_one_image_are_uniform_and_those_of_a_batch_spread() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([stratified_times(4, generator, steps=20) for _ in range(5000)])
+    k = drawn.double() * 20
+    assert (k - k.round()).abs().max() < 1e-5
+    counts = k[:, 0].round().long().bincount(minlength=21)
+    assert counts[0] == 0
+    assert float(((counts[1:] - 250) ** 2 / 250).sum()) < 43.8  # chi squared, 19 degrees: 0.1%
+    # One in each quarter: 1-5, 6-10, 11-15, 16-20.
+    assert ((k.round() - 1) // 5).sort(dim=1).values.eq(torch.arange(4)).all()
+
+
 def test_losses_against_their_definitions() -> None:
     out, target = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.0, 1.0, 0.5])
     assert float(L1()(out, target)) == pytest.approx(4 / 3)

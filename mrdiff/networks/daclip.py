@@ -95,10 +95,10 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        hidden = self.proj_in(self.norm(x)).flatten(2).mT
+        hidden = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             hidden = block(hidden, token)
-        out: Tensor = self.proj_out(hidden.mT.unflatten(-1, (height, width)))
+        out: Tensor = self.proj_out(hidden.transpose(1, 2).unflatten(-1, (height, width)))
         return out + x
 
 

@@ -129,9 +129,9 @@ class LinearAttention(nn.Module):
         shape = (batch, 3, self.heads, self.head_width, height * width)
         q, k, v = self.to_qkv(x).reshape(shape).unbind(1)
         q = q.softmax(dim=-2)
-        values = k.softmax(dim=-1) @ v.mT  # [B, heads, 32, 32]
+        values = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, heads, 32, 32]
         values = values * (self.head_width**-0.5 / (height * width))
-        out: Tensor = self.to_out((values.mT @ q).reshape(batch, -1, height, width))
+        out: Tensor = self.to_out((values.transpose(-1, -2) @ q).reshape(batch, -1, height, width))
         return out
 
 
