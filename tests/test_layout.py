@@ -20,6 +20,7 @@ RANKS = {
     "mrdiff.lion": 0,
     "mrdiff.freezing": 0,
     "mrdiff.networks": 0,
+    "mrdiff.backends": 0,
     "mrdiff.metrics": 0,
     "mrdiff.process": 1,
     "mrdiff.parameterization": 2,

@@ -1,12 +1,16 @@
-"""What this machine can compute on, and in which precision."""
+"""What this machine can compute on, by what and in which precision."""
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
+from mrdiff.backends import OpenVINONetwork, use_inductor
 from mrdiff.cli.errors import CommandError, one_line
+from mrdiff.denoiser import Denoiser
 
-__all__ = ["check_device", "computes_bf16", "pick_precision"]
+__all__ = ["check_device", "computes_bf16", "pick_precision", "speed_up"]
 
 
 def check_device(device: str) -> None:
@@ -40,3 +44,16 @@ def pick_precision(accelerator: str) -> str:
     cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     native = (cuda or cpu) and computes_bf16(torch.device("cuda" if cuda else "cpu"))
     return "bf16-mixed" if native else "32-true"
+
+
+def speed_up(options: argparse.Namespace, denoiser: Denoiser) -> None:
+    """Have the network run by what ``--compile`` or ``--backend`` say.
+
+    Raises:
+        BackendError: it is not there, or does not work on this machine.
+    """
+    if options.compile:
+        use_inductor(denoiser.network)
+    if options.backend == "openvino":
+        precision = options.precision or "f32"
+        denoiser.network = OpenVINONetwork(denoiser.network, precision=precision)

@@ -12,7 +12,7 @@ from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
-__all__ = ["FORMATS", "PROTOCOLS", "SAMPLERS", "main", "make_parser"]
+__all__ = ["FORMATS", "PRECISIONS", "PROTOCOLS", "SAMPLERS", "main", "make_parser"]
 
 # The same as mrdiff.sampler.SAMPLER_NAMES, spelt out because importing that takes seconds.
 SAMPLERS = (
@@ -30,6 +30,7 @@ SAMPLERS = (
 )
 PROTOCOLS = ("standard", "ir-sde")  # of mrdiff.metrics, likewise
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")  # suffixes of mrdiff.photo.FORMATS, likewise
+PRECISIONS = ("f32", "bf16")  # of mrdiff.backends, likewise
 
 
 def make_parser(program: str) -> LineParser:
@@ -72,6 +73,12 @@ def make_parser(program: str) -> LineParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=positive, default=1, metavar="N", help="processes, of a GPU each (1)")
     add("--num_nodes", type=positive, default=1, metavar="N", help="machines, as torchrun (1)")
+    add("--compile", action="store_true", help="compile the network: slow to start, then faster")
+    ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
+    backends = ("torch", "openvino")
+    add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
+    numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32)"
+    add("--precision", type=one_of("precision", PRECISIONS), metavar="NAME", help=numbers)
     add("--skip_existing", action="store_true", help="keep what is in the output already")
     several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"
     add("--samples", type=positive, default=1, metavar="K", help=several)
@@ -110,9 +117,24 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise CommandError(f"--output {options.output}: must be a folder", status=2)
 
 
+def _check_backend(options: argparse.Namespace) -> None:
+    """Refuse what cannot go together; OpenVINO's device is the CPU."""
+    if options.backend == "torch":
+        if options.precision is not None:
+            raise CommandError("--precision is for --backend openvino: leave it out", status=2)
+        return
+    if options.compile:
+        raise CommandError("--compile is for --backend torch: leave one of them out", status=2)
+    if options.device not in ("auto", "cpu"):
+        message = f"--backend openvino is for the CPU, not for --device {options.device}"
+        raise CommandError(message, status=2)
+    options.device = "cpu"
+
+
 def _sample(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check_paths(options)
+    _check_backend(options)
     set_process_defaults()
     from mrdiff.cli.sampling import run_sampling  # torch: seconds
 

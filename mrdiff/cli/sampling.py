@@ -18,7 +18,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, track
 from mrdiff.cli.batches import load
 from mrdiff.cli.compare import comparison_paths, write_comparison
 from mrdiff.cli.contexts import Told, read_told
-from mrdiff.cli.devices import check_device
+from mrdiff.cli.devices import check_device, speed_up
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import Job, plan_jobs
 from mrdiff.cli.piping import PIPE, is_piped, run_piped
@@ -64,6 +64,7 @@ def _restorer(options: argparse.Namespace, told: Told, names: Collection[str]) -
         told.check(restorer, names)
         if options.local_pooling:
             localise(restorer.denoiser.network, options.local_pooling)
+        speed_up(options, restorer.denoiser)
         return restorer
     except ValueError as error:
         raise CommandError(str(error), status=2) from error

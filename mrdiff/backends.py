@@ -1,0 +1,164 @@
+"""Faster ways to run a network, for a start-up time: compiled by torch's inductor or by OpenVINO.
+
+Both are for restoring alone, without gradients. Neither changes what the network takes and says of
+itself: the rest of the library runs it as it runs any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PRECISIONS", "BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
+
+PRECISIONS = ("f32", "bf16")
+
+_KEPT = 8  # sizes whose programs are kept, each with weights of its own: a tiled photo has four
+
+
+class BackendError(ValueError):
+    """A backend that is not there or does not take the network: one line."""
+
+
+class _Positional(nn.Module):
+    """A network with the values of its context as further arguments, as tracing wants it."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        context = dict(zip(self.names, told, strict=True))
+        out: Tensor = self.network(x, mu, t, context or None)
+        return out
+
+
+class OpenVINONetwork(nn.Module):
+    """A network on the CPU that OpenVINO runs, ``forward(x, mu, t, context=None)`` as before.
+
+    It is translated once for each size of image, which takes seconds, and the last few sizes are
+    kept. All else that is asked of it, such as ``tasks`` or ``classify``, the network answers.
+
+    Args:
+        network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
+            effect.
+        precision: that of the layers within, ``f32`` or ``bf16``; images are float32 in and out.
+
+    Raises:
+        BackendError: OpenVINO is not installed, or there is no such precision.
+    """
+
+    def __init__(self, network: nn.Module, *, precision: str = "f32") -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise BackendError(f"unknown precision {precision}: use one of {known}")
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            message = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
+            raise BackendError(message) from error
+        self.network, self.precision = network, precision
+        self._openvino = openvino
+        self._programs: dict[Any, Any] = {}
+        self._lock = threading.Lock()  # a program runs once at a time
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
+    @torch.no_grad()
+    def forward(
+        self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """The network's prediction, float32.
+
+        Args:
+            x: state ``[B, C, H, W]``, on the CPU.
+            mu: degraded image ``[B, C, H, W]``.
+            t: ``[B]``.
+            context: as the network takes it.
+
+        Raises:
+            BackendError: OpenVINO cannot translate the network.
+        """
+        names = tuple(sorted(context or {}))
+        told = [] if context is None else [context[name] for name in names]
+        given = [tensor.to(torch.float32).contiguous() for tensor in (x, mu, t, *told)]
+        with self._lock:
+            program = self._program(names, given)
+            return torch.from_numpy(program([tensor.numpy() for tensor in given])[0])
+
+    def _program(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
+        """The network for inputs of these names and sizes; the longest unused one makes room."""
+        key = names, *(tensor.shape for tensor in given)
+        program = self._programs.pop(key, None)
+        if program is None:
+            if len(self._programs) == _KEPT:
+                del self._programs[next(iter(self._programs))]
+            program = self._translated(names, given)
+        self._programs[key] = program
+        return program
+
+    def _translated(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the sizes in the trace are constants: they are meant
+            # OpenVINO's own trace runs the network several times.
+            whole = _Positional(self.network, names)
+            traced = torch.jit.trace(whole, tuple(given), check_trace=False)
+            try:
+                sizes = [list(tensor.shape) for tensor in given]
+                example = tuple(given)
+                model = self._openvino.convert_model(traced, example_input=example, input=sizes)
+                return self._openvino.compile_model(model, "CPU", settings)
+            except Exception as error:  # of many kinds, with pages of text
+                what = f"OpenVINO does not take {type(self.network).__name__}"
+                raise BackendError(f"{what}: {_first_line(error)}") from error
+
+
+def use_inductor(network: nn.Module) -> None:
+    """Have inductor compile the network, in place, at its first call without gradients.
+
+    Weights become constants of the program: later changes have no effect.
+
+    Raises:
+        BackendError: inductor does not work on this machine, for want of a C++ compiler perhaps.
+    """
+    import torch._inductor.config as inductor
+
+    _try_inductor(next(network.parameters()).device)
+    inductor.freezing = True
+    network.compile()
+
+
+def _try_inductor(device: torch.device) -> None:
+    """Compile next to nothing, so that what is missing is told at once and in one line."""
+    try:
+        torch.compile(torch.nn.functional.silu)(torch.ones(64, device=device))
+    except Exception as error:  # of torch's compiler, C++ and Triton
+        what = "torch cannot compile here; it needs a C++ compiler"
+        raise BackendError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def as_built(network: nn.Module) -> nn.Module:
+    """The network as torch runs it without a backend; its parameters are not copies."""
+    if isinstance(network, OpenVINONetwork):
+        return as_built(network.network)
+    return copy.copy(network)  # a copy of a compiled module is not compiled
