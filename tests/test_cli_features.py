@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mrdiff import MRProcess
-from mrdiff.checkpoint import describe_denoiser, export_model
+from mrdiff.checkpoint import describe_denoiser
 from mrdiff.cli import main, sample
 from mrdiff.daclip import DACLIPError
 from mrdiff.denoiser import Denoiser
+from mrdiff.export import export_model
 from mrdiff.parameterization import Parameterization
 
 from .test_networks_official import small

@@ -73,7 +73,11 @@ def make_parser(program: str) -> LineParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=positive, default=1, metavar="N", help="processes, of a GPU each (1)")
     add("--num_nodes", type=positive, default=1, metavar="N", help="machines, as torchrun (1)")
-    add("--compile", action="store_true", help="compile the network: slow to start, then faster")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the network: slow to start, then perhaps faster",
+    )
     ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)

@@ -1,0 +1,193 @@
+"""The networks of IR-SDE, Refusion and DA-CLIP on the CPU: plain, and prepared for a run.
+
+    python -m benchmarks.official_nets [--nets refusion daclip irsde] [--rounds 3] [--size 256]
+        [--official FILE.py] [--more]
+
+Random weights of the full size, one image of 256 x 256 pixels, float32. Each measurement is a
+process of its own, which reports the seconds of a network call, those of a restoration by mr-ode-2
+in 5 calls, and its peak memory; variants take turns in each round, and medians are shown:
+
+* official: a file of the authors' networks that you have (``--official``: it defines ``IRSDE``,
+  ``DACLIP`` and ``NAFNet``, called as ``(x, mu, raw time)``, DA-CLIP's with ``text_context`` and
+  ``image_context``), sampled by the same solver;
+* plain: ours as in training, channels last;
+* prepared: what the samplers call;
+* kept: prepared, in a process whose C library keeps freed memory, as ``sample.py`` has it;
+* compile, openvino, openvino-bf16: kept, with that option of ``sample.py`` (``--more``).
+
+The ratio is to the first row. ``difference`` is the largest of the network's outputs, over the
+largest output, and ``GEMM`` the product of 2048 x 2048 matrices that the machine can do in the
+same process, in GFLOP/s: with it, times of other machines can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta
+from mrdiff.backends import OpenVINONetwork, use_inductor
+from mrdiff.cli.environment import keep_freed_memory
+from mrdiff.denoiser import BoundDenoiser
+from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
+from mrdiff.parameterization import NOISE
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "refusion": RefusionNAFNet,
+    "daclip": DACLIPUNet,
+    "irsde": IRSDEUNet,
+}
+_OFFICIAL = {"refusion": "NAFNet", "daclip": "DACLIP", "irsde": "IRSDE"}
+
+
+class Official(nn.Module):
+    """The authors' network under our signature; not prepared, for its parts are not ours."""
+
+    def __init__(self, network: nn.Module, steps: int = 100) -> None:
+        super().__init__()
+        self.network, self.steps = network, steps
+
+    def forward(
+        self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        told = {f"{name}_context": value for name, value in (context or {}).items()}
+        out: Tensor = self.network(x, mu, t * self.steps, **told)
+        return out
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The network as it is made, but without its layers that start at zero."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        if not parameter.any():
+            parameter.data.normal_(std=0.05, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def make(name: str, variant: str, official: Path | None) -> nn.Module:
+    """The network of a name; all variants have the same weights."""
+    torch.manual_seed(0)
+    network = awake(NETWORKS[name]())
+    if variant != "official":
+        return network.to(memory_format=torch.channels_last)
+    spec = importlib.util.spec_from_file_location("official_networks", official)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    theirs: nn.Module = getattr(module, _OFFICIAL[name])()
+    theirs.load_state_dict(network.state_dict())
+    return Official(theirs.eval().requires_grad_(False))
+
+
+def best(work: Callable[[], object], times: int) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@torch.no_grad()
+def measure(name: str, variant: str, size: int, official: Path | None) -> dict[str, Any]:
+    """One process: seconds, memory, and the output to compare."""
+    if variant not in ("official", "plain", "prepared"):
+        keep_freed_memory()
+    generator = torch.Generator().manual_seed(0)
+    square = torch.rand(2048, 2048, generator=generator)
+    gemm = 2 * 2048**3 / best(lambda: square @ square, 8) / 1e9
+    network = make(name, variant, official)
+    x, mu = torch.rand(2, 1, 3, size, size, generator=generator)
+    text, image = torch.randn(2, 1, 512, generator=generator)
+    context = {"text": text, "image": image} if name == "daclip" else None
+    process = MRProcess(TabulatedTheta.irsde("cosine"), 50 / 255)
+    model: Any = BoundDenoiser(Denoiser(network, process, NOISE), context)
+    sampler = MRSampler(nfe=5)
+    t = torch.tensor([0.5])
+    if variant == "compile":
+        use_inductor(network)
+    elif variant.startswith("openvino"):
+        precision = "bf16" if variant.endswith("bf16") else "f32"
+        network = OpenVINONetwork(network, precision=precision)
+        model = BoundDenoiser(Denoiser(network, process, NOISE), context)
+    run: Callable[[], Tensor] = lambda: network(x, mu, t, context)  # noqa: E731
+    if variant in ("prepared", "kept"):
+        ready = network.prepare(mu, t, context)
+        run = lambda: ready(x, mu, 0)  # noqa: E731
+    elif variant == "plain":
+        model.prepare = lambda *_: model  # sampled as it is
+    output = run()
+    seconds = best(run, 2)
+    noise = lambda step, shape: torch.zeros(shape)  # noqa: E731
+    restoration = best(lambda: sampler(model, mu, noise), 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    facts = {"call": seconds, "restoration": restoration, "peak": peak, "gemm": gemm}
+    return {**facts, "output": output.flatten().tolist()}
+
+
+def one_process(name: str, variant: str, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.official_nets", "--one", name, variant]
+    command += ["--size", str(options.size)]
+    if options.official:
+        command += ["--official", str(options.official)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def row(name: str, variant: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> str:
+    def median(key: str, of: list[dict[str, Any]]) -> float:
+        return statistics.median(run[key] for run in of)
+
+    # Round by round: what slows the machine for a while slows both.
+    ratio = statistics.median(
+        a["restoration"] / b["restoration"] for a, b in zip(first, runs, strict=True)
+    )
+    ours, theirs = (torch.tensor(which[0]["output"]) for which in (runs, first))
+    difference = (ours - theirs).abs().max() / theirs.abs().max()
+    cells = [name, variant, f"{median('call', runs):.2f}", f"{median('restoration', runs):.2f}"]
+    cells += [f"{ratio:.2f}", f"{median('peak', runs) / 2**30:.2f}", f"{difference:.1e}"]
+    cells += [f"{median('gemm', runs):.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--official", type=Path)
+    parser.add_argument("--more", action="store_true", help="compilers too")
+    parser.add_argument("--one", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
+    options = parser.parse_args(given)
+    if options.one:
+        print(json.dumps(measure(*options.one, options.size, options.official)))
+        return 0
+    variants = ["official"] if options.official else []
+    variants += ["plain", "prepared", "kept"]
+    variants += ["compile", "openvino", "openvino-bf16"] if options.more else []
+    head = ["network", "variant", "s / call", "s / restoration", "ratio", "GiB", "difference"]
+    print(f"| {' | '.join([*head, 'GEMM'])} |\n{'|---' * (len(head) + 1)}|")
+    for name in options.nets:
+        runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        for _ in range(options.rounds):
+            for variant in variants:
+                runs[variant].append(one_process(name, variant, options))
+        for variant in variants:
+            print(row(name, variant, runs[variant], runs[variants[0]]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
