@@ -76,7 +76,9 @@ def test_channels_last_gives_the_same_numbers_and_stays_so() -> None:
     network = network.to(memory_format=torch.channels_last)
     last = network(x, mu, torch.ones(2))
     assert torch.allclose(plain, last, atol=1e-5)
-    hidden = network.down_stages[0](network.head(torch.rand(2, 24, 16, 16)), torch.rand(2, 16))
+    stage = network.down_stages[0]
+    films = iter([block.film(torch.rand(2, 16)) for block in stage.blocks])
+    hidden = stage(network.head(torch.rand(2, 24, 16, 16)), films)
     assert hidden.is_contiguous(memory_format=torch.channels_last)
 
 
