@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from mrdiff.backends import as_built
 from mrdiff.denoiser import Denoiser
 
-__all__ = ["budget", "bytes_a_pixel", "largest_tile"]
+__all__ = ["budget", "bytes_a_pixel", "largest_tile", "tiles_together"]
 
 _PROBE = 256  # side of the image that is tried
 _ON_CPU = 1 << 30  # bytes, whatever there is: the same photo gets the same tiles everywhere
@@ -90,6 +90,16 @@ def budget(device: torch.device) -> int:
         return _ON_CPU
     free, _ = torch.cuda.mem_get_info(device)
     return int(_SHARE * free)
+
+
+def tiles_together(device: torch.device, bytes_each: float, side: int) -> int:
+    """How many square tiles go through a network at once: as many as a GPU holds, up to 16.
+
+    Elsewhere one: on a CPU it is no faster, and the last bits depend on it.
+    """
+    if device.type != "cuda":
+        return 1
+    return max(1, min(16, int(budget(device) / (2 * bytes_each * side**2))))
 
 
 def largest_tile(bytes_each: float, room: int) -> int:

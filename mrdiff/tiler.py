@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrdiff.conditions import Context, known_features
 from mrdiff.denoiser import BoundDenoiser, Denoiser, DenoiserLike
-from mrdiff.footprint import budget, bytes_a_pixel, largest_tile
+from mrdiff.footprint import budget, bytes_a_pixel, largest_tile, tiles_together
 from mrdiff.tiling import TiledDenoiser
 
 __all__ = ["Tiler"]
@@ -57,13 +57,18 @@ class Tiler:
         if not self.automatic:
             return self._chosen
         if self._chosen is None:  # asked for the first time on this device
-            like = next(self.denoiser.parameters()).new_zeros(1, 3, 1, 1)
-            room = budget(like.device)
-            told = known_features(self.denoiser.network).items()
-            blank = {name: like.new_zeros(1, width) for name, width in told}
-            each = bytes_a_pixel(self.denoiser, like, blank or None)
-            self._chosen = largest_tile(each, room)
+            self._chosen = largest_tile(self._bytes_a_pixel(), budget(self._device))
         return None if height * width <= self._chosen**2 else self._chosen
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def _bytes_a_pixel(self) -> float:
+        like = next(self.denoiser.parameters()).new_zeros(1, 3, 1, 1)
+        told = known_features(self.denoiser.network).items()
+        blank = {name: like.new_zeros(1, width) for name, width in told}
+        return bytes_a_pixel(self.denoiser, like, blank or None)
 
     def run(
         self,
@@ -102,4 +107,5 @@ class Tiler:
         if side is None:
             return BoundDenoiser(self.denoiser, context) if context else self.denoiser
         overlap = min(_OVERLAP, side // 4)
-        return TiledDenoiser(self.denoiser, side, overlap, context=context)
+        together = tiles_together(self._device, self._bytes_a_pixel(), side)
+        return TiledDenoiser(self.denoiser, side, overlap, context=context, together=together)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mrdiff import tiler
 from mrdiff.checkpoint import describe_denoiser
 from mrdiff.denoiser import Denoiser, Prediction
-from mrdiff.footprint import bytes_a_pixel, largest_tile
+from mrdiff.footprint import budget, bytes_a_pixel, largest_tile, tiles_together
 from mrdiff.networks.unet import UNet
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
@@ -142,6 +142,10 @@ def test_memory_of_a_known_network() -> None:
     class Doubled(torch.nn.Module):
         process = MRProcess()
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.nn.Identity()
+
         def forward(self, x: Tensor, t: Tensor, mu: Tensor, context: None) -> Prediction:
             wide = torch.cat([x, mu, x, mu], dim=1)  # 12 channels of 4 bytes
             return Prediction(wide[:, :3].clone(), wide[:, :3])  # and 3 more
@@ -152,6 +156,16 @@ def test_memory_of_a_known_network() -> None:
     assert largest_tile(60, 2 * 60 * 1000**2) == 960
     assert largest_tile(60, 1) == 256
     assert largest_tile(60, 1 << 60) == 2048
+
+
+def test_a_gpu_takes_as_many_tiles_as_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 << 30, 20 << 30))
+    gpu = torch.device("cuda")
+    assert budget(gpu) == int(0.6 * (10 << 30))
+    assert tiles_together(gpu, 1000, 512) == 12
+    assert tiles_together(gpu, 1000, 2048) == 1
+    assert tiles_together(gpu, 1, 64) == 16
+    assert tiles_together(torch.device("cpu"), 1, 64) == 1
 
 
 @pytest.mark.parametrize(
