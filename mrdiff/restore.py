@@ -216,13 +216,17 @@ class Restorer:
             ValueError: more than one sample of a sampler without noise.
         """
         check_spread(self.sampler, samples)
+        # Once, however many samples: another network looks at the photo for them.
+        mu = lq.to(self.device, torch.float32)
+        seen = gather_features(self.denoiser.network, mu, features, self.features)
+        known = [{key: value[i : i + 1] for key, value in seen.items()} for i in range(len(lq))]
 
         def one(index: int) -> Tensor:
             return self.restore(
                 lq,
                 [numbered(name, index) for name in names],
                 mask=mask,
-                features=features,
+                features=known,
                 callback=callback,
                 on_task=None if index else on_task,
             )

@@ -107,5 +107,7 @@ class Tiler:
         if side is None:
             return BoundDenoiser(self.denoiser, context) if context else self.denoiser
         overlap = min(_OVERLAP, side // 4)
-        together = tiles_together(self._device, self._bytes_a_pixel(), side)
+        together = 1  # on a CPU whatever a pixel takes: the network need not be tried for it
+        if self._device.type != "cpu":
+            together = tiles_together(self._device, self._bytes_a_pixel(), side)
         return TiledDenoiser(self.denoiser, side, overlap, context=context, together=together)

@@ -7,8 +7,8 @@ microseconds) and ``OMP_NUM_THREADS`` = the cores this process may really use: i
 and its container's CPU quota, not the host's count. ``benchmarks/threads.py`` measures them.
 
 glibc gives large blocks back to the system when they are freed and asks for new ones, each page of
-which the system clears at its first use: a fifth to a quarter of a network's time on the CPU
-(``benchmarks/official_nets.py``). It is told to keep them, up to 2 GB beyond what is in use.
+which the system clears at its first use. It is told to keep them, up to 2 GB beyond what is in use;
+``benchmarks/official_nets.py`` measures it (``prepared`` against ``kept``).
 """
 
 from __future__ import annotations

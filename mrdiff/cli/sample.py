@@ -78,7 +78,7 @@ def make_parser(program: str) -> LineParser:
         action="store_true",
         help="compile the network: slow to start, then perhaps faster",
     )
-    ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
+    ways = "torch, or openvino: slow to start, sooner on a CPU with bf16 (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
     numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32)"

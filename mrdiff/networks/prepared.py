@@ -7,8 +7,8 @@ CPU the blocks are those of :mod:`mrdiff.networks.fast`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,26 +17,10 @@ from torch import Tensor, nn
 from mrdiff.networks.derived import derived
 from mrdiff.networks.fast import fast_copy
 
-__all__ = ["Conditional", "Prepared", "inference_copy", "is_plain", "prepare"]
+__all__ = ["Prepared", "inference_copy", "is_plain", "prepare"]
 
 Context = dict[str, Tensor]
 Prepared = Callable[[Tensor, Tensor, int], Tensor]  # (x, mu, index of the time) -> prediction
-
-
-class Conditional(Protocol):
-    """What the official networks have in common."""
-
-    def films(self, t: Tensor, context: Context | None) -> list[Tensor]:
-        """The modulations of all blocks at the times ``[B]``."""
-
-    def token(self, context: Context | None) -> Tensor | None:
-        """What the attention is told."""
-
-    def padded(self, image: Tensor) -> Tensor:
-        """The image at a size that the network takes."""
-
-    def body(self, first: Tensor, films: Sequence[Tensor], token: Any) -> Tensor:
-        """All behind the first convolution."""
 
 
 def is_plain(network: nn.Module) -> bool:
@@ -80,7 +64,9 @@ def prepare(
     """The network for the images ``mu`` at the times of a grid, without gradients.
 
     Args:
-        network: one that is :class:`Conditional`.
+        network: with the methods ``films(t, context)``, the modulations of all blocks;
+            ``token(context)``, what the attention is told; ``padded(image)``; and
+            ``body(first, films, token)``, all behind the first convolution.
         entry: its first convolution, of ``[x - mu, mu]``.
         mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles, and differ.
         times: ``[N]`` in [0, 1].

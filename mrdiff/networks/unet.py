@@ -149,10 +149,10 @@ class UNet(nn.Module):
         Raises:
             ValueError: the context holds something that this network does not take.
         """
-        image = torch.cat([self._state(x - mu), self._rest(mu, context)], dim=1)
+        state = self.input_gain * (x - mu)
         time = self._condition(t, mu, context or {})
-        out = self._levels(self.head(image), self._films(time))
-        return self._finished(out, x - mu, time)
+        out = self._levels(self._first(state, mu, context), self._films(time))
+        return self._finished(out, state, time)
 
     def prepare(
         self, mu: Tensor | None, times: Tensor, context: dict[str, Tensor] | None = None
@@ -179,19 +179,25 @@ class UNet(nn.Module):
         embedded = [self._condition(t[None], like, given) for t in times]
         films = [self._films(time) for time in embedded]
         split = self.channels * self.patch**2
-        state = derived(self.head.weight, "state", lambda w: w[:, :split].contiguous())
-        rest = derived(self.head.weight, "rest", lambda w: w[:, split:].contiguous())
-        bias = self.head.bias
-        start = None if mu is None else F.conv2d(self._rest(mu, context), rest, bias, padding=1)
+        if mu is not None:
+            rest = derived(self.head.weight, "rest", lambda w: w[:, split:].contiguous())
+            start = F.conv2d(self._rest(mu, context), rest, self.head.bias, padding=1)
 
-        def run(x: Tensor, mu: Tensor, index: int) -> Tensor:
-            first = start
-            if first is None:
-                first = F.conv2d(self._rest(mu, context), rest, bias, padding=1)
-            hidden = F.conv2d(self._state(x - mu), state, padding=1).add_(first)
-            return self._finished(fast._levels(hidden, films[index]), x - mu, embedded[index])
+        def run(x: Tensor, condition: Tensor, index: int) -> Tensor:
+            state = self.input_gain * (x - condition)
+            if mu is None:
+                first = self._first(state, condition, context)
+            else:
+                weight = derived(self.head.weight, "state", lambda w: w[:, :split].contiguous())
+                first = F.conv2d(self._folded(state), weight, padding=1).add_(start)
+            return self._finished(fast._levels(first, films[index]), state, embedded[index])
 
         return run
+
+    def _first(self, state: Tensor, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
+        """The first convolution's result, of input_gain (x - mu) and the rest."""
+        first: Tensor = self.head(torch.cat([self._folded(state), self._rest(mu, context)], dim=1))
+        return first
 
     def _folded(self, image: Tensor) -> Tensor:
         """Padded to the network's size, behind the pixel-unshuffle."""
@@ -200,12 +206,8 @@ class UNet(nn.Module):
         image = F.pad(image, pad, mode="replicate") if any(pad) else image
         return F.pixel_unshuffle(image, self.patch)
 
-    def _state(self, difference: Tensor) -> Tensor:
-        """What the first convolution sees of x - mu."""
-        return self._folded(self.input_gain * difference)
-
     def _rest(self, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
-        """What it sees of the rest."""
+        """What the first convolution sees besides x - mu."""
         context = context or {}
         unknown = {*context} - {"task" for _ in self.tasks} - ({"mask"} if self.mask else set())
         if unknown:
@@ -220,10 +222,10 @@ class UNet(nn.Module):
         blocks = [block for block in self.modules() if isinstance(block, ResidualBlock)]
         return [block.film(time) for block in blocks]
 
-    def _finished(self, out: Tensor, difference: Tensor, time: Tensor) -> Tensor:
+    def _finished(self, out: Tensor, state: Tensor, time: Tensor) -> Tensor:
         """The last convolution's result ``[B, C patch², h, w]`` as a prediction."""
-        height, width = difference.shape[-2:]
-        direct = self.gain(time)[:, :, None, None] * (self.input_gain * difference)
+        height, width = state.shape[-2:]
+        direct = self.gain(time)[:, :, None, None] * state
         return direct + F.pixel_shuffle(out, self.patch)[..., :height, :width]
 
     def _condition(self, t: Tensor, mu: Tensor, context: dict[str, Tensor]) -> Tensor:

@@ -77,7 +77,7 @@ def winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
     """
     batch, channels, height, width = x.shape
     outputs = weight.shape[0]
-    # Large filters are read once a call: few tiles do not repay those of m = 4, thrice as large.
+    # Large filters are read once a call: few tiles do not repay those of m = 4.
     m = 4 if height * width >= 64**2 else 2
     filters = derived(weight, f"winograd {m}", lambda w: _filters(w, m))
     rows, columns = -(-height // m), -(-width // m)
