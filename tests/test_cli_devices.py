@@ -1,6 +1,10 @@
-"""Which precision a machine gets if nobody chooses one."""
+"""Which precision a machine gets if nobody chooses one; how processes part."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +54,22 @@ def test_what_nobody_measured_computes_in_float32(monkeypatch: pytest.MonkeyPatc
     a_machine(monkeypatch, cpu={"avx512_bf16": True})
     assert pick_precision("mps") == "32-true"
     assert pick_precision("no such thing") == "32-true"
+
+
+_PARTING = """
+import atexit, sys, torch
+from mrdiff.cli.devices import leave_group_at_exit
+group = torch.distributed
+atexit.register(lambda: print("still connected" if group.is_initialized() else "parted"))
+leave_group_at_exit()
+if len(sys.argv) > 1:
+    group.init_process_group("gloo", init_method=sys.argv[1], rank=0, world_size=1)
+"""
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_process_leaves_the_others_before_it_ends(connected: bool, tmp_path: Path) -> None:
+    store = [(tmp_path / "store").as_uri()] if connected else []
+    command = [sys.executable, "-c", _PARTING, *store]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "parted\n"

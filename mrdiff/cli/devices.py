@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 
 import torch
 
@@ -10,7 +11,7 @@ from mrdiff.backends import OpenVINONetwork, use_inductor
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.denoiser import Denoiser
 
-__all__ = ["check_device", "computes_bf16", "pick_precision", "speed_up"]
+__all__ = ["check_device", "computes_bf16", "leave_group_at_exit", "pick_precision", "speed_up"]
 
 
 def check_device(device: str) -> None:
@@ -57,3 +58,17 @@ def speed_up(options: argparse.Namespace, denoiser: Denoiser) -> None:
     if options.backend == "openvino":
         precision = options.precision or "f32"
         denoiser.network = OpenVINONetwork(denoiser.network, precision=precision)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def leave_group_at_exit() -> None:
+    """End the processes' connection, if there is one, before Python ends.
+
+    Lightning does so for GPUs alone. Gloo's threads, where they outlive the interpreter, abort a
+    process that had finished its work.
+    """
+    atexit.register(_leave_group)

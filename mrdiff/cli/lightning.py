@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mrdiff.checkpoint import check_resumable
-from mrdiff.cli.devices import pick_precision
+from mrdiff.cli.devices import leave_group_at_exit, pick_precision
 from mrdiff.cli.errors import CommandError
 from mrdiff.cli.interrupt import SaveOnStop
 from mrdiff.cli.messages import explain
@@ -234,6 +234,7 @@ def run_lightning(arguments: list[str]) -> int:
     Raises:
         CommandError: a wrong configuration, a missing checkpoint, or not enough memory.
     """
+    leave_group_at_exit()
     stop = SaveOnStop()
     try:
         _make(MRDiffusionCLI, arguments, callbacks=[stop])

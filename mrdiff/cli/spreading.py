@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mrdiff.cli.devices import leave_group_at_exit
 from mrdiff.cli.environment import available_cores
 from mrdiff.cli.jobs import Job
 from mrdiff.cli.restoring import Outcome
@@ -63,6 +64,7 @@ def restore_spread(
     Returns:
         What became of all photos, in the first process; None in the others.
     """
+    leave_group_at_exit()
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     trainer = Trainer(
         accelerator=accelerator,
