@@ -13,7 +13,8 @@ in 5 calls, and its peak memory; variants take turns in each round, and medians 
 * plain: ours as in training, channels last;
 * prepared: what the samplers call;
 * kept: prepared, in a process whose C library keeps freed memory, as ``sample.py`` has it;
-* compile, openvino, openvino-bf16: kept, with that option of ``sample.py`` (``--more``).
+* compile, openvino, openvino-bf16, openvino-int8: kept, with that option of ``sample.py``
+  (``--more``); the 8-bit ranges are watched in the same restoration.
 
 The ratio is to the first row. ``difference`` is the largest of the network's outputs, over the
 largest output, and ``GEMM`` the product of 2048 x 2048 matrices that the machine can do in the
@@ -41,6 +42,7 @@ from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta
 from mrdiff.backends import OpenVINONetwork, use_inductor
 from mrdiff.cli.environment import keep_freed_memory
 from mrdiff.denoiser import BoundDenoiser
+from mrdiff.int8 import Ranges, input_ranges
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
 from mrdiff.parameterization import NOISE
 
@@ -99,6 +101,17 @@ def best(work: Callable[[], object], times: int) -> float:
     return min(seconds)
 
 
+def no_noise(step: int, shape: Sequence[int]) -> Tensor:
+    return torch.zeros(*shape)
+
+
+def watched(sampler: MRSampler, model: Any, network: nn.Module, mu: Tensor) -> Ranges:
+    """8-bit ranges of a restoration."""
+    with input_ranges(network) as ranges:
+        sampler(model, mu, no_noise)
+    return ranges
+
+
 @torch.no_grad()
 def measure(name: str, variant: str, size: int, official: Path | None) -> dict[str, Any]:
     """One process: seconds, memory, and the output to compare."""
@@ -118,8 +131,9 @@ def measure(name: str, variant: str, size: int, official: Path | None) -> dict[s
     if variant == "compile":
         use_inductor(network)
     elif variant.startswith("openvino"):
-        precision = "bf16" if variant.endswith("bf16") else "f32"
-        network = OpenVINONetwork(network, precision=precision)
+        precision = variant.partition("-")[2] or "f32"
+        ranges = watched(sampler, model, network, mu) if precision == "int8" else None
+        network = OpenVINONetwork(network, precision=precision, ranges=ranges)
         model = BoundDenoiser(Denoiser(network, process, NOISE), context)
     run: Callable[[], Tensor] = lambda: network(x, mu, t, context)  # noqa: E731
     if variant in ("prepared", "kept"):
@@ -129,10 +143,9 @@ def measure(name: str, variant: str, size: int, official: Path | None) -> dict[s
         model.prepare = lambda *_: model  # sampled as it is
     output = run()
     seconds = best(run, 2)
-    noise = lambda step, shape: torch.zeros(shape)  # noqa: E731
     if variant == "compile":
-        sampler(model, mu, noise)  # compiled once more for how a sampler calls it
-    restoration = best(lambda: sampler(model, mu, noise), 1)
+        sampler(model, mu, no_noise)  # compiled once more for how a sampler calls it
+    restoration = best(lambda: sampler(model, mu, no_noise), 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     facts = {"call": seconds, "restoration": restoration, "peak": peak, "gemm": gemm}
     return {**facts, "output": output.flatten().tolist()}
@@ -178,7 +191,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     variants = ["official"] if options.official else []
     variants += ["plain", "prepared", "kept"]
-    variants += ["compile", "openvino", "openvino-bf16"] if options.more else []
+    variants += ["compile", "openvino", "openvino-bf16", "openvino-int8"] if options.more else []
     head = ["network", "variant", "s / call", "s / restoration", "ratio", "GiB", "difference"]
     print(f"| {' | '.join([*head, 'GEMM'])} |\n{'|---' * (len(head) + 1)}|")
     for name in options.nets:

@@ -5,7 +5,9 @@
 First the photo in tiles of 128 pixels against the photo in one piece: the mean difference in grey
 levels, and the seam score, the mean step between neighbouring pixels across the tiles' borders over
 that elsewhere, of both. Then photos of growing size, the photo repeated, each in a process of its
-own as ``sample.py`` restores it: seconds of the sampler and peak memory of the process.
+own as ``sample.py`` restores it, after one of a megapixel: seconds of the sampler and peak memory
+of the process. The photo before it touches the memory that the process then keeps, as the first
+photo of a folder does for the others.
 """
 
 from __future__ import annotations
@@ -65,6 +67,15 @@ def seams(options: argparse.Namespace) -> None:
     print(f"| {difference:.4f} | {whole:.4f} | {tiled:.4f} | {tiled / whole:.4f} |")
 
 
+def mosaic(photo: Tensor, megapixels: float, path: Path) -> tuple[int, int]:
+    """Write the photo, repeated; its width and height."""
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    width = round(1.5 * height)
+    repeats = [-(-a // b) for a, b in zip((height, width), photo.shape[1:], strict=True)]
+    write_image(path, photo.repeat(1, *repeats)[:, :height, :width])
+    return width, height
+
+
 def sizes(options: argparse.Namespace) -> None:
     """The second table."""
     photo = read_rgb(options.input)
@@ -72,14 +83,13 @@ def sizes(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         for megapixels in options.sizes:
-            height = round((megapixels * 1e6 / 1.5) ** 0.5)
-            width = round(1.5 * height)
-            repeats = [-(-a // b) for a, b in zip((height, width), photo.shape[1:], strict=True)]
-            source = Path(scratch) / f"{megapixels:g}.jpg"
-            write_image(source, photo.repeat(1, *repeats)[:, :height, :width])
+            folder = Path(scratch) / f"{megapixels:g}"
+            folder.mkdir()
+            mosaic(photo, 1.0, folder / "0.jpg")
+            width, height = mosaic(photo, megapixels, folder / "1.jpg")
             command = [
                 *(sys.executable, "-c", _MEASURED, "--checkpoint", str(options.checkpoint)),
-                *("--input", str(source), "--output", f"{scratch}/out", "--device", "cpu"),
+                *("--input", str(folder), "--output", f"{scratch}/out", "--device", "cpu"),
                 *("--log", f"{scratch}/log.jsonl"),
             ]
             said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

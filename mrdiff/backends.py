@@ -9,14 +9,20 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from mrdiff.int8 import check_ranges, rounded
+
 __all__ = ["PRECISIONS", "BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
+
+T = TypeVar("T")
 
 _KEPT = 8  # sizes whose programs are kept, each with weights of its own: a tiled photo has four
 
@@ -47,23 +53,36 @@ class OpenVINONetwork(nn.Module):
     Args:
         network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
             effect.
-        precision: that of the layers within, ``f32`` or ``bf16``; images are float32 in and out.
+        precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions with
+            float32 between them; images are float32 in and out.
+        ranges: of :func:`mrdiff.int8.input_ranges`, for ``int8``.
 
     Raises:
-        BackendError: OpenVINO is not installed, or there is no such precision.
+        BackendError: OpenVINO is not installed, there is no such precision, or it lacks ranges.
+        RangeError: the ranges are not of this network.
     """
 
-    def __init__(self, network: nn.Module, *, precision: str = "f32") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        precision: str = "f32",
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise BackendError(f"unknown precision {precision}: use one of {known}")
+        if (precision == "int8") != (ranges is not None):
+            raise BackendError("precision int8 and ranges are given together or not at all")
         try:
             import openvino
         except ModuleNotFoundError as error:
             message = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
             raise BackendError(message) from error
-        self.network, self.precision = network, precision
+        self.network, self.precision, self.ranges = network, precision, ranges
+        if ranges is not None:
+            check_ranges(network, ranges)
         self._openvino = openvino
         self._programs: dict[Any, Any] = {}
         self._lock = threading.Lock()  # a program runs once at a time
@@ -109,23 +128,36 @@ class OpenVINONetwork(nn.Module):
 
     def _translated(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
         settings = {
-            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the sizes in the trace are constants: they are meant
             # OpenVINO's own trace runs the network several times.
-            whole = _Positional(self.network, names)
+            network = self.network if self.ranges is None else rounded(self.network, self.ranges)
+            whole = _Positional(network, names)
             traced = torch.jit.trace(whole, tuple(given), check_trace=False)
             try:
                 sizes = [list(tensor.shape) for tensor in given]
                 example = tuple(given)
                 model = self._openvino.convert_model(traced, example_input=example, input=sizes)
-                return self._openvino.compile_model(model, "CPU", settings)
+                return _alone(lambda: self._openvino.compile_model(model, "CPU", settings))
             except Exception as error:  # of many kinds, with pages of text
                 what = f"OpenVINO does not take {type(self.network).__name__}"
                 raise BackendError(f"{what}: {_first_line(error)}") from error
+
+
+def _alone(work: Callable[[], T]) -> T:
+    """Do it in a thread of its own.
+
+    A program of OpenVINO gives its thread a stack for signal handlers, and when it is deleted puts
+    back what it found. Those of several programs, deleted in the order of their making, would
+    leave a stack that is gone, and the next Ctrl+C would end in a segmentation fault. In a new
+    thread there is nothing to be put back.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def use_inductor(network: nn.Module) -> None:

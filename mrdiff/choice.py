@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
-import yaml
 from torch import Tensor
 
 from mrdiff.baselines import BaselineSampler
-from mrdiff.checkpoint import CONFIG_KEY, read_config
+from mrdiff.checkpoint import read_config
 from mrdiff.description import CheckpointError
+from mrdiff.keeping import check_plain, keep
 from mrdiff.sampler import MRSampler
 from mrdiff.timegrid import Grid
 
@@ -103,24 +99,8 @@ def read_sampler(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return options
 
 
-def _check_plain(value: Any) -> None:
-    """Refuse what a checkpoint could not be read with again: only these types load safely."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(key)
-            _check_plain(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item)
-    elif type(value) not in (str, int, float, bool, type(None)):
-        kind = f"{type(value).__module__}.{type(value).__name__}"
-        raise ValueError(f"a kept sampler is of plain values, got {kind} {value!r}")
-
-
 def save_sampler(path: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
-    """Keep a sampler in a checkpoint or exported folder; all else in it stays as it is.
-
-    The file is replaced whole or not at all, and keeps its permissions; a link stays a link.
+    """Keep a sampler in a checkpoint or exported folder, see :func:`mrdiff.keeping.keep`.
 
     Args:
         path: ``.ckpt`` file or exported folder.
@@ -131,33 +111,6 @@ def save_sampler(path: str | os.PathLike[str], options: Mapping[str, Any]) -> No
         ValueError: the options make no sampler, or are not plain values.
     """
     kept = dict(options)
-    _check_plain(kept)
+    check_plain(kept)
     build_sampler(kept)
-    read_config(path)
-    file = (Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)).resolve()
-    if not os.access(file, os.W_OK):
-        raise CheckpointError(f"{path}: its sampler cannot be kept: {file.name} is read-only")
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as target:
-            _write_with(file, kept, target)
-        shutil.copymode(file, temporary)
-        os.replace(temporary, file)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path}: its sampler cannot be kept: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_with(file: Path, options: dict[str, Any], target: IO[bytes]) -> None:
-    """Write what ``file`` (a checkpoint or an export's config.yaml) holds, with the sampler."""
-    if file.suffix == ".yaml":
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        config[CONFIG_KEY][SAMPLER_KEY] = options
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        target.write(text.encode("utf-8"))
-    else:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        content[CONFIG_KEY][SAMPLER_KEY] = options
-        torch.save(content, target)
+    keep(path, SAMPLER_KEY, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,31 @@ def test_a_program_is_kept_for_each_of_the_last_sizes(monkeypatch: pytest.Monkey
         image = torch.rand(1, 3, 16, width)
         assert fast(image, image, torch.tensor([0.5])).shape == image.shape
     assert [key[1][-1] for key in fast._programs] == [16, 24]
+
+
+_SIGNALLED = """
+import os, signal, torch
+from mrdiff.backends import OpenVINONetwork
+from mrdiff.networks import UNet
+network = UNet(widths=(4,), encoder=(), middle=1, decoder=(), time_width=8).eval()
+fast = OpenVINONetwork(network.requires_grad_(False))
+for width in (8, 12, 16):
+    image = torch.rand(1, 3, 8, width)
+    fast(image, image, torch.tensor([0.5]))
+while fast._programs:  # from the oldest
+    del fast._programs[next(iter(fast._programs))]
+    signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@needs_openvino
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+def test_signals_are_handled_when_programs_are_gone() -> None:
+    """OpenVINO would leave the thread a stack for handlers that is gone."""
+    command = [sys.executable, "-c", _SIGNALLED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n" * 3), done.stderr
 
 
 @needs_openvino

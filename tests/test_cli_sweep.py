@@ -273,7 +273,7 @@ def test_a_checkpoint_that_cannot_keep_a_sampler_is_known_before_the_sweep(
     monkeypatch.setattr(outputs.os, "access", lambda path, _: path != refused)
     given = model.parent if exported else model
     assert run(given, *FEW, "--save") == 2
-    expected = f"--save: {given} cannot keep a sampler: {refused} is read-only"
+    expected = f"{given} cannot keep a sampler: {refused} is read-only"
     assert capsys.readouterr().err == f"mrdiff sweep: error: {expected}\n"
 
 

@@ -10,6 +10,7 @@ import torch
 from mrdiff.backends import OpenVINONetwork, use_inductor
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.denoiser import Denoiser
+from mrdiff.quantization import read_ranges
 
 __all__ = ["check_device", "computes_bf16", "leave_group_at_exit", "pick_precision", "speed_up"]
 
@@ -52,12 +53,16 @@ def speed_up(options: argparse.Namespace, denoiser: Denoiser) -> None:
 
     Raises:
         BackendError: it is not there, or does not work on this machine.
+        CheckpointError: it has no 8-bit ranges, which ``--precision int8`` needs.
+        RangeError: they are of another network.
     """
     if options.compile:
         use_inductor(denoiser.network)
     if options.backend == "openvino":
         precision = options.precision or "f32"
-        denoiser.network = OpenVINONetwork(denoiser.network, precision=precision)
+        ranges = read_ranges(options.checkpoint) if precision == "int8" else None
+        network = OpenVINONetwork(denoiser.network, precision=precision, ranges=ranges)
+        denoiser.network = network
 
 
 def _leave_group() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "features": "store what DA-CLIP sees in photos, for sample --context",
     "sweep": "find the best sampler for a checkpoint by trying them on pairs",
     "grid": "optimise the times of a sampler for a checkpoint",
+    "quantize": "make a checkpoint ready for 8-bit sampling, and tell the loss",
     "convert": "make a checkpoint of an official one of IR-SDE, Refusion or DA-CLIP",
     "export": "write a checkpoint's weights and configuration as plain files",
 }

@@ -55,8 +55,8 @@ def writing(output: Path) -> Iterator[None]:
         raise CommandError(f"--output {output}: {error.strerror or error}") from error
 
 
-def check_keepable(checkpoint: Path) -> None:
-    """Refuse a checkpoint that ``--save`` cannot replace: a file, or an exported folder's config.
+def check_keepable(checkpoint: Path, what: str) -> None:
+    """Refuse a checkpoint that nothing can be kept in: a file, or an exported folder's config.
 
     Raises:
         CommandError: it or its folder is read-only.
@@ -66,5 +66,5 @@ def check_keepable(checkpoint: Path) -> None:
         return  # it is no checkpoint: loading it says so
     for path in (file, file.parent):
         if not os.access(path, os.W_OK):
-            message = f"--save: {checkpoint} cannot keep a sampler: {path} is read-only"
+            message = f"{checkpoint} cannot keep {what}: {path} is read-only"
             raise CommandError(message, status=2)

@@ -30,7 +30,7 @@ SAMPLERS = (
 )
 PROTOCOLS = ("standard", "ir-sde")  # of mrdiff.metrics, likewise
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")  # suffixes of mrdiff.photo.FORMATS, likewise
-PRECISIONS = ("f32", "bf16")  # of mrdiff.backends, likewise
+PRECISIONS = ("f32", "bf16", "int8")  # of mrdiff.backends, likewise
 
 
 def make_parser(program: str) -> LineParser:
@@ -81,7 +81,7 @@ def make_parser(program: str) -> LineParser:
     ways = "torch, or openvino: slow to start, sooner on a CPU with bf16 (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
-    numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32)"
+    numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32); int8 after mrdiff quantize"
     add("--precision", type=one_of("precision", PRECISIONS), metavar="NAME", help=numbers)
     add("--skip_existing", action="store_true", help="keep what is in the output already")
     several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"

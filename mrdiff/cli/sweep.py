@@ -171,7 +171,7 @@ def _check(options: argparse.Namespace) -> None:
         raise CommandError(f"--budget {options.budget}: the least --nfe is {least}", status=2)
     check_output(options.output, options.output)
     if options.save:
-        check_keepable(options.checkpoint)
+        check_keepable(options.checkpoint, "a sampler")
 
 
 def _sweep(arguments: list[str], program: str) -> int:

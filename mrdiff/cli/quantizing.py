@@ -1,0 +1,164 @@
+"""``mrdiff quantize``, the heavy half: watch the network, round it, and measure what that loses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from mrdiff.cli.batches import load
+from mrdiff.cli.contexts import Told, read_told
+from mrdiff.cli.errors import CommandError, one_line
+from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.conditions import takes_mask
+from mrdiff.daclip import ImageController
+from mrdiff.int8 import Ranges, input_ranges, rounded
+from mrdiff.metrics import psnr
+from mrdiff.photo import PhotoError, read_rgb, to_rgb
+from mrdiff.quantization import save_ranges
+from mrdiff.restore import Restorer
+
+__all__ = ["run_quantizing"]
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """The middle of a photo ``[1, 3, h, w]``, of its ground truth and of its mask."""
+
+    job: Job
+    lq: Tensor
+    gt: Tensor | None
+    mask: Tensor | None
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    height, width = image.shape[-2:]
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    return image[None, :, top : top + side, left : left + side]
+
+
+def _read(job: Job, side: int) -> _Crop:
+    """The crop of a photo.
+
+    Raises:
+        PhotoError: a file cannot be read, or they differ in size.
+    """
+    loaded = load(job)
+    lq, gt, mask = to_rgb(loaded.photo.image), None, loaded.mask
+    if job.reference is not None:
+        gt = read_rgb(job.reference)
+        if gt.shape != lq.shape:
+            raise PhotoError(f"{job.reference}: another size than {job.source}")
+    rest = [None if image is None else _centre(image, side) for image in (gt, mask)]
+    return _Crop(job, _centre(lq, side), *rest)
+
+
+def _crops(options: argparse.Namespace) -> list[_Crop]:
+    """The middles of at most ``--images`` photos, spread evenly over all; broken ones are named.
+
+    Raises:
+        CommandError: none is left.
+    """
+    nowhere = Path(os.devnull)  # no photo is written
+    jobs = plan_jobs(options.input, nowhere, options.reference, options.mask)
+    count = min(len(jobs), options.images)
+    crops: list[_Crop] = []
+    for job in (jobs[i * len(jobs) // count] for i in range(count)):
+        try:
+            crops.append(_read(job, options.crop))
+        except PhotoError as error:
+            print(f"left out: {one_line(error)}", file=sys.stderr)
+    if not crops:
+        raise CommandError(f"none of the {count} photos can be used")
+    return crops
+
+
+def _restorer(options: argparse.Namespace, told: Told, names: list[str]) -> Restorer:
+    try:
+        restorer = Restorer.from_checkpoint(
+            options.checkpoint,
+            device="cpu",
+            sampler=options.sampler,
+            nfe=options.nfe,
+            tile="off",
+            task="auto" if options.daclip or options.context else options.task,
+            features=ImageController.from_file(options.daclip) if options.daclip else None,
+            allow=options.allow_package,
+        )
+        told.check(restorer, names)
+    except ValueError as error:
+        raise CommandError(str(error), status=2) from error
+    if options.mask is not None and not takes_mask(restorer.denoiser.network):
+        raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
+    return restorer
+
+
+def _restore(restorer: Restorer, told: Told, crop: _Crop) -> Tensor:
+    known = [told(crop.job.key)]
+    return restorer.restore(crop.lq, [crop.job.name], mask=crop.mask, features=known)
+
+
+def _find_ranges(restorer: Restorer, told: Told, crops: list[_Crop]) -> Ranges:
+    console = Console(stderr=True)
+    with input_ranges(restorer.denoiser.network) as ranges:
+        for crop in track(crops, "watching", console=console):
+            _restore(restorer, told, crop)
+    if not ranges:
+        raise CommandError("this network has no convolutions to round: int8 has nothing to do")
+    return ranges
+
+
+def _judge(restorer: Restorer, told: Told, crops: list[_Crop], ranges: Ranges) -> str:
+    """A table: how far the rounded network's restorations are from float32's and the truth."""
+    network = restorer.denoiser.network
+    shown: list[list[Tensor]] = []
+    console = Console(stderr=True)
+    for kind, running in {"float32": network, "int8": rounded(network, ranges)}.items():
+        restorer.denoiser.network = running
+        shown.append([_restore(restorer, told, c) for c in track(crops, kind, console=console)])
+    restorer.denoiser.network = network
+    heads = ["int8 to float32", "float32 to reference", "int8 to reference"]
+    lines, values = [], []
+    for crop, plain, small in zip(crops, *shown, strict=True):
+        pairs = [(small, plain)]
+        if crop.gt is not None:
+            pairs += [(plain, crop.gt), (small, crop.gt)]
+        values.append([float(psnr(*pair)) for pair in pairs])
+        lines.append(_line(crop.job.key, [f"{value:.2f}" for value in values[-1]]))
+    width = max(map(len, values))
+    whole = torch.tensor([row for row in values if len(row) == width], dtype=torch.float64)
+    mean = [f"{value:.2f}" for value in whole.mean(dim=0).tolist()]
+    return "\n".join([_line("PSNR in dB", heads[:width]), *lines, _line("mean", mean)])
+
+
+def _line(name: str, cells: list[str]) -> str:
+    return "  ".join([f"{name:24}", *(f"{cell:>20}" for cell in cells)])
+
+
+def run_quantizing(options: argparse.Namespace) -> int:
+    """Run the command with the flags of :mod:`mrdiff.cli.quantize`.
+
+    Raises:
+        CommandError: nothing can be done at all.
+        CheckpointError: the ranges cannot be kept.
+    """
+    told, crops = read_told(options), _crops(options)
+    restorer = _restorer(options, told, [crop.job.key for crop in crops])
+    # Every fourth is judged on and not watched; a single photo has to be both.
+    judged = crops[::4]
+    watched = [crop for index, crop in enumerate(crops) if index % 4] or crops
+    ranges = _find_ranges(restorer, told, watched)
+    print(_judge(restorer, told, judged, ranges))
+    said = f"{len(ranges)} convolutions, watched on {len(watched)} photos"
+    if not options.dry_run:
+        save_ranges(options.checkpoint, ranges)
+        said += f" -> {options.checkpoint}"
+    print(said)
+    return 0
