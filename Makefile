@@ -24,7 +24,7 @@ derain: setup
 		--input $(OUT)/photos/LQ --reference $(OUT)/photos/GT --output $(OUT)/restored --compare
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup
 	$(VENV)/bin/ruff check .

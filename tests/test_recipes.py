@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -195,7 +196,7 @@ def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> 
     """The recipe's own network and batches, on a smaller bank of pictures."""
     bank = ["--data.train.images", "48", "--data.train.image_size", "128", "--data.val.size", "96"]
     flags = run_flags(tmp_path, steps=500, every=100)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     assert main(["--config", "derain.yaml", "--config", overlay, *bank, *flags]) == 0
     torch.set_num_threads(1)
     events = EventAccumulator(str(tmp_path / "derain" / "run"))
