@@ -73,16 +73,17 @@ class OpenVINONetwork(nn.Module):
         if precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise BackendError(f"unknown precision {precision}: use one of {known}")
-        if (precision == "int8") != (ranges is not None):
+        if isinstance(network, OpenVINONetwork):
+            raise BackendError("this network is run by OpenVINO already")
+        if (precision == "int8") != bool(ranges):
             raise BackendError("precision int8 and ranges are given together or not at all")
         try:
             import openvino
         except ModuleNotFoundError as error:
             message = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
             raise BackendError(message) from error
-        self.network, self.precision, self.ranges = network, precision, ranges
-        if ranges is not None:
-            check_ranges(network, ranges)
+        self.network, self.precision, self.ranges = network, precision, dict(ranges or {})
+        check_ranges(network, self.ranges)
         self._openvino = openvino
         self._programs: dict[Any, Any] = {}
         self._lock = threading.Lock()  # a program runs once at a time
@@ -135,7 +136,7 @@ class OpenVINONetwork(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the sizes in the trace are constants: they are meant
             # OpenVINO's own trace runs the network several times.
-            network = self.network if self.ranges is None else rounded(self.network, self.ranges)
+            network = rounded(self.network, self.ranges) if self.ranges else self.network
             whole = _Positional(network, names)
             traced = torch.jit.trace(whole, tuple(given), check_trace=False)
             try:

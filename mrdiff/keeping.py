@@ -14,6 +14,8 @@ import yaml
 from mrdiff.checkpoint import CONFIG_KEY, read_config
 from mrdiff.description import CheckpointError
 
+__all__ = ["check_plain", "keep"]
+
 
 def check_plain(value: Any) -> None:
     """Refuse what a checkpoint could not be read with again: only these types load safely.

@@ -31,7 +31,7 @@ def read_ranges(path: str | os.PathLike[str]) -> Ranges:
     """
     kept = read_config(path).get(_KEY)
     cure = f"mrdiff quantize --checkpoint {path} --input PHOTOS"
-    if kept is None:
+    if not kept:
         raise CheckpointError(f"{path} has no 8-bit ranges: first {cure}")
     try:
         return {str(name): (float(least), float(most)) for name, (least, most) in kept.items()}

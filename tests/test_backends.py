@@ -20,6 +20,7 @@ from mrdiff.backends import BackendError, OpenVINONetwork, as_built
 from mrdiff.cli import sample
 from mrdiff.denoiser import Denoiser, PreparedDenoiser
 from mrdiff.footprint import bytes_a_pixel
+from mrdiff.int8 import RangeError, input_ranges, rounded
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet, UNet
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
@@ -97,6 +98,43 @@ def test_a_program_is_kept_for_each_of_the_last_sizes(monkeypatch: pytest.Monkey
         image = torch.rand(1, 3, 16, width)
         assert fast(image, image, torch.tensor([0.5])).shape == image.shape
     assert [key[1][-1] for key in fast._programs] == [16, 24]
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", ["unet", "several tasks", "nafnet", "irsde", "daclip"])
+def test_int8_is_the_rounded_network_in_integers(name: str) -> None:
+    network, context = networks()[name]
+    generator = torch.Generator().manual_seed(3)
+    x, mu = torch.rand(2, 1, 3, 33, 38, generator=generator)
+    t = torch.tensor([0.3])
+    with torch.no_grad(), input_ranges(network) as ranges:
+        plain = network(x, mu, t, context)
+    fast = OpenVINONetwork(network, precision="int8", ranges=ranges)
+    found, expected = fast(x, mu, t, context), rounded(network, ranges)(x, mu, t, context)
+    # Not equal: what lies between two steps goes to either, and on to the layers after it.
+    error = (expected - plain).norm()
+    assert 1e-5 * plain.norm() < error < 0.05 * plain.norm()
+    assert (found - expected).norm() < error
+    assert (found - plain).norm() < 1.2 * error
+    (program,) = fast._programs.values()
+    kinds = [
+        node.get_rt_info()["runtimePrecision"].astype(str)
+        for node in program.get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) == "Convolution"
+    ]
+    assert sum(kind in ("u8", "i8") for kind in kinds) >= 0.8 * len(ranges) > 0
+
+
+@needs_openvino
+def test_int8_wants_ranges_of_its_network() -> None:
+    network, _ = networks()["unet"]
+    for precision, ranges in (("int8", None), ("int8", {}), ("f32", {"stem": (0.0, 1.0)})):
+        with pytest.raises(BackendError, match="are given together or not at all"):
+            OpenVINONetwork(network, precision=precision, ranges=ranges)
+    with pytest.raises(RangeError, match="has no convolution middle"):
+        OpenVINONetwork(network, precision="int8", ranges={"middle": (0.0, 1.0)})
+    with pytest.raises(BackendError, match="is run by OpenVINO already"):
+        OpenVINONetwork(OpenVINONetwork(network))
 
 
 _SIGNALLED = """

@@ -13,7 +13,10 @@ from PIL import Image
 
 from mrdiff.cli import export, quantize, sample
 from mrdiff.description import CheckpointError
+from mrdiff.metrics import psnr
+from mrdiff.photo import read_rgb
 from mrdiff.quantization import read_ranges
+from mrdiff.restore import Restorer
 from tests.test_backends import needs_openvino
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
@@ -63,9 +66,48 @@ def test_without_references_there_is_one_column(work: Path, capsys) -> None:
     alone = table(capsys.readouterr().out)
     assert {len(row) for row in alone.values()} == {1}
     assert run("--reference", "gt") == 0
-    some = table(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert "1 of 2 photos have no reference in gt" in printed
+    some = table(printed.replace("1 of 2 photos have no reference in gt\n", ""))
     assert [len(row) for row in some.values()] == [3, 1, 3]
-    assert [row[0] for row in some.values()][:2] == [row[0] for row in alone.values()][:2]
+    assert [row[0] for row in some.values()] == [row[0] for row in alone.values()]
+    assert some["mean"][1:] == some["a"][1:]
+
+
+def test_the_crops_of_photo_mask_and_reference_are_of_the_same_place(work: Path, capsys) -> None:
+    write_tiny_checkpoint(work / "holes.ckpt", mask=True, tasks=("a", "b"))
+    (work / "masks").mkdir()
+    rows = np.random.default_rng(1).random((40, 48)) > 0.3
+    for name in NAMES:
+        Image.fromarray(rows.astype(np.uint8) * 255).save(work / "masks" / name)
+    flags = ["--reference", "gt", "--mask", "masks", "--crop", "32", "--task", "b"]
+    assert run(*flags, checkpoint="holes.ckpt") == 0
+    told = table(capsys.readouterr().out)
+    restorer = Restorer.from_checkpoint("holes.ckpt", device="cpu", nfe=2, task="b")
+    lq, gt = (read_rgb(Path(kind, "e.png"))[None, :, 4:36, 8:40] for kind in ("lq", "gt"))
+    mask = torch.from_numpy(rows[None, None, 4:36, 8:40]).float()
+    expected = psnr(restorer.restore(lq, ["e"], mask=mask), gt)
+    assert told["e"][1] == pytest.approx(float(expected), abs=0.006)
+
+
+def test_photos_of_other_kinds_are_watched_as_they_are_restored(work: Path, capsys) -> None:
+    for name, mode in {"b.png": "L", "c.png": "RGBA", "d.png": "P"}.items():
+        with Image.open(work / "lq" / name) as image:
+            image.convert(mode).save(work / "lq" / name)
+    assert run() == 0
+    shown = capsys.readouterr()
+    assert "watched on 3 photos" in shown.out
+    assert "left out" not in shown.err
+
+
+def test_too_little_memory_is_one_line(work: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Restorer, "restore", fail)
+    assert run() == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "mrdiff quantize: error: out of memory: try a smaller --crop than 384"
 
 
 def test_an_exported_folder_keeps_them_and_so_does_an_export(work: Path) -> None:

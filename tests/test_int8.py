@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mrdiff import int8
 from mrdiff.denoiser import BoundDenoiser, Denoiser
 from mrdiff.int8 import RangeError, input_ranges, rounded
 from mrdiff.networks import RefusionNAFNet, UNet
 from mrdiff.networks.prepared import is_plain
 from mrdiff.parameterization import Parameterization
 from mrdiff.process import MRProcess
+from mrdiff.restore import Restorer
 from mrdiff.sampler import MRSampler
 
 
@@ -28,9 +30,11 @@ class Small(nn.Module):
         self.wide = nn.Conv2d(8, 8, 3, padding=1)
         self.unused = nn.Conv2d(8, 8, 1)
         self.first = nn.Conv2d(3, 8, 1)
+        self.gate = nn.Conv2d(8, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.deep(self.wide(self.first(x))).relu())
+        inner = self.deep(self.wide(self.first(x))).relu()
+        return self.last(inner * self.gate(inner.mean(dim=(-2, -1), keepdim=True)))
 
 
 def small() -> Small:
@@ -59,7 +63,8 @@ def test_the_network_is_left_as_it_was_whatever_happens() -> None:
         assert not part._forward_hooks
 
 
-def test_a_rounded_convolution_is_that_of_whole_numbers() -> None:
+def test_a_rounded_convolution_is_that_of_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     network, image = small(), torch.randn(1, 3, 9, 7)
     least, most = -1.3, 2.1
     inner = rounded(network, {"wide": (least, most)}).wide
@@ -70,7 +75,7 @@ def test_a_rounded_convolution_is_that_of_whole_numbers() -> None:
     weight = network.wide.weight
     weight_scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
     weight_steps = (weight / weight_scale).round()
-    assert weight_steps.abs().max() == 127
+    assert weight_steps.abs().max() == int8.weight_steps() == 127
     product = nn.functional.conv2d(steps.double(), weight_steps.double(), padding=1)
     assert torch.equal(product, product.round())
     expected = product * scale * weight_scale.flatten()[:, None, None].double()
@@ -140,3 +145,52 @@ def test_a_sampler_shows_the_network_its_states_and_rounding_costs_little(kind: 
     small = MRSampler(nfe=3)(model, mu, noise)
     change = (small - plain).norm() / (plain - mu).norm()
     assert 1e-5 < change < 0.05
+
+
+def test_weights_have_fewer_steps_where_sums_of_products_would_overflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """u8 x s8, two products in a sum of 16 bits: 2 * 255 * 63 = 32130."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(int8.platform, "machine", lambda: "x86_64")
+    assert int8.weight_steps() == 63
+    weight = rounded(small(), {"wide": (0.0, 1.0)}).wide.weight
+    steps = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) * 63
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+    monkeypatch.setattr(int8.platform, "machine", lambda: "aarch64")
+    assert int8.weight_steps() == 127
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    network = small()
+    network.wide.weight[3] = 0.0
+    inner = rounded(network, {"wide": (-1.0, 1.0)}).wide
+    assert not inner.weight[3].any()
+    assert inner(torch.randn(1, 8, 4, 4))[:, 3].unique().item() == network.wide.bias[3]
+
+
+def test_what_is_not_finite_is_told_at_once() -> None:
+    network = small()
+    told = pytest.raises(RangeError, match="first is given values that are not finite")
+    with told, input_ranges(network):
+        network(torch.full((1, 3, 4, 4), math.nan))
+    assert not network.first._forward_pre_hooks
+
+
+def test_the_trial_of_the_tiler_is_not_watched() -> None:
+    """It runs a black image through a copy of the network, to find out its memory."""
+    torch.manual_seed(0)
+    sizes = {"encoder": (1,), "middle": 1, "decoder": (1,)}
+    network = UNet(widths=(4, 8), time_width=8, tasks=("a", "b"), **sizes)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    network.eval().requires_grad_(False)
+    denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))
+    photo, found = 0.5 + torch.rand(3, 64, 80) / 2, []
+    for tile in ("auto", "off"):
+        restorer = Restorer(denoiser, nfe=1, tile=tile, task="b")
+        with input_ranges(network) as ranges:
+            restorer(photo, name="x")
+        found.append(ranges)
+    assert found[0] == found[1]
+    assert not [name for name in found[0] if name.startswith(("classifier", "head", "stem"))]

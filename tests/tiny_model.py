@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from mrdiff.networks.unet import UNet
 from mrdiff.parameterization import Parameterization
 
 
-def write_tiny_checkpoint(path: Path, *, identity: bool = False) -> Path:
+def write_tiny_checkpoint(path: Path, *, identity: bool = False, **options: Any) -> Path:
     """Random weights, so that the network changes its input and samplers differ.
 
-    Or those of a new network, which predicts that the clean image is the degraded one.
+    Or those of a new network, which predicts that the clean image is the degraded one. Further
+    options are the network's.
     """
     torch.manual_seed(0)
-    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8)
+    network = UNet(widths=(4, 8), encoder=(1,), middle=1, decoder=(1,), time_width=8, **options)
     for parameter in () if identity else network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(network, MRProcess(), Parameterization.named("data"))

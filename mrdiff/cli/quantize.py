@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.outputs import check_keepable
 from mrdiff.cli.parser import LineParser, one_of, positive, whole
 from mrdiff.cli.sample import SAMPLERS
@@ -56,18 +57,9 @@ def make_parser(program: str) -> LineParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse paths that cannot work."""
-    if not options.checkpoint.exists():
-        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
+    check_inputs(options)
     if not options.input.exists():
         raise CommandError(f"--input {options.input}: no such file or folder", status=2)
-    for flag in ("daclip", "context"):
-        file = getattr(options, flag)
-        if file is not None and not file.is_file():
-            raise CommandError(f"--{flag} {file}: no such file", status=2)
-    for flag in ("reference", "mask"):
-        folder = getattr(options, flag)
-        if folder is not None and not folder.is_dir():
-            raise CommandError(f"--{flag} {folder}: no such folder", status=2)
     if not options.dry_run:
         check_keepable(options.checkpoint, "ranges")
 

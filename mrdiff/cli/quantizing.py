@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -21,7 +24,7 @@ from mrdiff.conditions import takes_mask
 from mrdiff.daclip import ImageController
 from mrdiff.int8 import Ranges, input_ranges, rounded
 from mrdiff.metrics import psnr
-from mrdiff.photo import PhotoError, read_rgb, to_rgb
+from mrdiff.photo import PhotoError, centre_crop, read_rgb, to_rgb
 from mrdiff.quantization import save_ranges
 from mrdiff.restore import Restorer
 
@@ -38,12 +41,6 @@ class _Crop:
     mask: Tensor | None
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
-    height, width = image.shape[-2:]
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    return image[None, :, top : top + side, left : left + side]
-
-
 def _read(job: Job, side: int) -> _Crop:
     """The crop of a photo.
 
@@ -56,8 +53,8 @@ def _read(job: Job, side: int) -> _Crop:
         gt = read_rgb(job.reference)
         if gt.shape != lq.shape:
             raise PhotoError(f"{job.reference}: another size than {job.source}")
-    rest = [None if image is None else _centre(image, side) for image in (gt, mask)]
-    return _Crop(job, _centre(lq, side), *rest)
+    rest = [None if image is None else centre_crop(image, side)[None] for image in (gt, mask)]
+    return _Crop(job, centre_crop(lq, side)[None], *rest)
 
 
 def _crops(options: argparse.Namespace) -> list[_Crop]:
@@ -124,18 +121,24 @@ def _judge(restorer: Restorer, told: Told, crops: list[_Crop], ranges: Ranges) -
         restorer.denoiser.network = running
         shown.append([_restore(restorer, told, c) for c in track(crops, kind, console=console)])
     restorer.denoiser.network = network
-    heads = ["int8 to float32", "float32 to reference", "int8 to reference"]
-    lines, values = [], []
+    rows = {}
     for crop, plain, small in zip(crops, *shown, strict=True):
-        pairs = [(small, plain)]
+        error = float((small - plain).double().square().mean())  # not in whole grey levels
+        values = [-10 * math.log10(error) if error else math.inf]
         if crop.gt is not None:
-            pairs += [(plain, crop.gt), (small, crop.gt)]
-        values.append([float(psnr(*pair)) for pair in pairs])
-        lines.append(_line(crop.job.key, [f"{value:.2f}" for value in values[-1]]))
-    width = max(map(len, values))
-    whole = torch.tensor([row for row in values if len(row) == width], dtype=torch.float64)
-    mean = [f"{value:.2f}" for value in whole.mean(dim=0).tolist()]
-    return "\n".join([_line("PSNR in dB", heads[:width]), *lines, _line("mean", mean)])
+            values += [float(psnr(plain, crop.gt)), float(psnr(small, crop.gt))]
+        rows[crop.job.key] = values
+    return _format(rows)
+
+
+def _format(rows: Mapping[str, list[float]]) -> str:
+    """A line a photo, and the means of the columns over the photos that have them."""
+    heads = ["int8 to float32", "float32 to reference", "int8 to reference"]
+    columns = [list(column) for column in zip_longest(*rows.values())]
+    means = [statistics.mean(v for v in column if v is not None) for column in columns]
+    lines = [_line("PSNR in dB", heads[: len(columns)])]
+    lines += [_line(name, [f"{value:.2f}" for value in values]) for name, values in rows.items()]
+    return "\n".join([*lines, _line("mean", [f"{value:.2f}" for value in means])])
 
 
 def _line(name: str, cells: list[str]) -> str:
@@ -154,8 +157,13 @@ def run_quantizing(options: argparse.Namespace) -> int:
     # Every fourth is judged on and not watched; a single photo has to be both.
     judged = crops[::4]
     watched = [crop for index, crop in enumerate(crops) if index % 4] or crops
-    ranges = _find_ranges(restorer, told, watched)
-    print(_judge(restorer, told, judged, ranges))
+    try:
+        ranges = _find_ranges(restorer, told, watched)
+        print(_judge(restorer, told, judged, ranges))
+    except MemoryError as error:
+        raise CommandError(f"out of memory: try a smaller --crop than {options.crop}") from error
+    if missing := sum(crop.gt is None for crop in judged) if options.reference else 0:
+        print(f"{missing} of {len(judged)} photos have no reference in {options.reference}")
     said = f"{len(ranges)} convolutions, watched on {len(watched)} photos"
     if not options.dry_run:
         save_ranges(options.checkpoint, ranges)

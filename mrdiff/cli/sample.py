@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive
 
 __all__ = ["FORMATS", "PRECISIONS", "PROTOCOLS", "SAMPLERS", "main", "make_parser"]
@@ -78,7 +79,7 @@ def make_parser(program: str) -> LineParser:
         action="store_true",
         help="compile the network: slow to start, then perhaps faster",
     )
-    ways = "torch, or openvino: slow to start, sooner on a CPU with bf16 (torch)"
+    ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
     numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32); int8 after mrdiff quantize"
@@ -103,18 +104,9 @@ def make_parser(program: str) -> LineParser:
 
 def _check_paths(options: argparse.Namespace) -> None:
     """Refuse paths that cannot work."""
-    if not options.checkpoint.exists():
-        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
+    check_inputs(options)
     if not options.input.exists() and options.input != Path("-"):
         raise CommandError(f"--input {options.input}: no such file or folder", status=2)
-    for flag in ("daclip", "context"):
-        file = getattr(options, flag)
-        if file is not None and not file.is_file():
-            raise CommandError(f"--{flag} {file}: no such file", status=2)
-    for flag in ("reference", "mask"):
-        folder = getattr(options, flag)
-        if folder is not None and not folder.is_dir():
-            raise CommandError(f"--{flag} {folder}: no such folder", status=2)
     if options.report is not None and options.reference is None:
         raise CommandError("--report needs --reference: what would it measure?", status=2)
     if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
