@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from mrdiff.int8 import check_ranges, rounded
 
-__all__ = ["PRECISIONS", "BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
+__all__ = [
+    "PRECISIONS",
+    "BackendError",
+    "OpenVINONetwork",
+    "as_built",
+    "computes_bf16",
+    "use_inductor",
+]
 
 PRECISIONS = ("f32", "bf16", "int8")
 
@@ -53,8 +60,9 @@ class OpenVINONetwork(nn.Module):
     Args:
         network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
             effect.
-        precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions with
-            float32 between them; images are float32 in and out.
+        precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions and,
+            between them, bfloat16 on a CPU that computes in it, else float32; images are float32
+            in and out.
         ranges: of :func:`mrdiff.int8.input_ranges`, for ``int8``.
 
     Raises:
@@ -127,9 +135,13 @@ class OpenVINONetwork(nn.Module):
         self._programs[key] = program
         return program
 
+    def _in_bf16(self) -> bool:
+        native = self.precision == "int8" and computes_bf16(torch.device("cpu"))
+        return native or self.precision == "bf16"
+
     def _translated(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._in_bf16() else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
@@ -159,6 +171,17 @@ def _alone(work: Callable[[], T]) -> T:
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether it multiplies in bfloat16 itself, rather than by a slow detour over float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # An older torch does not tell; ARM's "bf16" is left out until somebody measures it.
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def use_inductor(network: nn.Module) -> None:

@@ -7,12 +7,12 @@ import atexit
 
 import torch
 
-from mrdiff.backends import OpenVINONetwork, use_inductor
+from mrdiff.backends import OpenVINONetwork, computes_bf16, use_inductor
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.denoiser import Denoiser
 from mrdiff.quantization import read_ranges
 
-__all__ = ["check_device", "computes_bf16", "leave_group_at_exit", "pick_precision", "speed_up"]
+__all__ = ["check_device", "leave_group_at_exit", "pick_precision", "speed_up"]
 
 
 def check_device(device: str) -> None:
@@ -27,17 +27,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error).split(". ")[0]
         raise CommandError(f"--device {device}: {reason}", status=2) from error
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether it multiplies in bfloat16 itself, rather than by a slow detour over float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # An older torch does not tell; ARM's "bf16" is left out until somebody measures it.
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def pick_precision(accelerator: str) -> str:

@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import nn
 
+from mrdiff.backends import computes_bf16
 from mrdiff.cli.checkup.findings import Finding, counted, error, size, warning
-from mrdiff.cli.devices import computes_bf16
 from mrdiff.cli.environment import available_cores
 
 __all__ = ["check_caches", "check_device", "check_disk", "checkpoint_bytes", "device_line"]
