@@ -1,7 +1,7 @@
 """The networks of IR-SDE, Refusion and DA-CLIP on the CPU: plain, and prepared for a run.
 
     python -m benchmarks.official_nets [--nets refusion daclip irsde] [--rounds 3] [--size 256]
-        [--official FILE.py] [--more]
+        [--official FILE.py] [--variants official plain prepared kept compile openvino ...]
 
 Random weights of the full size, one image of 256 x 256 pixels, float32. Each measurement is a
 process of its own, which reports the seconds of a network call, those of a restoration by mr-ode-2
@@ -13,8 +13,8 @@ in 5 calls, and its peak memory; variants take turns in each round, and medians 
 * plain: ours as in training, channels last;
 * prepared: what the samplers call;
 * kept: prepared, in a process whose C library keeps freed memory, as ``sample.py`` has it;
-* compile, openvino, openvino-bf16, openvino-int8: kept, with that option of ``sample.py``
-  (``--more``); the 8-bit ranges are watched in the same restoration.
+* compile, openvino, openvino-bf16, openvino-int8: kept, with that option of ``sample.py``; the
+  8-bit ranges are watched in the same restoration.
 
 The ratio is to the first row. ``difference`` is the largest of the network's outputs, over the
 largest output, and ``GEMM`` the product of 2048 x 2048 matrices that the machine can do in the
@@ -51,6 +51,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "daclip": DACLIPUNet,
     "irsde": IRSDEUNet,
 }
+VARIANTS = ("official", "plain", "prepared", "kept", "compile")
+VARIANTS += ("openvino", "openvino-bf16", "openvino-int8")
 _OFFICIAL = {"refusion": "NAFNet", "daclip": "DACLIP", "irsde": "IRSDE"}
 
 
@@ -183,15 +185,13 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--official", type=Path)
-    parser.add_argument("--more", action="store_true", help="compilers too")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:4])
     parser.add_argument("--one", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     options = parser.parse_args(given)
     if options.one:
         print(json.dumps(measure(*options.one, options.size, options.official)))
         return 0
-    variants = ["official"] if options.official else []
-    variants += ["plain", "prepared", "kept"]
-    variants += ["compile", "openvino", "openvino-bf16", "openvino-int8"] if options.more else []
+    variants = [name for name in options.variants if name != "official" or options.official]
     head = ["network", "variant", "s / call", "s / restoration", "ratio", "GiB", "difference"]
     print(f"| {' | '.join([*head, 'GEMM'])} |\n{'|---' * (len(head) + 1)}|")
     for name in options.nets:
