@@ -147,7 +147,7 @@ def test_a_broken_photo_is_named_and_left_out(work: Path, capsys) -> None:
         (["--mask", "lq"], "this model was trained without masks; leave it out"),
         (["--context", "none"], "--context none: no such file"),
         (["--task", "rainy"], "rainy"),
-        (["--crop", "8"], "must be at least 32 pixels"),
+        (["--crop", "8"], "crop must be at least 32 px"),
         (["--sampler", "mr-ode"], "unknown sampler mr-ode"),
         (["--checkpoint", "lq/a.png"], "lq/a.png is not a readable checkpoint"),
         (["--input", "empty"], "no images in this folder"),

@@ -11,21 +11,16 @@ from pathlib import Path
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_output
-from mrdiff.cli.parser import LineParser, as_temperature, positive, whole
+from mrdiff.cli.parser import LineParser, as_crop, as_temperature, positive, whole
 
 __all__ = ["METRICS", "main", "make_parser"]
 
 METRICS = ("distance", "psnr", "ssim", "lpips")
 _NFES = (2, 3, 4, 5, 8, 10)
-_SMALLEST = 32  # pixels; LPIPS has nothing left of less
 
 
 def _nfe(text: str) -> int:
     return whole(text, least=2, most=10, rule="nfe lies in 2 to 10")
-
-
-def _crop(text: str) -> int:
-    return whole(text, least=_SMALLEST, rule=f"must be at least {_SMALLEST} pixels")
 
 
 def make_parser(program: str) -> LineParser:
@@ -45,7 +40,7 @@ def make_parser(program: str) -> LineParser:
     route = "from the spectrum of reference - input alone, without the network: seconds"
     add("--spectrum", action="store_true", help=route)
     add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")
-    add("--crop", type=_crop, default=128, metavar="N", help="side of their centres (128)")
+    add("--crop", type=as_crop, default=128, metavar="N", help="side of their centres (128)")
     add("--order", type=int, choices=(1, 2, 3, 4), default=2, help="of the sampler (2)")
     add("--prediction", choices=("data", "noise", "velocity"), default="data", help="clock (data)")
     add("--corrector", action="store_true", help="for a sampler with the corrector")
@@ -53,13 +48,7 @@ def make_parser(program: str) -> LineParser:
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
-    add(
-        "--allow_package",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="also build classes of this package that the checkpoint names; only if you trust it",
-    )
+    parser.add_allow_package()
     return parser
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from mrdiff.cli.errors import CommandError, did_you_mean
 
-__all__ = ["LineParser", "as_temperature", "bounded", "one_of", "positive", "whole"]
+__all__ = ["LineParser", "as_crop", "as_temperature", "bounded", "one_of", "positive", "whole"]
 
 
 class LineParser(argparse.ArgumentParser):
@@ -28,6 +28,13 @@ class LineParser(argparse.ArgumentParser):
             if flag.startswith("--") and not any(k.startswith(flag) for k in known):
                 raise CommandError(f"unknown option {flag}{did_you_mean(flag, known)}", status=2)
         return self.parse_args(arguments)
+
+    def add_allow_package(self) -> None:
+        """Add the flag of every command that builds a checkpoint's model."""
+        trust = "also build classes of this package that the checkpoint names; only if you trust it"
+        self.add_argument(
+            "--allow_package", action="append", default=[], metavar="NAME", help=trust
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message``; argparse calls this."""
@@ -48,6 +55,11 @@ def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:
     if not least <= value <= most:
         raise argparse.ArgumentTypeError(f"{rule}, got {text}")
     return value
+
+
+def as_crop(text: str) -> int:
+    """An argparse type: the side of crops in pixels; LPIPS has nothing left of less than 32."""
+    return whole(text, least=32, rule="crop must be at least 32 px")
 
 
 def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:

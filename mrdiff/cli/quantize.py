@@ -12,16 +12,10 @@ from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.outputs import check_keepable
-from mrdiff.cli.parser import LineParser, one_of, positive, whole
+from mrdiff.cli.parser import LineParser, as_crop, one_of, positive
 from mrdiff.cli.sample import SAMPLERS
 
 __all__ = ["main", "make_parser"]
-
-_SMALLEST = 32  # pixels
-
-
-def _crop(text: str) -> int:
-    return whole(text, least=_SMALLEST, rule=f"must be at least {_SMALLEST} pixels")
 
 
 def make_parser(program: str) -> LineParser:
@@ -37,7 +31,7 @@ def make_parser(program: str) -> LineParser:
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: PSNR against it, too")
     add("--mask", type=Path, metavar="DIR", help="masks by stem, for a model that takes them")
     add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")
-    add("--crop", type=_crop, default=384, metavar="N", help="side of their centres (384)")
+    add("--crop", type=as_crop, default=384, metavar="N", help="side of their centres (384)")
     add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
     names = "as for sample (the checkpoint's, or mr-ode-2)"
     add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
@@ -45,13 +39,7 @@ def make_parser(program: str) -> LineParser:
     add("--daclip", type=Path, metavar="FILE", help="as for sample")
     add("--context", type=Path, metavar="FILE.safetensors", help="as for sample")
     add("--dry_run", action="store_true", help="tell the loss and leave the checkpoint as it is")
-    add(
-        "--allow_package",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="also build classes of this package that the checkpoint names; only if you trust it",
-    )
+    parser.add_allow_package()
     return parser
 
 

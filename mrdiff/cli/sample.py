@@ -92,13 +92,7 @@ def make_parser(program: str) -> LineParser:
     ways = "the way to each photo, at about 6 times the calls and 50 more: OUTPUT/trajectory"
     add("--trajectory", action="store_true", help=ways)
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
-    add(
-        "--allow_package",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="also build classes of this package that the checkpoint names; only if you trust it",
-    )
+    parser.add_allow_package()
     return parser
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
 from mrdiff.cli.outputs import check_keepable, check_output
-from mrdiff.cli.parser import LineParser, as_temperature, one_of, positive, whole
+from mrdiff.cli.parser import LineParser, as_crop, as_temperature, one_of, positive
 from mrdiff.cli.sample import SAMPLERS
 from mrdiff.cli.sweep_rows import METRICS
 from mrdiff.presets import EVIDENCE, PAPER
@@ -25,7 +25,6 @@ __all__ = ["DEFAULTS", "GRIDS", "METRICS", "Candidate", "candidates", "main", "m
 # The same as mrdiff.timegrid.GRID_NAMES, spelt out because importing that takes seconds.
 GRIDS = ("uniform_t", "uniform_log_snr", "uniform_angle", "karras", "power", "leading", "trailing")
 _NFES = (1, 2, 3, 5, 8, 10, 20)
-_SMALLEST_CROP = 32  # LPIPS has nothing left of less
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,6 @@ def _grid(text: str) -> str:
     return text
 
 
-def _crop(text: str) -> int:
-    return whole(text, least=_SMALLEST_CROP, rule=f"crop must be at least {_SMALLEST_CROP} px")
-
-
 _HELP = """\
 Try samplers at several NFE on centre crops of a few pairs; write sweep.csv, sweep.png and
 recommendation.txt, or on Ctrl+C sweep.partial.csv and so on. Named samplers, grids and
@@ -146,12 +141,11 @@ def make_parser(program: str) -> LineParser:
     add("--temperature", type=as_temperature, nargs="+", default=(), metavar="T", help=noise)
     add("--budget", type=positive, metavar="N", help="recommend at most N network calls")
     add("--images", type=positive, default=4, metavar="N", help="pairs, spread evenly (4)")
-    add("--crop", type=_crop, default=256, metavar="PX", help="side of the centre crops (256)")
+    add("--crop", type=as_crop, default=256, metavar="PX", help="side of the centre crops (256)")
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
-    trust = "also build classes of this package that the checkpoint names; only if you trust it"
-    add("--allow_package", action="append", default=[], metavar="NAME", help=trust)
+    parser.add_allow_package()
     add("--save", action="store_true", help="make the recommendation the checkpoint's default")
     return parser
 
