@@ -48,7 +48,7 @@ class _Watch:
     def leave(self, *_: object) -> None:
         self._inside = False
 
-    def look(self, name: str, module: nn.Module, given: tuple[Any, ...]) -> None:
+    def look(self, name: str, module: nn.Conv2d, given: tuple[Any, ...]) -> None:
         if not self._inside:
             return
         least, most = (float(value) for value in given[0].detach().aminmax())
@@ -56,7 +56,7 @@ class _Watch:
             raise RangeError(f"{name} is given values that are not finite: is the model any good?")
         before = self.seen.get(name, (math.inf, -math.inf))
         self.seen[name] = (min(before[0], least), max(before[1], most))
-        if getattr(module, "groups", 1) > 1 or given[0].shape[-2:].numel() == 1:
+        if module.groups > 1 or given[0].shape[-2:].numel() == 1:
             self.light.add(name)
 
 

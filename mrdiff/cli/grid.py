@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.outputs import check_output
 from mrdiff.cli.parser import LineParser, as_crop, as_temperature, positive, whole
 
@@ -58,12 +59,7 @@ def _check(options: argparse.Namespace) -> None:
     def refuse(message: str) -> None:
         raise CommandError(message, status=2)
 
-    if not options.checkpoint.exists():
-        refuse(f"no checkpoint at {options.checkpoint}")
-    if not options.input.exists():
-        refuse(f"--input {options.input}: no such file or folder")
-    if options.reference is not None and not options.reference.is_dir():
-        refuse(f"--reference {options.reference}: no such folder")
+    check_inputs(options)
     if options.output.suffix.lower() not in (".yaml", ".yml") or options.output.is_dir():
         refuse(f"--output {options.output}: must be a .yaml file")
     if options.spectrum and options.metric is not None:

@@ -17,7 +17,7 @@ from mrdiff.calibration import Calibration
 from mrdiff.checkpoint import load_model
 from mrdiff.cli.devices import check_device
 from mrdiff.cli.errors import CommandError, one_line
-from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.cli.jobs import Job, plan_jobs, spread
 from mrdiff.cli.outputs import writing
 from mrdiff.conditions import pick_features
 from mrdiff.denoiser import Denoiser
@@ -25,7 +25,7 @@ from mrdiff.gridfile import write_grid
 from mrdiff.gridsearch import MAXIMISED, NAMED_GRIDS, FoundGrid
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.noise import named_noise
-from mrdiff.photo import PhotoError, read_rgb
+from mrdiff.photo import PhotoError, centre_crop, read_rgb
 from mrdiff.spectrum import residual_spectrum, search_spectrum
 
 __all__ = ["run_gridding"]
@@ -52,13 +52,6 @@ class _Crops:
     skipped: list[str]
 
 
-def _spread(jobs: list[Job], count: int) -> list[Job]:
-    """``count`` of them at equal distances, or all."""
-    if len(jobs) <= count:
-        return jobs
-    return [jobs[i * len(jobs) // count] for i in range(count)]
-
-
 def _read_pair(job: Job, paired: bool) -> list[Tensor]:
     """The degraded photo and, if ``paired``, the clean one, ``[3, H, W]``.
 
@@ -77,18 +70,13 @@ def _read_pair(job: Job, paired: bool) -> list[Tensor]:
     return images
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
-    top, left = ((length - side) // 2 for length in image.shape[-2:])
-    return image[..., top : top + side, left : left + side]
-
-
 def _read_crops(options: argparse.Namespace, jobs: list[Job], paired: bool) -> _Crops:
     """The crops of every usable photo, of the side asked for or the smallest photo's."""
     read: list[list[Tensor]] = []
     names: list[str] = []
     skipped: list[str] = []
     side = options.crop
-    for job in _spread(jobs, options.images):
+    for job in spread(jobs, options.images):
         try:
             images = _read_pair(job, paired)
         except PhotoError as error:
@@ -96,11 +84,11 @@ def _read_crops(options: argparse.Namespace, jobs: list[Job], paired: bool) -> _
             continue
         side = min(side, *images[0].shape[-2:])
         # No more is kept of a large photo than is ever needed of it.
-        read.append([_centre(i, min(options.crop, *i.shape[-2:])).clone() for i in images])
+        read.append([centre_crop(i, min(options.crop, *i.shape[-2:])) for i in images])
         names.append(job.name)
     if not read:
         raise CommandError(f"--input {options.input}: no usable photo: {skipped[0]}")
-    stacks = [torch.stack([_centre(i, side) for i in kind]) for kind in zip(*read, strict=True)]
+    stacks = [torch.stack([centre_crop(i, side) for i in kind]) for kind in zip(*read, strict=True)]
     return _Crops(names, stacks[0], stacks[1] if paired else None, skipped)
 
 

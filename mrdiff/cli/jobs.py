@@ -10,7 +10,7 @@ from pathlib import Path
 from mrdiff.cli.errors import CommandError
 from mrdiff.photo import FORMATS, IMAGE_SUFFIXES, list_images
 
-__all__ = ["Job", "plan_jobs"]
+__all__ = ["Job", "plan_jobs", "spread"]
 
 
 @dataclass(frozen=True)
@@ -134,3 +134,10 @@ def plan_jobs(
         if job.target.resolve() in originals:
             raise CommandError(f"--output would overwrite {job.target}: choose another", status=2)
     return jobs
+
+
+def spread(jobs: list[Job], count: int) -> list[Job]:
+    """``count`` of them at equal distances, or all."""
+    if len(jobs) <= count:
+        return jobs
+    return [jobs[i * len(jobs) // count] for i in range(count)]

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from mrdiff.cli.environment import set_process_defaults
-from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.errors import run_command
 from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.outputs import check_keepable
 from mrdiff.cli.parser import LineParser, as_crop, one_of, positive
@@ -46,8 +46,6 @@ def make_parser(program: str) -> LineParser:
 def _check(options: argparse.Namespace) -> None:
     """Refuse paths that cannot work."""
     check_inputs(options)
-    if not options.input.exists():
-        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
     if not options.dry_run:
         check_keepable(options.checkpoint, "ranges")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mrdiff.cli.batches import load
 from mrdiff.cli.contexts import Told, read_told
 from mrdiff.cli.errors import CommandError, one_line
-from mrdiff.cli.jobs import Job, plan_jobs
+from mrdiff.cli.jobs import Job, plan_jobs, spread
 from mrdiff.conditions import takes_mask
 from mrdiff.daclip import ImageController
 from mrdiff.int8 import Ranges, input_ranges, rounded
@@ -57,23 +57,20 @@ def _read(job: Job, side: int) -> _Crop:
     return _Crop(job, centre_crop(lq, side)[None], *rest)
 
 
-def _crops(options: argparse.Namespace) -> list[_Crop]:
-    """The middles of at most ``--images`` photos, spread evenly over all; broken ones are named.
+def _crops(jobs: list[Job], side: int) -> list[_Crop]:
+    """The middles of the photos; broken ones are named and left out.
 
     Raises:
         CommandError: none is left.
     """
-    nowhere = Path(os.devnull)  # no photo is written
-    jobs = plan_jobs(options.input, nowhere, options.reference, options.mask)
-    count = min(len(jobs), options.images)
     crops: list[_Crop] = []
-    for job in (jobs[i * len(jobs) // count] for i in range(count)):
+    for job in jobs:
         try:
-            crops.append(_read(job, options.crop))
+            crops.append(_read(job, side))
         except PhotoError as error:
             print(f"left out: {one_line(error)}", file=sys.stderr)
     if not crops:
-        raise CommandError(f"none of the {count} photos can be used")
+        raise CommandError(f"none of the {len(jobs)} photos can be used")
     return crops
 
 
@@ -152,8 +149,12 @@ def run_quantizing(options: argparse.Namespace) -> int:
         CommandError: nothing can be done at all.
         CheckpointError: the ranges cannot be kept.
     """
-    told, crops = read_told(options), _crops(options)
-    restorer = _restorer(options, told, [crop.job.key for crop in crops])
+    nowhere = Path(os.devnull)  # no photo is written
+    jobs = plan_jobs(options.input, nowhere, options.reference, options.mask)
+    jobs = spread(jobs, options.images)
+    told = read_told(options)
+    restorer = _restorer(options, told, [job.key for job in jobs])
+    crops = _crops(jobs, options.crop)
     # Every fourth is judged on and not watched; a single photo has to be both.
     judged = crops[::4]
     watched = [crop for index, crop in enumerate(crops) if index % 4] or crops

@@ -98,9 +98,7 @@ def make_parser(program: str) -> LineParser:
 
 def _check_paths(options: argparse.Namespace) -> None:
     """Refuse paths that cannot work."""
-    check_inputs(options)
-    if not options.input.exists() and options.input != Path("-"):
-        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
+    check_inputs(options, pipe=Path("-"))
     if options.report is not None and options.reference is None:
         raise CommandError("--report needs --reference: what would it measure?", status=2)
     if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):

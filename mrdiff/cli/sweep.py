@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mrdiff.cli.environment import set_process_defaults
 from mrdiff.cli.errors import CommandError, run_command
+from mrdiff.cli.inputs import check_inputs
 from mrdiff.cli.outputs import check_keepable, check_output
 from mrdiff.cli.parser import LineParser, as_crop, as_temperature, one_of, positive
 from mrdiff.cli.sample import SAMPLERS
@@ -152,12 +153,7 @@ def make_parser(program: str) -> LineParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse paths and a budget that cannot work; nothing is left behind of trying to write."""
-    if not options.checkpoint.exists():
-        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
-    if not options.input.exists():
-        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
-    if not options.reference.is_dir():
-        raise CommandError(f"--reference {options.reference}: no such folder", status=2)
+    check_inputs(options)
     if options.output.is_file():
         raise CommandError(f"--output {options.output}: must be a folder", status=2)
     if options.budget is not None and options.budget < min(options.nfe):

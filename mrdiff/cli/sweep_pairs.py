@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrdiff.cli.errors import CommandError, one_line
 from mrdiff.cli.jobs import plan_jobs
-from mrdiff.photo import PhotoError, composite, read_image, read_rgb
+from mrdiff.photo import PhotoError, centre_crop, composite, read_image, read_rgb
 
 __all__ = ["Measure", "Pair", "load_pairs"]
 
@@ -30,19 +30,12 @@ class Pair:
     before: Mapping[str, float]
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
-    """The middle ``side`` x ``side`` pixels of ``[C, H, W]``, or as many as there are."""
-    height, width = image.shape[-2:]
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    return image[:, top : top + side, left : left + side]
-
-
 def _load_pair(source: Path, reference: Path, side: int, score: Measure) -> Pair:
     lq, gt = read_image(source), read_rgb(reference)
     if lq.shape[-2:] != gt.shape[-2:]:
         sizes = [f"{image.shape[-1]} x {image.shape[-2]}" for image in (gt, lq)]
         raise PhotoError(f"{reference}: size {sizes[0]}, but {source} has {sizes[1]}")
-    lq, gt = _centre(lq, side), _centre(gt, side)
+    lq, gt = centre_crop(lq, side), centre_crop(gt, side)
     if torch.equal(composite(lq), gt):
         raise PhotoError(f"{source}: equal to {reference}, there is nothing to restore")
     try:
