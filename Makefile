@@ -1,4 +1,4 @@
-# Two commands on a bare machine with Python 3.10 or newer:
+# Two commands on a bare machine with Python 3.11 or newer:
 #   make derain   installs, trains derain.yaml, restores rainy photos, makes a comparison picture
 #   make test     installs, runs the test suite
 PYTHON ?= python3
@@ -19,7 +19,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 derain: setup
 	$(VENV)/bin/python train.py --config derain.yaml --trainer.logger.init_args.version $(RUN)
-	$(VENV)/bin/python -m datamodules.demo $(OUT)/photos
+	$(VENV)/bin/python -m datamodules.datasets.demo $(OUT)/photos
 	$(VENV)/bin/python sample.py --checkpoint runs/derain/$(RUN)/checkpoints/best.ckpt \
 		--input $(OUT)/photos/LQ --reference $(OUT)/photos/GT --output $(OUT)/restored --compare
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mrdiff.cli.train import main
+from mrdiff.cli.train.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], program="train.py"))

@@ -27,10 +27,10 @@ import yaml
 
 from benchmarks.evaluation import SHARED, quality, train_for, train_steps
 from datamodules import CleanFolder, PairedFolder, Sample
-from datamodules.leaf_look import LOOK, PLAIN, LeafLook, ingredients
-from mrdiff.checkpoint import load_model
-from mrdiff.cli.lightning import build_run
-from mrdiff.cli.train import prepare
+from datamodules.leaves.look import LOOK, PLAIN, LeafLook, ingredients
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.run import build_run
 from mrdiff.metrics import LPIPS, find_lpips_weights
 
 PAIRS = {"derain": "rainy", "denoise": "noisy"}

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from mrdiff.cli.lightning import build_run
-from mrdiff.cli.train import prepare
+from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.run import build_run
 from mrdiff.photo import to_pil
 
 LABEL = 22

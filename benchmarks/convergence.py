@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mrdiff import ConstantTheta, CosineTheta, LinearTheta, MRProcess, MRSampler
-from mrdiff.clock import ClockName
-from mrdiff.denoiser import Prediction
-from mrdiff.oracle import GaussianOracle
+from mrdiff.diffusion.denoiser import Prediction
+from mrdiff.solvers.clock import ClockName
+from mrdiff.solvers.oracle import GaussianOracle
 
 CLOCKS: tuple[ClockName, ...] = ("data", "noise", "velocity")
 ORDERS = (1, 2, 3, 4)

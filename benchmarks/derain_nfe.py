@@ -25,11 +25,12 @@ from torch import Tensor
 
 from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
-from mrdiff.checkpoint import load_model
-from mrdiff.denoiser import Denoiser
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
-from mrdiff.noise import named_noise
-from mrdiff.sampler import SAMPLER_NAMES, MRSampler
+from mrdiff.names import SAMPLERS
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.sampler import MRSampler
 
 NFES = (1, 2, 3, 5, 10, 20, 50, 100)
 METRICS = ("psnr", "ssim", "lpips")
@@ -43,7 +44,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--crop", type=int, default=256, help="side of the centre crop")
     parser.add_argument("--images", type=int, default=100, help="at most so many photos")
     parser.add_argument("--nfes", type=int, nargs="+", default=NFES)
-    parser.add_argument("--samplers", nargs="+", default=SAMPLER_NAMES, choices=SAMPLER_NAMES)
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS, choices=SAMPLERS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--lpips_weights")

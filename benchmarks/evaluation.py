@@ -16,14 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from datamodules import PairedFolder, Sample
-from mrdiff.baselines import BaselineSampler
-from mrdiff.cli.lightning import build_run
-from mrdiff.cli.train import prepare
-from mrdiff.conditions import make_context
-from mrdiff.denoiser import BoundDenoiser, Denoiser
+from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.run import build_run
+from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.metrics import LPIPS, measure
-from mrdiff.noise import named_noise
-from mrdiff.sampler import MRSampler, named_sampler
+from mrdiff.networks.conditions import make_context
+from mrdiff.solvers.baselines import BaselineSampler
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.sampler import MRSampler, named_sampler
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.evaluation import SHARED, TASKS, own_photos, pairs_of, restore, trained_before
 from datamodules import Sample
 from mrdiff import MRSampler
-from mrdiff.checkpoint import load_model
-from mrdiff.denoiser import Denoiser
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import psnr
 from mrdiff.photo import centre_crop
 

@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
-from mrdiff.checkpoint import load_model
-from mrdiff.cli.lightning import build_run
-from mrdiff.cli.train import prepare
-from mrdiff.conditions import known_tasks
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.run import build_run
 from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.networks.conditions import known_tasks
 from mrdiff.photo import write_image
 
 

@@ -23,15 +23,15 @@ from torch import Tensor
 
 from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
-from mrdiff.calibration import Calibration
-from mrdiff.checkpoint import load_model
-from mrdiff.denoiser import Denoiser
-from mrdiff.gridfile import write_grid
-from mrdiff.gridsearch import FoundGrid
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
-from mrdiff.noise import named_noise
-from mrdiff.sampler import MRSampler
-from mrdiff.spectrum import residual_spectrum, search_spectrum
+from mrdiff.solvers.gridfile import write_grid
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.sampler import MRSampler
+from mrdiff.tuning.calibration import Calibration
+from mrdiff.tuning.search import FoundGrid
+from mrdiff.tuning.spectrum import residual_spectrum, search_spectrum
 
 NFES = (2, 3, 4, 5, 8, 10)
 NAMED = ("uniform_log_snr", "uniform_t", "power(2)", "karras")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrdiff.cli.environment import set_process_defaults
+from mrdiff.system.cores import set_process_defaults
 
 set_process_defaults()
 
@@ -27,8 +27,8 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mrdiff import Restorer  # noqa: E402
-from mrdiff.backends import OpenVINONetwork  # noqa: E402
-from mrdiff.int8 import input_ranges  # noqa: E402
+from mrdiff.acceleration.backends import OpenVINONetwork  # noqa: E402
+from mrdiff.acceleration.int8 import input_ranges  # noqa: E402
 from mrdiff.metrics import psnr  # noqa: E402
 from mrdiff.photo import centre_crop, list_images, read_rgb  # noqa: E402
 

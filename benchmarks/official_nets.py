@@ -39,12 +39,12 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta
-from mrdiff.backends import OpenVINONetwork, use_inductor
-from mrdiff.cli.environment import keep_freed_memory
-from mrdiff.denoiser import BoundDenoiser
-from mrdiff.int8 import Ranges, input_ranges
+from mrdiff.acceleration.backends import OpenVINONetwork, use_inductor
+from mrdiff.acceleration.int8 import Ranges, input_ranges
+from mrdiff.diffusion.denoiser import BoundDenoiser
+from mrdiff.diffusion.parameterization import NOISE
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
-from mrdiff.parameterization import NOISE
+from mrdiff.system.cores import keep_freed_memory
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "refusion": RefusionNAFNet,

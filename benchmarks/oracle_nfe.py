@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from mrdiff import MRProcess, MRSampler, TabulatedTheta
-from mrdiff.baselines import BaselineSampler, euler_maruyama, posterior
-from mrdiff.compat.mars import MarsSampler
-from mrdiff.noise import NoiseSource
-from mrdiff.oracle import MixtureOracle, stratified_prior, wasserstein2
-from mrdiff.sampler import SAMPLER_NAMES
+from mrdiff.names import SAMPLERS
+from mrdiff.official.mars import MarsSampler
+from mrdiff.solvers.baselines import BaselineSampler, euler_maruyama, posterior
+from mrdiff.solvers.noise import NoiseSource
+from mrdiff.solvers.oracle import MixtureOracle, stratified_prior, wasserstein2
 
 NFES = (1, 2, 3, 4, 5, 8, 10, 20, 50)
 # means, standard deviations and weights, in image units
@@ -65,9 +65,7 @@ def official(
 
 def samplers() -> dict[str, Callable[[int], Sampler]]:
     """Sampler by name, as a function of NFE: ours, then the official ones."""
-    found: dict[str, Callable[[int], Sampler]] = {
-        name: partial(preset, name) for name in SAMPLER_NAMES
-    }
+    found: dict[str, Callable[[int], Sampler]] = {name: partial(preset, name) for name in SAMPLERS}
     kinds: list[tuple[Literal["ode", "sde"], int]]
     kinds = [("ode", 1), ("ode", 2), ("ode", 3), ("sde", 1), ("sde", 2)]
     for solver, order in kinds:

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from datamodules import CleanFolder
 from datamodules.degradations import Rain
-from mrdiff.checkpoint import load_model
+from mrdiff.checkpoints.reading import load_model
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
-from mrdiff.noise import named_noise
-from mrdiff.sampler import MRSampler
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.sampler import MRSampler
 
 METRICS = {"psnr": (-1, 2), "lpips": (1, 4), "sw": (1, 2)}  # sign of better, digits
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.presets --checkpoint best.ckpt --lq rainy/LQ --gt rainy/GT [--crop 256]
 
-The official sampler (:mod:`mrdiff.compat.mars`) runs on its own tables, which differ a little from
-the continuous schedule that the network was trained with. It is therefore given the network twice:
-as it is, and (``matched``) with each time replaced by the one at which the training schedule has
-the state's alpha, which removes that handicap. The stochastic samplers draw the same noise too.
+The official sampler (:mod:`mrdiff.official.mars`) runs on its own tables, which differ a little
+from the continuous schedule that the network was trained with. It is therefore given the network
+twice: as it is, and (``matched``) with each time replaced by the one at which the training schedule
+has the state's alpha, which removes that handicap. The stochastic samplers draw the same noise too.
 SW is the sliced Wasserstein distance between 7 x 7 patches, times 100.
 """
 
@@ -25,13 +25,13 @@ from rich.progress import track
 from torch import Tensor
 
 from datamodules import PairedFolder
-from mrdiff.checkpoint import load_model
-from mrdiff.compat.mars import MarsSampler, OfficialTables
-from mrdiff.denoiser import DenoiserLike, Prediction
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import DenoiserLike, Prediction
+from mrdiff.diffusion.process import MRProcess
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
-from mrdiff.noise import named_noise
-from mrdiff.process import MRProcess
-from mrdiff.sampler import MRSampler
+from mrdiff.official.mars import MarsSampler, OfficialTables
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.sampler import MRSampler
 
 NFES = (1, 2, 3, 5, 10, 20)
 OURS = ("fidelity", "perceptual", "mr-ode-1", "mr-ode-2", "mr-sde-1", "posterior")

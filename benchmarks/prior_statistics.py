@@ -24,10 +24,10 @@ from scipy import ndimage, stats
 
 from benchmarks.clean_prior import looks
 from benchmarks.evaluation import SHARED
-from datamodules.leaf_look import LeafLook
-from datamodules.leaf_textures import LUMA
-from datamodules.leaves import render
-from datamodules.samples import find_images
+from datamodules.datasets.base import find_images
+from datamodules.leaves.look import LeafLook
+from datamodules.leaves.picture import render
+from datamodules.leaves.textures import LUMA
 from mrdiff.photo import centre_crop, read_rgb, write_image
 
 Picture = NDArray[np.float32]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluation import own_photos, quality, train_for
-from mrdiff.checkpoint import load_model
+from mrdiff.checkpoints.reading import load_model
 from mrdiff.metrics import LPIPS, find_lpips_weights
 
 _RATE = "--model.optimizer.lr"

@@ -24,10 +24,16 @@ from torch import Tensor
 from benchmarks.oracle_nfe import MIXTURES
 from benchmarks.presets import pairs
 from mrdiff import MRProcess, MRSampler
-from mrdiff.checkpoint import load_model
+from mrdiff.checkpoints.reading import load_model
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
-from mrdiff.noise import named_noise
-from mrdiff.oracle import GaussianOracle, MixtureOracle, midpoints, stratified_prior, wasserstein2
+from mrdiff.solvers.noise import named_noise
+from mrdiff.solvers.oracle import (
+    GaussianOracle,
+    MixtureOracle,
+    midpoints,
+    stratified_prior,
+    wasserstein2,
+)
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 COUNT = 4096

@@ -29,8 +29,8 @@ from benchmarks.evaluation import (
     train_for,
     trained_before,
 )
-from mrdiff.checkpoint import load_model
-from mrdiff.denoiser import Denoiser
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights
 from mrdiff.photo import write_image
 

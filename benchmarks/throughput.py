@@ -25,10 +25,10 @@ import numpy as np
 
 from datamodules import DemoPhotos
 from datamodules.degradations import Rain
-from mrdiff.cli.jobs import plan_jobs
-from mrdiff.cli.restoring import restore_all
+from mrdiff.cli.common.jobs import plan_jobs
+from mrdiff.cli.sample.photos import restore_all
 from mrdiff.photo import write_image
-from mrdiff.restore import Restorer
+from mrdiff.restoration.restorer import Restorer
 
 ROOT = Path(__file__).parents[1]
 

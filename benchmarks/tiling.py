@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from mrdiff.photo import read_rgb, write_image
-from mrdiff.restore import Restorer
-from mrdiff.tiling import even_tile, tile_spans
+from mrdiff.restoration.restorer import Restorer
+from mrdiff.restoration.tiled_denoiser import even_tile, tile_spans
 
 ROOT = Path(__file__).parents[1]
 TILE, OVERLAP = 128, 32

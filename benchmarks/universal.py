@@ -20,10 +20,10 @@ import torch
 
 from benchmarks.evaluation import SHARED, own_photos, pairs_of, quality, train_for
 from datamodules import Sample
-from mrdiff.checkpoint import load_model
-from mrdiff.conditions import judge, known_tasks
-from mrdiff.denoiser import Denoiser
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.networks.conditions import judge, known_tasks
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mrdiff.conditions import Context
-from mrdiff.denoiser import BoundDenoiser, ContextDenoiser
-from mrdiff.noise import named_noise
+from mrdiff.diffusion.denoiser import BoundDenoiser, ContextDenoiser
+from mrdiff.networks.conditions import Context
+from mrdiff.solvers.noise import named_noise
 
 
 def restore_timed(

@@ -16,11 +16,12 @@ from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, Run, grid_rows
 from callbacks.tensorboard import chart_layout, find_writer
-from mrdiff.conditions import make_context
-from mrdiff.denoiser import AutocastDenoiser, Denoiser
-from mrdiff.metrics import LPIPS, METRIC_NAMES, find_lpips_weights, measure
+from mrdiff.diffusion.denoiser import AutocastDenoiser, Denoiser
+from mrdiff.metrics import LPIPS, find_lpips_weights, measure
+from mrdiff.names import METRICS
+from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop
-from mrdiff.sampler import named_sampler
+from mrdiff.solvers.sampler import named_sampler
 
 # Identical images have infinite PSNR, and one of them would make every mean infinite.
 MAX_PSNR = 100.0
@@ -47,9 +48,9 @@ class SamplingValidation(Callback):
     The module needs an attribute `denoiser`; batches are dicts with `lq`, `gt` and `name`.
 
     Args:
-        samplers: names from `mrdiff.sampler.SAMPLER_NAMES`.
+        samplers: names from `mrdiff.names.SAMPLERS`.
         nfes: numbers of network calls.
-        metrics: names from `mrdiff.metrics.METRIC_NAMES`.
+        metrics: names from `mrdiff.names.METRICS`.
         max_images: images restored per validation, over all processes; the first of the loader, and
             as many of each task where the data names several. A test restores all.
         crop: side in px of the centre crop that is restored and measured in validation; None for
@@ -68,7 +69,7 @@ class SamplingValidation(Callback):
         *,
         samplers: Sequence[str] = ("mr-ode-2",),
         nfes: Sequence[int] = (1, 2, 5, 10),
-        metrics: Sequence[str] = METRIC_NAMES,
+        metrics: Sequence[str] = METRICS,
         max_images: int = 8,
         crop: int | None = 256,
         batch_size: int = 4,
@@ -78,9 +79,9 @@ class SamplingValidation(Callback):
     ) -> None:
         if not samplers or not nfes:
             raise ValueError("SamplingValidation needs at least one sampler and one NFE")
-        unknown = [name for name in metrics if name not in METRIC_NAMES]
+        unknown = [name for name in metrics if name not in METRICS]
         if unknown:
-            raise ValueError(f"unknown metrics {unknown}; known: {', '.join(METRIC_NAMES)}")
+            raise ValueError(f"unknown metrics {unknown}; known: {', '.join(METRICS)}")
         if min(max_images, batch_size) < 1 or grid_images < 0 or (crop is not None and crop < 1):
             raise ValueError("max_images, batch_size and crop must be positive, grid_images >= 0")
         self.samplers = tuple(samplers)

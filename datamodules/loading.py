@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
-from datamodules.cores import usable_cores
+from datamodules.datasets.base import RestorationDataset, Sample
 from datamodules.randomness import SampleKey
-from datamodules.samples import RestorationDataset, Sample
+from mrdiff.system.cores import available_cores
 
 
 class Position(NamedTuple):
@@ -100,7 +100,7 @@ def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:
     busy training: one worker gives more patches than a network on a CPU takes, and on two cores
     it contends with the training threads (``benchmarks/threads.py`` measures it).
     """
-    cores = usable_cores() // max(1, processes_here)
+    cores = available_cores() // max(1, processes_here)
     if accelerated:
         return max(1, min(8, cores - 1))
     return 1 if cores > 2 else 0

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.datasets.base import RestorationDataset, Sample
 from datamodules.degradations import Degradation
 from datamodules.errors import DataError
 from datamodules.loading import (
@@ -18,7 +19,6 @@ from datamodules.loading import (
     one_thread,
     position_of,
 )
-from datamodules.samples import RestorationDataset, Sample
 
 _STAGE_SETS = {
     "fit": ("train", "val"),

@@ -6,32 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrdiff.checkpoint import load_model as load_model
-    from mrdiff.denoiser import Denoiser as Denoiser
-    from mrdiff.denoiser import Prediction as Prediction
-    from mrdiff.module import MRDiffusion as MRDiffusion
-    from mrdiff.process import MRProcess as MRProcess
-    from mrdiff.restore import Restorer as Restorer
-    from mrdiff.sampler import MRSampler as MRSampler
-    from mrdiff.schedule import ConstantTheta as ConstantTheta
-    from mrdiff.schedule import CosineTheta as CosineTheta
-    from mrdiff.schedule import LinearTheta as LinearTheta
-    from mrdiff.schedule import TabulatedTheta as TabulatedTheta
+    from mrdiff.checkpoints.reading import load_model as load_model
+    from mrdiff.diffusion.denoiser import Denoiser as Denoiser
+    from mrdiff.diffusion.denoiser import Prediction as Prediction
+    from mrdiff.diffusion.process import MRProcess as MRProcess
+    from mrdiff.diffusion.schedule import ConstantTheta as ConstantTheta
+    from mrdiff.diffusion.schedule import CosineTheta as CosineTheta
+    from mrdiff.diffusion.schedule import LinearTheta as LinearTheta
+    from mrdiff.diffusion.schedule import TabulatedTheta as TabulatedTheta
+    from mrdiff.restoration.restorer import Restorer as Restorer
+    from mrdiff.solvers.sampler import MRSampler as MRSampler
+    from mrdiff.training.module import MRDiffusion as MRDiffusion
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ConstantTheta": "schedule",
-    "CosineTheta": "schedule",
-    "Denoiser": "denoiser",
-    "LinearTheta": "schedule",
-    "MRDiffusion": "module",
-    "MRProcess": "process",
-    "MRSampler": "sampler",
-    "Prediction": "denoiser",
-    "Restorer": "restore",
-    "TabulatedTheta": "schedule",
-    "load_model": "checkpoint",
+    "ConstantTheta": "diffusion.schedule",
+    "CosineTheta": "diffusion.schedule",
+    "Denoiser": "diffusion.denoiser",
+    "LinearTheta": "diffusion.schedule",
+    "MRDiffusion": "training.module",
+    "MRProcess": "diffusion.process",
+    "MRSampler": "solvers.sampler",
+    "Prediction": "diffusion.denoiser",
+    "Restorer": "restoration.restorer",
+    "TabulatedTheta": "diffusion.schedule",
+    "load_model": "checkpoints.reading",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604  (strings, from the table above)
 

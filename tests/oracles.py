@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff import ConstantTheta, CosineTheta, LinearTheta, TabulatedTheta
-from mrdiff.denoiser import Denoiser
-from mrdiff.oracle import GaussianOracle
-from mrdiff.parameterization import Parameterization
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.solvers.oracle import GaussianOracle
 
 SCHEDULES = {
     "cosine": CosineTheta(),

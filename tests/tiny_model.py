@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from mrdiff import MRProcess
-from mrdiff.checkpoint import describe_denoiser
-from mrdiff.denoiser import Denoiser
+from mrdiff.checkpoints.reading import describe_denoiser
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.networks.unet import UNet
-from mrdiff.parameterization import Parameterization
 
 
 def write_tiny_checkpoint(path: Path, *, identity: bool = False, **options: Any) -> Path:

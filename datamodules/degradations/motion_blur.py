@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import Degradation, check_range, to_8_bit
-from datamodules.mirror import mirrored
+from datamodules.degradations.mirror import mirrored
 from datamodules.randomness import uniform
 
 _STEPS = 128  # of the walk

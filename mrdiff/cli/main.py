@@ -6,7 +6,7 @@ import importlib
 import sys
 
 import mrdiff
-from mrdiff.cli.errors import CommandError, did_you_mean, run_command
+from mrdiff.cli.common.errors import CommandError, did_you_mean, run_command
 
 __all__ = ["COMMANDS", "main"]
 
@@ -41,7 +41,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS) or f": use one of {', '.join(COMMANDS)}"
         raise CommandError(f"unknown command {command}{hint}", status=2)
-    module = importlib.import_module(f"mrdiff.cli.{command}")
+    module = importlib.import_module(f"mrdiff.cli.{command}.command")
     status: int = module.main(rest, program=f"mrdiff {command}")
     return status
 

@@ -1,7 +1,7 @@
 """Image quality under named protocols: PSNR and SSIM on RGB or luma, and LPIPS."""
 
 from mrdiff.metrics.lpips import LPIPS, LPIPSWeightsError, find_lpips_weights
-from mrdiff.metrics.measure import METRIC_NAMES, measure
+from mrdiff.metrics.measure import measure
 from mrdiff.metrics.protocol import (
     IR_SDE,
     IR_SDE_Y,
@@ -18,7 +18,6 @@ __all__ = [
     "IR_SDE",
     "IR_SDE_Y",
     "LPIPS",
-    "METRIC_NAMES",
     "PROTOCOLS",
     "RGB",
     "LPIPSWeightsError",

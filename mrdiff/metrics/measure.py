@@ -7,15 +7,14 @@ from torch import Tensor
 from mrdiff.metrics.lpips import LPIPS
 from mrdiff.metrics.protocol import PROTOCOLS, RGB
 from mrdiff.metrics.quality import psnr, ssim
-
-METRIC_NAMES: tuple[str, ...] = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+from mrdiff.names import METRICS
 
 
 def measure(
     restored: Tensor,
     target: Tensor,
     *,
-    names: Sequence[str] = METRIC_NAMES,
+    names: Sequence[str] = METRICS,
     lpips: LPIPS | None = None,
     protocol: str = "standard",
 ) -> dict[str, Tensor]:
@@ -24,7 +23,7 @@ def measure(
     Args:
         restored: RGB in [0, 1], [B, 3, H, W]; clamped and rounded to 8 bit first.
         target: the ground truth, same shape.
-        names: any of `METRIC_NAMES`; "psnr" and "ssim" are on RGB, those with "_y" on luma.
+        names: any of `METRICS`; "psnr" and "ssim" are on RGB, those with "_y" on luma.
         lpips: the network; without it "lpips" is left out.
         protocol: one of `PROTOCOLS`. LPIPS is on the whole image in all.
 
@@ -51,5 +50,5 @@ def measure(
             if lpips is not None:
                 results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))
         else:
-            raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRIC_NAMES)}")
+            raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
     return results

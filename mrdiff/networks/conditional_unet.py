@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mrdiff.networks.parts import (
+from mrdiff.networks.blocks.parts import (
     LinearAttention,
     Prenorm,
     ResBlock,
@@ -21,7 +21,7 @@ from mrdiff.networks.parts import (
     plain_conv,
     raw_time,
 )
-from mrdiff.networks.prepared import Prepared, prepare
+from mrdiff.networks.inference.prepared import Prepared, prepare
 
 Context = dict[str, Tensor]
 Attention = Callable[[int, int], nn.Module]  # of (level, channels)
@@ -123,7 +123,7 @@ class ConditionalUNet(nn.Module):
         return None
 
     def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
-        """The network for one sampling run: see :func:`mrdiff.networks.prepared.prepare`."""
+        """The network for one sampling run: see :mod:`mrdiff.networks.inference.prepared`."""
         return prepare(self, self.init_conv, mu, times, context)
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.parts import LinearAttention
 from mrdiff.networks.conditional_unet import ConditionalUNet, Context
-from mrdiff.networks.parts import LinearAttention
 
 _HEAD = 32  # channels of an attention head
 _LOCAL = 3  # levels with linear attention; those below have the transformer

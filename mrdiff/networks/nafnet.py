@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mrdiff.networks.nafblock import NAFBlock, SimpleGate
-from mrdiff.networks.parts import Sinusoids, padding, raw_time
-from mrdiff.networks.prepared import Prepared, prepare
+from mrdiff.networks.blocks.nafblock import NAFBlock, SimpleGate
+from mrdiff.networks.blocks.parts import Sinusoids, padding, raw_time
+from mrdiff.networks.inference.prepared import Prepared, prepare
 
 Context = dict[str, Tensor]
 
@@ -116,7 +116,7 @@ class RefusionNAFNet(nn.Module):
         return out[..., : x.shape[-2], : x.shape[-1]]
 
     def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
-        """The network for one sampling run: see :func:`mrdiff.networks.prepared.prepare`."""
+        """The network for one sampling run: see :mod:`mrdiff.networks.inference.prepared`."""
         return prepare(self, self.intro, mu, times, context)
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: None = None) -> Tensor:

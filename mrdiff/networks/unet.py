@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mrdiff.networks.classifier import DegradationClassifier
-from mrdiff.networks.derived import derived
-from mrdiff.networks.parts import padding
-from mrdiff.networks.prepared import Prepared, inference_copy
-from mrdiff.networks.residual_block import ResidualBlock, zero_conv
+from mrdiff.networks.blocks.classifier import DegradationClassifier
+from mrdiff.networks.blocks.parts import padding
+from mrdiff.networks.blocks.residual_block import ResidualBlock, zero_conv
+from mrdiff.networks.inference.derived import derived
+from mrdiff.networks.inference.prepared import Prepared, inference_copy
 
 
 class TimeEmbedding(nn.Module):
@@ -160,7 +160,7 @@ class UNet(nn.Module):
         """The network for one sampling run, without gradients.
 
         What depends on the times or on ``mu`` alone is computed once; on the CPU the blocks are
-        those of :mod:`mrdiff.networks.fast`.
+        those of :mod:`mrdiff.networks.inference.fast`.
 
         Args:
             mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles, and differ.

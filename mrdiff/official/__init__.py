@@ -1,1 +1,1 @@
-"""Checkpoints of the official code of IR-SDE, Refusion and DA-CLIP, made into ours."""
+"""The official IR-SDE, Refusion, DA-CLIP and MaRS code: their weights and their sampler."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mrdiff.description import CheckpointError
+from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
 from mrdiff.official.weights import OfficialFile
 

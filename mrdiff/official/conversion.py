@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
-from mrdiff.checkpoint import FORMAT, describe_denoiser
-from mrdiff.denoiser import Denoiser
-from mrdiff.description import CheckpointError
-from mrdiff.export import write_model
+from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.checkpoints.export import write_model
+from mrdiff.checkpoints.reading import FORMAT, describe_denoiser
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.parameterization import NOISE
+from mrdiff.diffusion.process import MRProcess
 from mrdiff.official.architecture import Architecture, check_weights
 from mrdiff.official.weights import OfficialFile
-from mrdiff.parameterization import NOISE
-from mrdiff.process import MRProcess
 
 ORIGIN_KEY = "origin"
 

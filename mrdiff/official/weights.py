@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrdiff.description import CheckpointError
+from mrdiff.checkpoints.description import CheckpointError
 
 # Later ones only if there is no earlier one.
 _NESTS = ("params_ema", "params", "state_dict")

@@ -20,7 +20,7 @@ from mrdiff.photo.reading import (
     read_rgb,
     upright_size,
 )
-from mrdiff.photo.writing import FORMATS, encode_photo, replacing, write_image, write_photo
+from mrdiff.photo.writing import FORMATS, encode_photo, write_image, write_photo
 
 __all__ = [
     "FORMATS",
@@ -40,7 +40,6 @@ __all__ = [
     "read_mask",
     "read_photo",
     "read_rgb",
-    "replacing",
     "to_pil",
     "to_rgb",
     "to_uint8",

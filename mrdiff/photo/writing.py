@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,9 @@ from mrdiff.photo.deep import encode_png, encode_tiff
 from mrdiff.photo.errors import PhotoError
 from mrdiff.photo.metadata import Metadata
 from mrdiff.photo.reading import PhotoFile
+from mrdiff.system.files import replacing
 
-__all__ = ["FORMATS", "encode_photo", "replacing", "write_image", "write_photo"]
+__all__ = ["FORMATS", "encode_photo", "write_image", "write_photo"]
 
 # What is written, by suffix.
 FORMATS = {
@@ -98,27 +95,6 @@ def encode_photo(image: Tensor, kind: str, like: PhotoFile = _PLAIN) -> bytes:
     return buffer.getvalue()
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; what is written there takes its place if all went well.
-
-    Missing folders are made. Names are short, whatever the file's: file systems have limits.
-
-    Raises:
-        PhotoError: a failing disk, a name that is too long, a folder that is a file.
-    """
-    temporary = path.with_name(f".mrdiff.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PhotoError(f"{path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # it was moved, or its folder could not be made
-            temporary.unlink()
-
-
 def write_photo(path: Path | str, image: Tensor, like: PhotoFile = _PLAIN) -> None:
     """Write ``[C, H, W]`` in [0, 1] by the suffix of ``path``, see :func:`encode_photo`.
 
@@ -138,8 +114,11 @@ def write_photo(path: Path | str, image: Tensor, like: PhotoFile = _PLAIN) -> No
         content = encode_photo(image, kind, like)
     except (ValueError, OSError, RuntimeError) as error:
         raise PhotoError(f"{path}: {' '.join(str(error).split())}") from error
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise PhotoError(f"{path}: {error.strerror}") from error
 
 
 def write_image(path: Path | str, image: Tensor) -> None:

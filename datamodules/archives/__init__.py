@@ -1,0 +1,1 @@
+"""Archives of the standard benchmarks, unpacked into the folders that training reads."""

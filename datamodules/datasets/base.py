@@ -1,0 +1,178 @@
+"""What the datasets have in common: samples, cropping and turning, and their base class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.degradations.mirror import mirrored
+from datamodules.errors import DataError
+from datamodules.randomness import SampleKey, integer
+from mrdiff.photo import list_images
+
+
+class Sample(TypedDict):
+    """One image: ``lq`` and ``gt`` float32 ``[3, H, W]`` in [0, 1], ``name`` unique in its set.
+
+    ``mask`` ``[1, H, W]`` is 1 where the image was kept and 0 in holes; ``degradation`` is the
+    number of the task. Either is in all samples of a set or in none.
+    """
+
+    lq: Tensor
+    gt: NotRequired[Tensor]
+    name: str
+    mask: NotRequired[Tensor]
+    degradation: NotRequired[int]
+
+
+class SourceFiles(NamedTuple):
+    """The files of one name, None where there is none; ``others`` have that name too."""
+
+    name: str
+    lq: Path | None
+    gt: Path | None
+    mask: Path | None
+    others: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Folders whose images belong together by name, as they lie on disk.
+
+    Args:
+        lq, gt, mask: the folders; None for a kind that the dataset does not read.
+        patch_size, crop_size: what is cut from the images in training, and outside it.
+    """
+
+    lq: Path | None = None
+    gt: Path | None = None
+    mask: Path | None = None
+    patch_size: int | None = None
+    crop_size: int | None = None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders that are read, by kind."""
+        kinds = {"lq": self.lq, "gt": self.gt, "mask": self.mask}
+        return {kind: folder for kind, folder in kinds.items() if folder is not None}
+
+    def files(self) -> list[SourceFiles]:
+        """All images, sorted by name, whether they have a partner or not.
+
+        A folder that is missing has none.
+        """
+        named: dict[str, dict[str, Path]] = {}
+        others: dict[str, list[Path]] = {}
+        for kind, folder in self.folders.items():
+            for path in list_images(folder) if folder.is_dir() else []:
+                name = name_of(path, folder)
+                if named.setdefault(name, {}).setdefault(kind, path) != path:
+                    others.setdefault(name, []).append(path)
+        return [
+            SourceFiles(
+                name, of.get("lq"), of.get("gt"), of.get("mask"), tuple(others.get(name, ()))
+            )
+            for name, of in sorted(named.items())
+        ]
+
+
+class RestorationDataset(Dataset[Sample]):
+    """A map-style dataset in three stages, so that making one costs nothing.
+
+    ``prepare`` does what is done once a machine (in one process), ``check`` looks at the files
+    before training starts, in every process, and ``dataset[key]`` gives a sample: a random one
+    for a :class:`SampleKey`, a fixed one for a plain index.
+    """
+
+    def prepare(self) -> None:
+        """Make what must be made once, such as a cached bank; nothing by default."""
+
+    def check(self) -> None:
+        """Raise :class:`DataError` about anything that would fail later; nothing by default."""
+
+    def sources(self) -> list[Source]:
+        """The folders that the samples are read from; none where they are made up.
+
+        It costs nothing and is right for files that :meth:`check` refuses.
+        """
+        return []
+
+    def caches(self) -> list[Path]:
+        """The files that :meth:`prepare` keeps; none by default."""
+        return []
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that ``degradation`` numbers in the samples; none for most."""
+        return ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, key: int | SampleKey) -> Sample: ...
+
+
+def index_of(key: int | SampleKey) -> int:
+    """The position in the dataset that a key names."""
+    return key.item if isinstance(key, SampleKey) else key
+
+
+def find_images(folder: Path, *, role: str) -> list[Path]:
+    """The images below ``folder``.
+
+    Raises:
+        DataError: no such folder, or none in it.
+    """
+    if folder.parts[:1] == ("None",):  # what an interpolation of a null leaves
+        raise DataError(f"no folder of the {role}: give --data.root FOLDER")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of the {role}")
+    paths = list_images(folder)
+    if not paths:
+        raise DataError(f"{folder}: no images in it or below; give the folder of the {role}")
+    return paths
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """The name of a file in its folder: its relative path without suffix, with forward slashes."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def check_patch_size(patch_size: int | None) -> None:
+    """Raise ``ValueError`` for a patch size that cannot be meant."""
+    if patch_size is not None and patch_size < 8:
+        raise ValueError(f"patch_size must be at least 8 pixels or null, got {patch_size}")
+
+
+def random_patches(
+    images: Sequence[Tensor], size: int, generator: torch.Generator, *, margin: int = 0
+) -> list[Tensor]:
+    """The same square cut from images of one shape ``[C, H, W]``, with a margin on all sides.
+
+    What lies beyond an image is its mirror image; the square itself lies within it, if it fits.
+    """
+    height, width = images[0].shape[-2:]
+    top = integer(0, max(height - size, 0), generator)
+    left = integer(0, max(width - size, 0), generator)
+    reach = size + margin
+    if margin <= top <= height - reach and margin <= left <= width - reach:  # no index needed
+        inside = slice(top - margin, top + reach), slice(left - margin, left + reach)
+        return [image[..., inside[0], inside[1]] for image in images]
+    rows = mirrored(top - margin, top + reach, height)
+    columns = mirrored(left - margin, left + reach, width)
+    return [image[..., rows, :][..., columns] for image in images]
+
+
+def random_turn(images: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """One of the eight symmetries of the square, the same for all images."""
+    symmetry = integer(0, 7, generator)
+    turned = [image.rot90(symmetry % 4, (-2, -1)) for image in images]
+    return [(i.flip(-1) if symmetry >= 4 else i).contiguous() for i in turned]

@@ -1,0 +1,184 @@
+"""Datasets that need no pairs of files: clean photos spoilt on the fly, and photos to restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules.datasets.base import (
+    RestorationDataset,
+    Sample,
+    Source,
+    check_patch_size,
+    find_images,
+    index_of,
+    name_of,
+)
+from datamodules.datasets.degraded import FixedSamples, random_sample
+from datamodules.degradations import Degradation
+from datamodules.leaves.bank import LeafBank, LeafReader
+from datamodules.leaves.look import LOOK, LeafLook
+from datamodules.randomness import SampleKey, generator_of_name, integer
+from mrdiff.photo import centre_crop, read_rgb
+
+
+class _Folder(RestorationDataset):
+    """The photos of a folder and all below it, found when they are first asked for."""
+
+    def __init__(self, path: str, *, role: str) -> None:
+        self.folder = Path(path).expanduser()
+        self.role = role
+        self._paths: list[Path] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photos, sorted.
+
+        Raises:
+            DataError: no such folder, or no images in it.
+        """
+        if not self._paths:
+            self._paths = find_images(self.folder, role=self.role)
+        return self._paths
+
+    def check(self) -> None:
+        """Raise :class:`DataError` if there is nothing to read."""
+        len(self)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class CleanFolder(_Folder):
+    """Clean photos of a folder and all below it, degraded when they are read.
+
+    In training every epoch brings another patch and another degradation. Elsewhere an image and
+    its degradation are the same each time: a function of (seed, name) alone.
+
+    Args:
+        path: folder of clean photos.
+        degradation: how they are spoilt.
+        patch_size: side of the random training patch in pixels; null for the whole image.
+        crop_size: outside training, the central part to keep; null for the whole image.
+        seed: of the fixed degradations outside training.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        degradation: Degradation,
+        *,
+        patch_size: int | None = None,
+        crop_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_patch_size(patch_size)
+        check_patch_size(crop_size)
+        super().__init__(path, role="clean photos")
+        self.degradation = degradation
+        self.patch_size = patch_size
+        self.crop_size = crop_size
+        self.fixed = FixedSamples(degradation, seed=seed)
+
+    def sources(self) -> list[Source]:
+        """The folder of clean photos."""
+        return [Source(gt=self.folder, patch_size=self.patch_size, crop_size=self.crop_size)]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation; outside training every photo comes under each."""
+        return self.degradation.tasks
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.fixed.each
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        index = index_of(key)
+        path = self.paths[index // self.fixed.each]
+        name, clean = name_of(path, self.folder), read_rgb(path)
+        if isinstance(key, SampleKey):
+            return random_sample(clean, self.degradation, self.patch_size, key, name)
+        return self.fixed.sample(centre_crop(clean, self.crop_size), index, name)
+
+
+class DeadLeaves(RestorationDataset):
+    """Patches of generated dead-leaves pictures, degraded when they are read.
+
+    Nothing is downloaded: the bank of pictures is drawn once and cached (see
+    :class:`datamodules.leaves.bank.LeafBank`).
+
+    Args:
+        degradation: how the patches are spoilt.
+        patch_size: side of a patch in pixels.
+        length: samples an epoch.
+        images: pictures in the bank.
+        image_size: side of a picture in pixels.
+        seed: of the pictures.
+        look: what the pictures look like; left out, all ingredients at their usual strength.
+    """
+
+    def __init__(
+        self,
+        degradation: Degradation,
+        *,
+        patch_size: int = 64,
+        length: int = 6400,
+        images: int = 240,
+        image_size: int = 288,
+        seed: int = 0,
+        look: LeafLook = LOOK,
+    ) -> None:
+        check_patch_size(patch_size)
+        if patch_size > image_size:
+            raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}")
+        if length < 1:
+            raise ValueError(f"length must be at least 1 sample an epoch, got {length}")
+        self.degradation = degradation
+        self.patch_size = patch_size
+        self.length = length
+        self.bank = LeafBank(count=images, size=image_size, seed=seed, look=look)
+        self._reader = LeafReader(self.bank)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation."""
+        return self.degradation.tasks
+
+    def caches(self) -> list[Path]:
+        """The bank."""
+        return [self.bank.path]
+
+    def prepare(self) -> None:
+        """Draw the bank, unless it lies whole in the cache."""
+        self.bank.ensure()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        key = key if isinstance(key, SampleKey) else SampleKey(seed=0, epoch=0, item=key)
+        if not 0 <= key.item < self.length:
+            raise IndexError(key.item)
+        # A stream of its own: it must not be the one that crops and degrades.
+        choice = generator_of_name(key.seed, f"picture {key.epoch} {key.item}")
+        clean = self._reader[integer(0, self.bank.count - 1, choice)]
+        name = f"{key.epoch}-{key.item}"
+        return random_sample(clean, self.degradation, self.patch_size, key, name)
+
+
+class LQFolder(_Folder):
+    """Photos to restore, of a folder and all below it, without a reference.
+
+    Args:
+        path: folder of degraded photos.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, role="photos to restore")
+
+    def sources(self) -> list[Source]:
+        """The folder of photos."""
+        return [Source(lq=self.folder)]
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        path = self.paths[index_of(key)]
+        return {"lq": read_rgb(path), "name": name_of(path, self.folder)}

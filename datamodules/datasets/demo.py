@@ -1,0 +1,143 @@
+"""Real photographs that come with scikit-image, under synthetic rain: nothing to download.
+
+``python -m datamodules.datasets.demo FOLDER`` writes the rainy ones and the originals as PNG files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional
+
+from datamodules.datasets.base import RestorationDataset, Sample, check_patch_size, index_of
+from datamodules.datasets.degraded import FixedSamples
+from datamodules.degradations import Degradation, Rain
+from datamodules.degradations.base import to_8_bit
+from datamodules.errors import DataError
+from datamodules.randomness import SampleKey
+from mrdiff.photo import PhotoError, centre_crop, read_rgb, write_image
+
+# Everyday scenes whose files lie in the wheel itself (others of skimage.data are downloaded).
+_FILES = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
+
+
+def _folder() -> Path:
+    """Where scikit-image keeps its photos; found without importing it, which is slow."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("scikit-image is not installed; its photos are needed: pip install it")
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def _fitted(image: Tensor, size: int) -> Tensor:
+    """``[3, H, W]`` scaled until its shorter side is ``size``, then cut to a central square."""
+    scale = size / min(image.shape[-2:])
+    target = [max(size, round(side * scale)) for side in image.shape[-2:]]
+    scaled = functional.interpolate(image[None], target, mode="bicubic", antialias=True)[0]
+    return to_8_bit(centre_crop(scaled, size))
+
+
+class DemoPhotos(RestorationDataset):
+    """Real photos from the scikit-image wheel, each under the same degradation every time.
+
+    Args:
+        degradation: how they are spoilt, a function of (seed, name) alone.
+        size: side of the square photos in pixels.
+        seed: of the degradations.
+    """
+
+    def __init__(self, degradation: Degradation, *, size: int = 192, seed: int = 0) -> None:
+        check_patch_size(size)
+        self.degradation = degradation
+        self.size = size
+        self.fixed = FixedSamples(degradation, seed=seed)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of the degradation; every photo comes under each."""
+        return self.degradation.tasks
+
+    def check(self) -> None:
+        """Raise :class:`DataError` if the installed scikit-image lacks a photo."""
+        folder = _folder()
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise DataError(
+                f"{folder}: {', '.join(missing)} not there; reinstall scikit-image 0.22 or later"
+            )
+
+    def __len__(self) -> int:
+        return len(_FILES) * self.fixed.each
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        index = index_of(key)
+        path = _folder() / _FILES[index // self.fixed.each]
+        clean = _fitted(read_rgb(path), self.size)
+        return self.fixed.sample(clean, index, path.stem)
+
+
+def write_demo(
+    folder: Path | str,
+    *,
+    degradation: Degradation | None = None,
+    size: int = 384,
+    seed: int = 0,
+) -> list[str]:
+    """Write ``LQ/<name>.png`` and ``GT/<name>.png`` of every demo photo, whole files only.
+
+    Args:
+        folder: made if missing; files of the same names are replaced.
+        degradation: None for the default :class:`Rain`.
+        size: side of the square photos in pixels.
+        seed: of the degradations.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: scikit-image is not there.
+        PhotoError: the folder cannot be written.
+    """
+    photos = DemoPhotos(degradation or Rain(), size=size, seed=seed)
+    photos.check()
+    names = []
+    for index in range(len(photos)):
+        sample = photos[index]
+        write_image(Path(folder) / "LQ" / f"{sample['name']}.png", sample["lq"])
+        write_image(Path(folder) / "GT" / f"{sample['name']}.png", sample["gt"])
+        names.append(sample["name"])
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m datamodules.datasets.demo FOLDER [--size N] [--seed N]``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datamodules.datasets.demo", description=__doc__
+    )
+    parser.add_argument("folder", help="where LQ/ and GT/ are written")
+    parser.add_argument("--size", type=int, default=384, help="side of the photos in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="of the rain")
+    options = parser.parse_args(arguments)
+    try:
+        names = write_demo(options.folder, size=options.size, seed=options.seed)
+    except (DataError, PhotoError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(names)} photos in {options.folder}/LQ and {options.folder}/GT: {', '.join(names)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

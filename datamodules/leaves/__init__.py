@@ -1,0 +1,1 @@
+"""Dead leaves: generated pictures with the statistics of photographs."""

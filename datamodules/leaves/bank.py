@@ -1,0 +1,155 @@
+"""The bank of dead-leaves pictures: made once, kept in the user's cache, read by memory map.
+
+One safetensors file holds all pictures. Its name carries the format version and a hash of the
+parameters, so a bank of other parameters is another file; its header carries a checksum, so a
+damaged file is made again; and it appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.errors import DataError
+from datamodules.leaves.look import LOOK, LeafLook
+from datamodules.leaves.picture import render
+from mrdiff.system.cores import available_cores
+from mrdiff.system.files import replacing
+
+BANK_VERSION = 3  # raise it whenever the pictures change, so that old files are not taken for new
+_KEY = "images"
+
+
+def cache_folder() -> Path:
+    """``$MRDIFF_CACHE``, or mrdiff's folder in the platform's cache (``~/.cache/mrdiff``)."""
+    chosen = os.environ.get("MRDIFF_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("mrdiff"))
+
+
+def _digest(images: NDArray[np.uint8]) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafBank:
+    """``count`` square pictures of ``size`` pixels, a function of (seed, index, look) each."""
+
+    count: int = 240
+    size: int = 288
+    seed: int = 0
+    look: LeafLook = LOOK
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.size < 16 or self.seed < 0:
+            raise ValueError(f"need count >= 1, size >= 16 and seed >= 0, got {self}")
+
+    @property
+    def path(self) -> Path:
+        """Where this bank lies, or will lie."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        mark = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        return cache_folder() / f"dead-leaves-v{BANK_VERSION}-{mark}.safetensors"
+
+    def is_whole(self) -> bool:
+        """Whether the file is there, of the right shape, and undamaged (reads all of it)."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                images = file.get_tensor(_KEY)
+                checksum = (file.metadata() or {}).get("checksum")
+        except (OSError, SafetensorError):
+            return False
+        shape = (self.count, self.size, self.size, 3)
+        return images.shape == shape and images.dtype == np.uint8 and _digest(images) == checksum
+
+    def ensure(self, *, workers: int | None = None) -> Path:
+        """Make the bank unless a whole one is there; returns its path.
+
+        Args:
+            workers: processes that draw; None for one a core, at most 8; 0 for this process.
+
+        Raises:
+            DataError: the cache cannot be written.
+        """
+        if self.is_whole():
+            return self.path
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _store(self.path, self._draw(min(8, available_cores()) if workers is None else workers))
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: {error.strerror or error}; set MRDIFF_CACHE to a writable folder"
+            ) from error
+        return self.path
+
+    def _draw(self, workers: int) -> NDArray[np.uint8]:
+        loader = DataLoader(_Pictures(self), batch_size=None, num_workers=min(workers, self.count))
+        images = np.empty((self.count, self.size, self.size, 3), np.uint8)
+        columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("(once)"))
+        with Progress(*columns, transient=True) as progress:
+            drawing = progress.track(loader, self.count, description="Drawing dead leaves")
+            for index, picture in enumerate(drawing):
+                images[index] = np.asarray(picture)
+        return images
+
+
+class _Pictures(Dataset[Tensor]):
+    """The pictures of a bank, drawn when asked for (DataLoader's workers draw in parallel)."""
+
+    def __init__(self, bank: LeafBank) -> None:
+        self.bank = bank
+
+    def __len__(self) -> int:
+        return self.bank.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(render(self.bank.seed, index, self.bank.size, self.bank.look))
+
+
+def _store(path: Path, images: NDArray[np.uint8]) -> None:
+    """Write under a name of its own, then rename: no reader ever sees half a file."""
+    with replacing(path) as temporary:
+        save_file({_KEY: images}, temporary, metadata={"checksum": _digest(images)})
+
+
+class LeafReader:
+    """Reads single pictures of a bank that is there; opened in each process at first use."""
+
+    def __init__(self, bank: LeafBank) -> None:
+        self.bank = bank
+        self._images: NDArray[np.uint8] | None = None
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Picture ``index`` as uint8 ``[3, S, S]``: a patch of it is cheaper to convert.
+
+        Raises:
+            DataError: the bank has not been made.
+        """
+        if self._images is None:
+            self._images = self._open()
+        return torch.from_numpy(np.array(self._images[index])).permute(2, 0, 1)
+
+    def _open(self) -> NDArray[np.uint8]:
+        path, bank = self.bank.path, self.bank
+        if not path.is_file():
+            raise DataError(f"{path}: no such bank of pictures; call prepare() of the data first")
+        # safetensors: 8 bytes of header length, the header, then the only tensor to the end.
+        size = bank.count * bank.size**2 * 3
+        shape = (bank.count, bank.size, bank.size, 3)
+        start = path.stat().st_size - size
+        return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_images": None}  # spawned workers open the file themselves

@@ -1,0 +1,1 @@
+"""Faster ways to run a network: compilers, OpenVINO, 8-bit convolutions."""

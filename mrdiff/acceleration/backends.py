@@ -1,0 +1,207 @@
+"""Faster ways to run a network, for a start-up time: compiled by torch's inductor or by OpenVINO.
+
+Both are for restoring alone, without gradients. Neither changes what the network takes and says of
+itself: the rest of the library runs it as it runs any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mrdiff.acceleration.int8 import check_ranges, rounded
+from mrdiff.names import PRECISIONS
+from mrdiff.system.devices import computes_bf16
+
+__all__ = [
+    "BackendError",
+    "OpenVINONetwork",
+    "as_built",
+    "use_inductor",
+]
+
+T = TypeVar("T")
+
+_KEPT = 8  # sizes whose programs are kept, each with weights of its own: a tiled photo has four
+
+
+class BackendError(ValueError):
+    """A backend that is not there or does not take the network: one line."""
+
+
+class _Positional(nn.Module):
+    """A network with the values of its context as further arguments, as tracing wants it."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        context = dict(zip(self.names, told, strict=True))
+        out: Tensor = self.network(x, mu, t, context or None)
+        return out
+
+
+class OpenVINONetwork(nn.Module):
+    """A network on the CPU that OpenVINO runs, ``forward(x, mu, t, context=None)`` as before.
+
+    It is translated once for each size of image, which takes seconds, and the last few sizes are
+    kept. All else that is asked of it, such as ``tasks`` or ``classify``, the network answers.
+
+    Args:
+        network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
+            effect.
+        precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions and,
+            between them, bfloat16 on a CPU that computes in it, else float32; images are float32
+            in and out.
+        ranges: of :func:`mrdiff.acceleration.int8.input_ranges`, for ``int8``.
+
+    Raises:
+        BackendError: OpenVINO is not installed, there is no such precision, or it lacks ranges.
+        RangeError: the ranges are not of this network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        precision: str = "f32",
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise BackendError(f"unknown precision {precision}: use one of {known}")
+        if isinstance(network, OpenVINONetwork):
+            raise BackendError("this network is run by OpenVINO already")
+        if (precision == "int8") != bool(ranges):
+            raise BackendError("precision int8 and ranges are given together or not at all")
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            message = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
+            raise BackendError(message) from error
+        self.network, self.precision, self.ranges = network, precision, dict(ranges or {})
+        check_ranges(network, self.ranges)
+        self._openvino = openvino
+        self._programs: dict[Any, Any] = {}
+        self._lock = threading.Lock()  # a program runs once at a time
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
+    @torch.no_grad()
+    def forward(
+        self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """The network's prediction, float32.
+
+        Args:
+            x: state ``[B, C, H, W]``, on the CPU.
+            mu: degraded image ``[B, C, H, W]``.
+            t: ``[B]``.
+            context: as the network takes it.
+
+        Raises:
+            BackendError: OpenVINO cannot translate the network.
+        """
+        names = tuple(sorted(context or {}))
+        told = [] if context is None else [context[name] for name in names]
+        given = [tensor.to(torch.float32).contiguous() for tensor in (x, mu, t, *told)]
+        with self._lock:
+            program = self._program(names, given)
+            return torch.from_numpy(program([tensor.numpy() for tensor in given])[0])
+
+    def _program(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
+        """The network for inputs of these names and sizes; the longest unused one makes room."""
+        key = names, *(tensor.shape for tensor in given)
+        program = self._programs.pop(key, None)
+        if program is None:
+            if len(self._programs) == _KEPT:
+                del self._programs[next(iter(self._programs))]
+            program = self._translated(names, given)
+        self._programs[key] = program
+        return program
+
+    def _in_bf16(self) -> bool:
+        native = self.precision == "int8" and computes_bf16(torch.device("cpu"))
+        return native or self.precision == "bf16"
+
+    def _translated(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self._in_bf16() else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the sizes in the trace are constants: they are meant
+            # OpenVINO's own trace runs the network several times.
+            network = rounded(self.network, self.ranges) if self.ranges else self.network
+            whole = _Positional(network, names)
+            traced = torch.jit.trace(whole, tuple(given), check_trace=False)
+            try:
+                sizes = [list(tensor.shape) for tensor in given]
+                example = tuple(given)
+                model = self._openvino.convert_model(traced, example_input=example, input=sizes)
+                return _alone(lambda: self._openvino.compile_model(model, "CPU", settings))
+            except Exception as error:  # of many kinds, with pages of text
+                what = f"OpenVINO does not take {type(self.network).__name__}"
+                raise BackendError(f"{what}: {_first_line(error)}") from error
+
+
+def _alone(work: Callable[[], T]) -> T:
+    """Do it in a thread of its own.
+
+    A program of OpenVINO gives its thread a stack for signal handlers, and when it is deleted puts
+    back what it found. Those of several programs, deleted in the order of their making, would
+    leave a stack that is gone, and the next Ctrl+C would end in a segmentation fault. In a new
+    thread there is nothing to be put back.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def use_inductor(network: nn.Module) -> None:
+    """Have inductor compile the network, in place, at its first call without gradients.
+
+    Weights become constants of the program: later changes have no effect.
+
+    Raises:
+        BackendError: inductor does not work on this machine, for want of a C++ compiler perhaps.
+    """
+    import torch._inductor.config as inductor
+
+    _try_inductor(next(network.parameters()).device)
+    inductor.freezing = True
+    network.compile()
+
+
+def _try_inductor(device: torch.device) -> None:
+    """Compile next to nothing, so that what is missing is told at once and in one line."""
+    try:
+        torch.compile(torch.nn.functional.silu)(torch.ones(64, device=device))
+    except Exception as error:  # of torch's compiler, C++ and Triton
+        what = "torch cannot compile here; it needs a C++ compiler"
+        raise BackendError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def as_built(network: nn.Module) -> nn.Module:
+    """The network as torch runs it without a backend; its parameters are not copies."""
+    if isinstance(network, OpenVINONetwork):
+        return as_built(network.network)
+    return copy.copy(network)  # a copy of a compiled module is not compiled

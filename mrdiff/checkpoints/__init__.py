@@ -1,0 +1,1 @@
+"""Checkpoints that need nothing but themselves: description, reading, checks, export."""

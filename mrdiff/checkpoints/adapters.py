@@ -1,0 +1,65 @@
+"""Low-rank adapters in a state dict, as peft names them: merged, or taken off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mrdiff.checkpoints.description import CheckpointError
+
+__all__ = ["is_adapter", "merge", "plain_state"]
+
+_BASE = ".base_layer."  # peft moves the layer that it adapts one level down
+_ADAPTER = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])\.default\.weight")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a weight of this name is one half of an adapter."""
+    return _ADAPTER.fullmatch(name) is not None
+
+
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """The weights beneath the adapters, if there are any, by the names of a plain network.
+
+    They are the network's own: what is copied into them is in the network.
+    """
+    state = network.state_dict()
+    adapted = any(map(is_adapter, state))
+    return _beneath(state) if adapted else dict(state)
+
+
+def _beneath(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    kept = {name: value for name, value in weights.items() if not is_adapter(name)}
+    return {name.replace(_BASE, "."): value for name, value in kept.items()}
+
+
+def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Plain weights that compute what the adapted ones do: W + alpha / rank B A.
+
+    Args:
+        weights: of a network with adapters, as peft names them.
+        lora: ``rank`` and ``alpha`` of the adapters.
+
+    Raises:
+        CheckpointError: the parts do not belong together.
+    """
+    merged = _beneath(weights)
+    for name, down in weights.items():
+        match = _ADAPTER.fullmatch(name)
+        if match is None or match["part"] == "B":
+            continue
+        try:
+            up = weights[f"{match['layer']}.lora_B.default.weight"]
+            base = merged[f"{match['layer']}.weight"]
+            # A convolution's A has its kernel, and B is 1x1: both are matrices once flat.
+            change = up.flatten(1).float() @ down.flatten(1).float()
+            scale = float(lora["alpha"]) / int(lora["rank"])
+            added = base.float() + scale * change.reshape(base.shape)
+        except (KeyError, RuntimeError) as error:
+            reason = f"the adapter of {match['layer']} is damaged"
+            raise CheckpointError(f"{reason}: {str(error).splitlines()[0]}") from error
+        merged[f"{match['layer']}.weight"] = added.to(base.dtype)
+    return merged

@@ -1,0 +1,50 @@
+"""Exported models: a folder of ``model.safetensors`` and ``config.yaml``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.checkpoints.reading import CONFIG_KEY, read_checkpoint
+from mrdiff.system.files import appearing, is_free
+
+
+def write_model(
+    folder: str | os.PathLike[str], weights: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> None:
+    """Write a model as a folder that :func:`mrdiff.load_model` reads.
+
+    Args:
+        folder: to be made; missing or empty.
+        weights: the network's, by the network's names.
+        config: the description, of plain values.
+
+    Raises:
+        CheckpointError: ``folder`` exists and is not empty.
+    """
+    folder = Path(folder)
+    if not is_free(folder):
+        raise CheckpointError(f"{folder} exists and is not an empty folder: choose another")
+    with appearing(folder) as made:
+        # Bytes, because save_file would leave the file readable by its owner alone.
+        content = save({name: value.contiguous() for name, value in weights.items()})
+        (made / "model.safetensors").write_bytes(content)
+        text = yaml.safe_dump({CONFIG_KEY: dict(config)}, sort_keys=False, allow_unicode=True)
+        (made / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Write ``model.safetensors`` (EMA weights) and ``config.yaml`` of a checkpoint.
+
+    Raises:
+        CheckpointError: unreadable checkpoint, or ``folder`` exists and is not empty.
+    """
+    stored = read_checkpoint(checkpoint)
+    write_model(folder, stored.weights, stored.config)

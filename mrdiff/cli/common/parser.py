@@ -1,0 +1,90 @@
+"""An argparse parser with one-line errors that name the closest flag, and types of arguments."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from mrdiff.cli.common.errors import CommandError, did_you_mean
+
+__all__ = ["LineParser", "as_crop", "as_temperature", "bounded", "one_of", "positive", "whole"]
+
+
+class LineParser(argparse.ArgumentParser):
+    """Raises :class:`CommandError` with status 2 instead of printing a usage dump and exiting."""
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """Parse all of ``arguments``.
+
+        Raises:
+            CommandError: an unknown, missing or wrong argument.
+        """
+        # Left-overs are taken first: "unknown --inptu" helps more than "--input is required".
+        known = [flag for action in self._actions for flag in action.option_strings]
+        for argument in arguments:
+            flag = argument.split("=")[0]
+            if flag.startswith("--") and not any(k.startswith(flag) for k in known):
+                raise CommandError(f"unknown option {flag}{did_you_mean(flag, known)}", status=2)
+        return self.parse_args(arguments)
+
+    def add_allow_package(self) -> None:
+        """Add the flag of every command that builds a checkpoint's model."""
+        trust = "also build classes of this package that the checkpoint names; only if you trust it"
+        self.add_argument(
+            "--allow_package", action="append", default=[], metavar="NAME", help=trust
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``message``; argparse calls this."""
+        raise CommandError(f"{message} (see --help)", status=2)
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    return whole(text, least=1, rule="must be at least 1")
+
+
+def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:
+    """An integer within both bounds; ``rule`` is the message for one that is not."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{rule}, a whole number, got {text}") from None
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{rule}, got {text}")
+    return value
+
+
+def as_crop(text: str) -> int:
+    """An argparse type: the side of crops in pixels; LPIPS has nothing left of less than 32."""
+    return whole(text, least=32, rule="crop must be at least 32 px")
+
+
+def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one of ``known``; errors call it an unknown ``kind``."""
+
+    def check(text: str) -> str:
+        if text not in known:
+            hint = did_you_mean(text, known) or f": use one of {', '.join(known)}"
+            raise argparse.ArgumentTypeError(f"unknown {kind} {text}{hint}")
+        return text
+
+    return check
+
+
+def bounded(text: str, *, least: float, most: float, rule: str) -> float:
+    """A number within both bounds; ``rule`` is the message for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{rule}, got {text}")
+    return value
+
+
+def as_temperature(text: str) -> float:
+    """An argparse type: a number in [0, 1]."""
+    return bounded(text, least=0, most=1, rule="temperature lies in [0, 1]")

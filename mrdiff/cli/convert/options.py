@@ -1,0 +1,165 @@
+"""What the official weights were trained with: from flags, or the YAML file of the official code.
+
+Nothing is assumed: weights that are told another schedule restore badly without a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mrdiff.cli.common.errors import CommandError
+from mrdiff.cli.common.parser import bounded, one_of, whole
+
+__all__ = ["Trained", "add_flags", "check_network", "read_yml", "trained_with"]
+
+
+def _sigma(text: str) -> float:
+    rule = "must be above 0, in grey levels of 255 if above 1"
+    return bounded(text, least=1e-6, most=1e4, rule=rule)
+
+
+def _steps(text: str) -> int:
+    return whole(text, least=1, most=100_000, rule="must be at least 1")
+
+
+def _eps(text: str) -> float:
+    return bounded(text, least=1e-12, most=1 - 1e-6, rule="must lie between 0 and 1")
+
+
+_schedule = one_of("schedule", ("cosine", "linear", "constant"))
+
+# Flag: (key of the YAML's sde section, type, help).
+_FIELDS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "max_sigma": ("max_sigma", _sigma, "grey levels of 255 if above 1, else of images in [0, 1]"),
+    "steps": ("T", _steps, "the official T"),
+    "schedule": ("schedule", _schedule, "cosine, linear or constant"),
+    "eps": ("eps", _eps, "share of the clean residual left at T"),
+}
+
+# Keys of the YAML's network_G.setting and the arguments of our networks.
+_SETTINGS = {
+    "in_nc": "channels",
+    "out_nc": "channels",
+    "img_channel": "channels",
+    "nf": "width",
+    "width": "width",
+    "depth": "depth",
+    "ch_mult": "multipliers",
+    "context_dim": "context_width",
+    "use_degra_context": "text",
+    "use_image_context": "image",
+    "enc_blk_nums": "encoder",
+    "middle_blk_num": "middle",
+    "dec_blk_nums": "decoder",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the weights were trained with, and for each field where that stands.
+
+    Args:
+        max_sigma: as the official code takes it.
+        steps: the official T.
+        schedule: the official table.
+        eps: alpha at T.
+        sources: a flag or the name of a file, by field.
+    """
+
+    max_sigma: float
+    steps: int
+    schedule: str
+    eps: float
+    sources: dict[str, str]
+
+    @property
+    def sigma_max(self) -> float:
+        """In image units."""
+        # Grey levels are told by their size, as in the official code.
+        return self.max_sigma / 255 if self.max_sigma > 1 else self.max_sigma
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field."""
+    for flag, (_, kind, text) in _FIELDS.items():
+        parser.add_argument(f"--{flag}", type=kind, metavar="VALUE", help=text)
+
+
+def read_yml(path: Path) -> Mapping[str, Any]:
+    """The content of an official YAML file.
+
+    Raises:
+        CommandError: it is none.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(content, Mapping):
+        raise CommandError(f"{path} is not a YAML file of the official code: it has no sections")
+    return content
+
+
+def _section(content: Mapping[str, Any], name: str, path: Path | None) -> Mapping[str, Any]:
+    section = content.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise CommandError(f"{path}: {name} is not a section, but {section}")
+    return section
+
+
+def trained_with(options: argparse.Namespace, content: Mapping[str, Any]) -> Trained:
+    """The fields from flags, and what they leave open from the YAML file.
+
+    Raises:
+        CommandError: the file has a wrong value, or neither says what a field is.
+    """
+    values, sources = dict[str, Any](), dict[str, str]()
+    section = _section(content, "sde", options.yml)
+    for flag, (key, kind, _) in _FIELDS.items():
+        if getattr(options, flag) is not None:
+            values[flag], sources[flag] = getattr(options, flag), f"--{flag}"
+        elif section.get(key) is not None:
+            try:
+                values[flag] = kind(str(section[key]))
+            except argparse.ArgumentTypeError as error:
+                raise CommandError(f"{options.yml}: sde.{key}: {error}") from error
+            sources[flag] = options.yml.name
+    missing = [f"--{flag}" for flag in _FIELDS if flag not in values]
+    if missing:
+        file = f"{options.yml} does not say it" if options.yml else "or the official file as --yml"
+        raise CommandError(
+            f"what were these weights trained with? give {' '.join(missing)} ({file})", status=2
+        )
+    return Trained(**values, sources=sources)
+
+
+def check_network(content: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
+    """Refuse a YAML file that is of another network than the weights.
+
+    Args:
+        content: of the YAML file; it need not describe a network.
+        arguments: those of our network, as the weights show them.
+        path: of the YAML file.
+
+    Raises:
+        CommandError: an entry of ``network_G.setting`` contradicts the weights.
+    """
+    setting = _section(_section(content, "network_G", path), "setting", path)
+    for key, ours in _SETTINGS.items():
+        found, said = arguments.get(ours), setting.get(key)
+        # Weights without any context do not show how wide it would be.
+        unknown = key == "context_dim" and found is None
+        if key in setting and not unknown and (said or None) != (found or None):
+            shown = "have none" if found is None else f"have {found}"
+            raise CommandError(
+                f"{path}: network_G.setting.{key} is {said}, but the weights {shown}: "
+                "is it the file of another network?"
+            )

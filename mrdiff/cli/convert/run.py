@@ -1,0 +1,71 @@
+"""``mrdiff convert``, the heavy half: recognise, check, write, and say what was found."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from mrdiff.cli.convert.options import Trained, check_network
+from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.schedule import TabulatedTheta
+from mrdiff.official.architecture import Architecture, recognise
+from mrdiff.official.conversion import convert
+from mrdiff.official.weights import OfficialFile, read_official
+
+__all__ = ["run_convert"]
+
+
+def run_convert(options: argparse.Namespace, content: Mapping[str, Any], trained: Trained) -> int:
+    """Run the command with the flags of :mod:`mrdiff.cli.convert.command`.
+
+    Args:
+        options: the flags.
+        content: the official YAML file, or nothing.
+        trained: what the weights were trained with.
+
+    Raises:
+        CommandError: the YAML file is of another network.
+        CheckpointError: the file cannot be converted.
+    """
+    file = read_official(options.file)
+    found = recognise(file, options.kind)
+    check_network(content, found.arguments, options.yml)
+    process = MRProcess(_schedule(trained), trained.sigma_max)
+    convert(file, found, process, options.out, steps=trained.steps)
+    _report(file, found, trained)
+    print(f"converted {options.file} -> {options.out}")
+    _say_what_is_next(options, found)
+    return 0
+
+
+def _schedule(trained: Trained) -> TabulatedTheta:
+    kind: Any = trained.schedule
+    return TabulatedTheta.irsde(kind, steps=trained.steps, eps=trained.eps, keep_first=False)
+
+
+def _report(file: OfficialFile, found: Architecture, trained: Trained) -> None:
+    millions = sum(value.numel() for value in file.weights.values()) / 1e6
+    grey = f"{trained.sigma_max * 255:g} grey levels of 255"
+    fields = {
+        "max_sigma": f"{trained.sigma_max:.6g}, {grey}",
+        "steps": str(trained.steps),
+        "schedule": trained.schedule,
+        "eps": f"{trained.eps:g}",
+    }
+    print(f"network    {found}, {millions:.2f} million parameters")
+    print(f"weights    {', '.join(file.wrapping) or 'a plain state dict'}")
+    for name, value in fields.items():
+        print(f"{name:10} {value} ({trained.sources[name]})")
+
+
+def _say_what_is_next(options: argparse.Namespace, found: Architecture) -> None:
+    channels = found.arguments["channels"]
+    if channels != 3:
+        print(f"sample.py restores RGB; for {channels} channels use mrdiff.load_model")
+        return
+    told = found.arguments.get("text") or found.arguments.get("image")
+    more = " --daclip FILE" if told else ""
+    print(f"python sample.py --checkpoint {options.out} --input photo.png --output out{more}")
+    if told:
+        print("--daclip FILE is DA-CLIP's CLIP; --context FILE has its features instead")

@@ -1,0 +1,86 @@
+"""``mrdiff features``, the heavy half."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from mrdiff.cli.common.devices import check_device
+from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.official.daclip import DACLIPError, ImageController, encode_texts
+from mrdiff.photo import PhotoError, list_images, read_photo, to_rgb
+from mrdiff.restoration.features import StoredFeatures
+from mrdiff.system.devices import pick_device
+
+__all__ = ["run_featuring"]
+
+
+def _photos(source: Path) -> dict[str, Path]:
+    """The photos of a file or folder by the names under which sample.py finds their features."""
+    found: dict[str, Path] = {}
+    for path in [source] if source.is_file() else list_images(source):
+        relative = path.relative_to(source.parent if source.is_file() else source)
+        name = relative.with_suffix("").as_posix()
+        if (other := found.setdefault(name, path)) != path:
+            both = f"{other} and {path} are both {name}"
+            raise CommandError(f"features are kept by name, but {both}: rename one", status=2)
+    if not found:
+        raise CommandError(f"--input {source}: no images in this folder", status=2)
+    return found
+
+
+def _of_photos(
+    photos: dict[str, Path], controller: ImageController, device: torch.device
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Features by key, and why other photos have none."""
+    tensors: dict[str, Tensor] = {}
+    failures: list[str] = []
+    for name, path in track(photos.items(), "photos", console=Console(stderr=True)):
+        try:
+            image = to_rgb(read_photo(path).image)
+        except PhotoError as error:
+            failures.append(str(error))
+            continue
+        seen = controller(image[None].to(device))
+        tensors |= {f"{name}/{kind}": value for kind, value in seen.items()}
+    return tensors, failures
+
+
+def run_featuring(options: argparse.Namespace) -> int:
+    """Run the command with the flags of :mod:`mrdiff.cli.features.command`; 1 if any photo failed.
+
+    Raises:
+        CommandError: nothing can be done at all.
+        PhotoError: the file cannot be written.
+    """
+    check_device(options.device)
+    start = time.perf_counter()
+    tensors: dict[str, Tensor] = {}
+    failures: list[str] = []
+    photos = {} if options.input is None else _photos(options.input)
+    try:
+        if options.tasks:  # first: a package may be missing
+            texts = encode_texts(options.daclip, options.tasks)
+            tensors |= {f"task/{t}": text for t, text in zip(options.tasks, texts, strict=True)}
+        if photos:
+            controller = ImageController.from_file(options.daclip)
+            seen, failures = _of_photos(photos, controller, pick_device(options.device))
+            tensors |= seen
+    except DACLIPError as error:
+        raise CommandError(str(error), status=2) from error
+    for reason in failures:
+        print(f"failed: {one_line(reason)}", file=sys.stderr)
+    if not tensors:
+        raise CommandError("no photo could be read: nothing is written")
+    StoredFeatures(options.output, tensors).write()
+    done, seconds = len(photos) - len(failures), time.perf_counter() - start
+    counts = f"{done} photos, {len(options.tasks)} tasks, failed {len(failures)}"
+    print(f"features of {counts} -> {options.output} ({seconds:.1f} s)")
+    return 1 if failures else 0

@@ -1,0 +1,64 @@
+"""``mrdiff quantize``: make a checkpoint ready for ``sample --backend openvino --precision int8``.
+
+What can be checked without torch is checked first, so that a wrong flag or path answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mrdiff.cli.common.errors import run_command
+from mrdiff.cli.common.inputs import check_inputs
+from mrdiff.cli.common.outputs import check_keepable
+from mrdiff.cli.common.parser import LineParser, as_crop, one_of, positive
+from mrdiff.names import SAMPLERS
+from mrdiff.system.cores import set_process_defaults
+
+__all__ = ["main", "make_parser"]
+
+
+def make_parser(program: str) -> LineParser:
+    """The flags of the command."""
+    description = (
+        "Watch a network while it restores some photos, keep in its checkpoint what 8-bit "
+        "convolutions have to span, and tell what they lose on other photos."
+    )
+    parser = LineParser(prog=program, description=description)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
+    add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
+    add("--reference", type=Path, metavar="DIR", help="ground truth by stem: PSNR against it, too")
+    add("--mask", type=Path, metavar="DIR", help="masks by stem, for a model that takes them")
+    add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")
+    add("--crop", type=as_crop, default=384, metavar="N", help="side of their centres (384)")
+    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
+    names = "as for sample (the checkpoint's, or mr-ode-2)"
+    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
+    add("--task", default="auto", metavar="auto|NAME", help="as for sample")
+    add("--daclip", type=Path, metavar="FILE", help="as for sample")
+    add("--context", type=Path, metavar="FILE.safetensors", help="as for sample")
+    add("--dry_run", action="store_true", help="tell the loss and leave the checkpoint as it is")
+    parser.add_allow_package()
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse paths that cannot work."""
+    check_inputs(options)
+    if not options.dry_run:
+        check_keepable(options.checkpoint, "ranges")
+
+
+def _quantize(arguments: list[str], program: str) -> int:
+    options = make_parser(program).parse(arguments)
+    _check(options)
+    set_process_defaults()
+    from mrdiff.cli.quantize.run import run_quantizing  # torch: seconds
+
+    return run_quantizing(options)
+
+
+def main(arguments: list[str], *, program: str = "mrdiff quantize") -> int:
+    """Run the command and return its exit status."""
+    return run_command(lambda: _quantize(arguments, program), program=program)

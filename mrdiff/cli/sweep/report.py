@@ -1,0 +1,243 @@
+"""What a sweep found: a table and the recommendation in words, both from its rows alone.
+
+The recommended run is the one with the fewest network calls among those within a tolerance of
+the best, in the metric's own units (:data:`TOLERANCE`).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mrdiff.cli.sweep.rows import EXACT, Row
+from mrdiff.solvers.sampler import MRSampler
+from mrdiff.tuning.kept_sampler import DEFAULT_NAME, DEFAULT_NFE
+
+__all__ = [
+    "TITLES",
+    "TOLERANCE",
+    "Recommendation",
+    "better",
+    "flags",
+    "format_table",
+    "recommend",
+    "with_unit",
+    "words",
+]
+
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+# Less than this is invisible: 0.1 dB is 2 % of the squared error.
+TOLERANCE = {"psnr": 0.1, "psnr_y": 0.1, "ssim": 0.005, "ssim_y": 0.005, "lpips": 0.005}
+_FEW = 16  # images; with less, the words warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What follows from the rows for one metric.
+
+    Attributes:
+        metric: what was compared.
+        choice: the recommended run.
+        best: of all within the budget.
+        runner_up: the best run of another sampler that is not the same in effect.
+        default: ``mr-ode-2`` at 5, if it was run.
+        before: the degraded input.
+        unlimited: what would be recommended without the budget.
+        others: for each other metric what would be recommended.
+        runs: how many were compared.
+    """
+
+    metric: str
+    choice: Row
+    best: Row
+    runner_up: Row | None
+    default: Row | None
+    before: Row
+    unlimited: Row
+    others: Mapping[str, Row]
+    runs: int
+
+    @property
+    def improves(self) -> bool:
+        """Whether the choice is better than the degraded input."""
+        return gap(self.choice, self.before, self.metric)[0] > 0
+
+
+def better(metric: str) -> int:
+    """1 if higher values of the metric are better, -1 if lower ones are."""
+    return -1 if metric == "lpips" else 1
+
+
+def _valid(rows: Sequence[Row], metric: str, budget: float) -> list[Row]:
+    """The runs within the budget whose images are all finite, the best first."""
+    valid = [row for row in rows if 0 < row.nfe <= budget and not math.isnan(row.mean(metric))]
+    return sorted(valid, key=lambda row: (-better(metric) * row.mean(metric), row.nfe))
+
+
+def _choose(ranked: Sequence[Row], metric: str) -> Row:
+    """The fewest calls within the tolerance of the best, then the better."""
+    limit = TOLERANCE[metric] + 1e-9  # 27.0 lies within 0.1 of 27.1, whatever binary numbers say
+    top = ranked[0].mean(metric)
+    near = [row for row in ranked if abs(row.mean(metric) - top) <= limit or row is ranked[0]]
+    return min(near, key=lambda row: row.nfe)
+
+
+def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) -> Recommendation:
+    """Choose from the rows of a sweep.
+
+    Args:
+        rows: of the CSV, the input's among them.
+        metric: that all rows have.
+        budget: the most network calls, or None.
+
+    Raises:
+        ValueError: no run within the budget has a value of the metric.
+    """
+    within, everything = (_valid(rows, metric, most) for most in (budget or math.inf, math.inf))
+    if not within:
+        raise ValueError(f"no run has a finite {TITLES[metric]}")
+    best, (before,) = within[0], [row for row in rows if row.nfe == 0]
+    rivals = [row for row in within if row.label != best.label and row.scores != best.scores]
+    default = [row for row in rows if (row.label, row.nfe) == (DEFAULT_NAME, DEFAULT_NFE)]
+    ranked = {other: _valid(rows, other, budget or math.inf) for other in before.scores}
+    return Recommendation(
+        metric=metric,
+        choice=_choose(within, metric),
+        best=best,
+        runner_up=rivals[0] if rivals else None,
+        default=default[0] if default else None,
+        before=before,
+        unlimited=_choose(everything, metric),
+        others={o: _choose(r, o) for o, r in ranked.items() if r and o != metric},
+        runs=len(within),
+    )
+
+
+def flags(row: Row) -> list[str]:
+    """The flags of ``sample.py`` that make this run; what a sampler has by itself is left out."""
+    own = MRSampler.preset(row.sampler, nfe=row.nfe)
+    given = ["--sampler", row.sampler, "--nfe", str(row.nfe)]
+    if isinstance(own, MRSampler) and row.settings["grid"] not in ("own", own.grid):
+        given += ["--grid", row.settings["grid"]]
+    if float(row.settings["temperature"]) != own.temperature:
+        given += ["--temperature", row.settings["temperature"]]
+    return given
+
+
+def with_unit(metric: str, value: float) -> str:
+    """``27.31 dB``, or a plain number of a metric without a unit."""
+    return f"{value:.2f} dB" if metric.startswith("psnr") else f"{value:.4f}"
+
+
+def gap(a: Row, b: Row, metric: str) -> tuple[float, float | None]:
+    """By how much ``a`` is better than ``b``, and the standard error of that over the images."""
+    pairs = zip(a.values(metric), b.values(metric), strict=True)
+    differences = [better(metric) * (x - y) for x, y in pairs]
+    mean = statistics.fmean(differences)
+    if len(differences) < 2 or not all(map(math.isfinite, differences)):
+        return mean, None
+    return mean, statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def _compared(a: Row, b: Row, metric: str) -> str:
+    """``better by 0.12 ± 0.03 dB``."""
+    mean, error = gap(a, b, metric)
+    size = with_unit(metric, abs(mean))
+    if error is not None:
+        number, _, unit = size.partition(" ")
+        size = f"{number} ± {with_unit(metric, error).split()[0]} {unit}".rstrip()
+    return f"{'better' if mean >= 0 else 'worse'} by {size}"
+
+
+def _comparisons(found: Recommendation) -> list[str]:
+    """A line for each run that the choice is held against."""
+    metric, choice = found.metric, found.choice
+    rows = {"the best, ": found.best, "the default, ": found.default, "the ": found.before}
+    lines = ["Compared with"]
+    for name, row in rows.items():
+        if row is not None and row != choice:
+            value = with_unit(metric, row.mean(metric))
+            lines.append(f"  {name}{row} ({value}): {_compared(choice, row, metric)}")
+    if choice == found.default:
+        lines.append("It is the default already.")
+    if not found.improves:
+        lines.append(
+            "It does not improve the degraded input: the model does not suit these photos."
+        )
+    return lines
+
+
+def _doubts(found: Recommendation) -> list[str]:
+    """How far the numbers can be trusted."""
+    lines, metric, rival = [], found.metric, found.runner_up
+    count = len(found.before.scores[metric])
+    if rival is not None:
+        mean, error = gap(found.best, rival, metric)
+        compared = _compared(found.best, rival, metric)
+        told = ": not told apart" if error is None or mean < 2 * error else ""
+        lines.append(f"The best, {found.best}, is {compared} than the runner-up, {rival}{told}.")
+    if count > 1:
+        lines.append(f"± is the standard error of the paired differences over {count} images.")
+    if count < _FEW:
+        few = f"{count} images decide" if count > 1 else "One image decides"
+        lines.append(
+            f"{few} little, and the best of {found.runs} runs is in part luck: --images {_FEW} "
+            "or more tells more."
+        )
+    if any(math.inf in r.scores[metric] for r in (found.before, found.choice, found.best)):
+        lines.append(f"An image equal to its reference counts as {with_unit(metric, EXACT)}.")
+    if found.others:
+        others = (f"{TITLES[name]} {row}" for name, row in found.others.items())
+        lines.append(f"By the other metrics it would be: {'; '.join(others)}.")
+    return lines
+
+
+def words(found: Recommendation, *, checkpoint: str) -> str:
+    """The recommendation for people, with the command that follows it."""
+    choice, metric = found.choice, found.metric
+    value = f"{TITLES[metric]} {with_unit(metric, choice.mean(metric))}"
+    tolerance = f"{TOLERANCE[metric]:g}{' dB' if metric.startswith('psnr') else ''}"
+    if choice == found.best:
+        why = f"It is the best of {found.runs} runs, and none with fewer calls is within"
+    else:
+        why = "It has the fewest network calls of the runs within"
+    command = ["python", "sample.py", "--checkpoint", checkpoint, "--input", "PHOTOS"]
+    command += ["--output", "RESTORED", *flags(choice)]
+    lines = [
+        f"Recommended by {TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image).",
+        "",
+        f"  {shlex.join(command)}",
+        "",
+        f"{why} {tolerance} of the best.",
+        *_comparisons(found),
+    ]
+    if found.unlimited.nfe > choice.nfe:
+        gained = _compared(found.unlimited, choice, metric)
+        lines.append(f"Without the budget it would be {found.unlimited}, {gained}.")
+    return "\n".join([*lines, "", *_doubts(found)])
+
+
+def format_table(rows: Sequence[Row], metric: str) -> str:
+    """The metric of every candidate (a line) at every NFE (a column), the best of each starred."""
+    runs = [row for row in rows if row.nfe]
+    nfes = sorted({row.nfe for row in runs})
+    digits = 2 if metric.startswith("psnr") else 4
+    cells = {(row.label, row.nfe): f"{row.mean(metric):.{digits}f}" for row in runs}
+    for nfe in nfes:
+        for row in _valid([row for row in runs if row.nfe == nfe], metric, nfe)[:1]:
+            cells[row.label, nfe] = "*" + cells[row.label, nfe]
+    labels = list(dict.fromkeys(row.label for row in runs))
+    table = [[label, *(cells.get((label, nfe), "") for nfe in nfes)] for label in labels]
+    seconds = [statistics.median(row.seconds for row in runs if row.nfe == nfe) for nfe in nfes]
+    table = [["NFE", *map(str, nfes)], *table, ["seconds", *(f"{s:.3f}" for s in seconds)]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in table
+    ]
+    (before,) = [row for row in rows if not row.nfe]
+    title = f"{TITLES[metric]} (degraded input {with_unit(metric, before.mean(metric))}; * best)"
+    return "\n".join([title, *lines])

@@ -1,0 +1,129 @@
+"""Find recipes by their bare names, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mrdiff.cli.common.errors import CommandError, did_you_mean
+
+__all__ = ["config_folder", "config_names", "find_config", "resolve_config_flags"]
+
+_FLAGS = ("--config", "-c")
+_SUFFIXES = (".yaml", ".yml")
+
+
+def config_folder() -> Path:
+    """The folder of shipped recipes: packaged within ``mrdiff``, else beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """The file names of the shipped recipes, sorted."""
+    folder = config_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+
+
+def find_config(name: str, *, beside: Path | None = None) -> Path:
+    """The file meant by ``name``: a path as it stands, else a name in :func:`config_folder`.
+
+    Args:
+        name: as the user wrote it.
+        beside: a file whose folder is looked in first.
+
+    Raises:
+        CommandError: there is no such file; names the closest shipped recipe.
+    """
+    given = Path(name)
+    if beside is not None and (beside.parent / given).is_file():
+        return beside.parent / given
+    if given.is_file():
+        return given
+    bare = given.parent == Path(".")
+    candidates = [given.name, *(given.name + suffix for suffix in _SUFFIXES)] if bare else []
+    for candidate in candidates:
+        shipped = config_folder() / candidate
+        if shipped.is_file():
+            return shipped
+    known = config_names()
+    hint = did_you_mean(given.name, known)
+    if not hint and bare and known:
+        hint = f" (there are {', '.join(known)})"
+    where = "" if beside is None else f"{beside}: base: "
+    raise CommandError(f"{where}no config file {name}{hint}", status=2)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The content of ``path``; errors name the file and the line.
+
+    Raises:
+        CommandError: it is not YAML, or not a mapping of sections.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise CommandError(f"{path}{line}: not YAML: {error.problem}", status=2) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: not YAML: {error}", status=2) from None
+    if content is not None and not isinstance(content, dict):
+        raise CommandError(f"{path} is not a mapping such as `trainer: …`", status=2)
+    return content or {}
+
+
+def with_bases(path: Path, *, below: tuple[Path, ...] = ()) -> list[Path]:
+    """``path`` after the files that its key ``base`` names, and theirs: the last one wins.
+
+    ``base`` is a name or a list of names, of files beside ``path`` or of shipped recipes.
+
+    Args:
+        path: a config file.
+        below: the files that led here.
+
+    Raises:
+        CommandError: a file is missing, is no mapping, or is its own base.
+    """
+    if path.resolve() in below:
+        raise CommandError(f"{path} is its own base", status=2)
+    bases = read_yaml(path).get("base") or []
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CommandError(f"{path}: base: expected a config file or a list of them", status=2)
+    found: list[Path] = []
+    for name in names:
+        found += with_bases(find_config(name, beside=path), below=(*below, path.resolve()))
+    return [*found, path]
+
+
+def resolve_config_flags(arguments: list[str]) -> list[str]:
+    """``arguments`` with every ``--config NAME``, ``--config=NAME`` and ``-c NAME`` made paths.
+
+    Each file comes after those it is based on; a base that several share comes once.
+
+    Raises:
+        CommandError: a config does not exist, or a flag has no value.
+    """
+    resolved: list[str] = []
+    rest = iter(arguments)
+    seen: list[Path] = []
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag not in _FLAGS:
+            resolved.append(argument)
+            continue
+        if not equals:
+            value = next(rest, "")
+        if not value:
+            raise CommandError(f"{flag} needs the name of a config file", status=2)
+        *bases, path = with_bases(find_config(value))
+        for file in [*bases, path]:
+            if file == path or file.resolve() not in seen:
+                resolved += ["--config", str(file)]
+            seen.append(file.resolve())
+    return resolved

@@ -1,0 +1,177 @@
+"""Where a run starts from: ``--init_from`` and ``--ckpt_path``, and what the checkpoint decides.
+
+What makes the weights usable, the network first of all, is taken from the checkpoint as if it
+stood in a config before all others: whatever a config or a flag says wins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from mrdiff.checkpoints.description import class_paths, find_class
+from mrdiff.checkpoints.reading import read_config
+from mrdiff.cli.common.errors import CommandError
+from mrdiff.cli.train.recipes import read_yaml
+
+__all__ = ["STAND_IN", "Start", "add_options", "architecture", "find_start", "without_printing"]
+
+# Lets a configuration without a network be parsed, to find the run's folder in it.
+STAND_IN = json.dumps({"model": {"network": "mrdiff.networks.UNet"}})
+
+_MEANING = ("parameterization", "data_std")
+_TUNING = ("freeze", "lora")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the arguments say of the start.
+
+    Args:
+        init_from: the old weights of a new run, or None.
+        ckpt_path: the checkpoint that is resumed or evaluated, or None.
+        packages: those whose classes a checkpoint may name.
+        classes: package and name of every class in the config files and flags, whatever module
+            it is taken from.
+    """
+
+    init_from: str | None
+    ckpt_path: str | None
+    packages: tuple[str, ...]
+    classes: frozenset[tuple[str, str]]
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add ``--base``, ``--init_from``, ``--init_mismatch`` and ``--allow_package``."""
+    names = Optional[Union[str, list[str]]]  # noqa: UP007, UP045  (a runtime value)
+    add = partial(parser.add_argument, default=None)
+    add(
+        "--base",
+        type=names,
+        help="In a config file: the config, or the list of them, that it builds upon.",
+    )
+    add(
+        "--init_from",
+        type=Optional[str],  # noqa: UP045  (as above; mypy refuses `str | None` here)
+        help="Start a new run from what fits of the weights of this checkpoint or exported folder, "
+        "whose network, process and parameterization are the defaults (fit alone).",
+    )
+    add(
+        "--init_mismatch",
+        type=bool,
+        default=False,
+        help="Take the weights of --init_from even if they were trained with another process, "
+        "parameterization or data_std.",
+    )
+    add(
+        "--allow_package",
+        type=names,
+        help="A package besides mrdiff whose classes a checkpoint may name.",
+    )
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The flags that are followed by a value, without dashes."""
+    following = [*arguments[1:], ""]
+    for argument, after in zip(arguments, following, strict=True):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            yield name[2:], value if equals else after
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, Mapping):
+        for value in content.values():
+            yield from _strings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _strings(value)
+    elif isinstance(content, str):
+        yield content
+
+
+def _class(path: str) -> tuple[str, str]:
+    return path.partition(".")[0], path.rpartition(".")[2]
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def find_start(arguments: Sequence[str]) -> Start:
+    """Look the start up in arguments that have not been parsed yet.
+
+    A flag wins over a file, and what a file says that a flag rules out does not count: the saved
+    configuration of a fine-tuned run can be resumed and evaluated.
+
+    Args:
+        arguments: the subcommand first, every config a path.
+
+    Raises:
+        CommandError: both, none where one is needed, or one where it does not belong.
+    """
+    command = arguments[0]
+    flags = list(_flags(arguments))
+    files = [read_yaml(Path(value)) for name, value in flags if name == "config"]
+    given = {
+        name: None if value == "null" else value
+        for name, value in flags
+        if name in ("init_from", "ckpt_path")
+    }
+    if command != "fit" and given.get("init_from"):
+        raise CommandError(f"--init_from belongs to fit, not to {command}", status=2)
+    if not given:
+        keys = ("init_from", "ckpt_path") if command == "fit" else ("ckpt_path",)
+        given = {k: str(content[k]) for content in files for k in keys if content.get(k)}
+    if given.get("init_from") and given.get("ckpt_path"):
+        message = "--init_from starts a new run and --ckpt_path resumes one: give one of them"
+        raise CommandError(message, status=2)
+    if command != "fit" and not given.get("ckpt_path") and not {"--help", "-h"} & {*arguments}:
+        raise CommandError(f"{command} needs --ckpt_path last or --ckpt_path FILE", status=2)
+    packages = [value for name, value in flags if name == "allow_package"]
+    packages += [name for content in files for name in _as_list(content.get("allow_package"))]
+    return Start(
+        init_from=given.get("init_from"),
+        ckpt_path=given.get("ckpt_path"),
+        packages=tuple(packages),
+        classes=frozenset(map(_class, [*_strings(files), *(value for _, value in flags)])),
+    )
+
+
+def _check_classes(model: Mapping[str, Any], start: Start) -> None:
+    """Refuse classes that only the checkpoint names, unless their package is allowed.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    for class_path in class_paths([model["network"], model["process"]]):
+        if _class(class_path) not in start.classes:  # else the user has it imported anyway
+            find_class(class_path, object, allow=start.packages)
+
+
+def architecture(start: Start, path: Path) -> str:
+    """A config, as text, of what a checkpoint's weights belong to.
+
+    A resumed run also goes on with what it froze and adapted.
+
+    Raises:
+        CheckpointError: unreadable checkpoint, or it names a class that nobody has allowed.
+    """
+    model = read_config(path)["model"]
+    _check_classes(model, start)
+    # Either a description, or the bare arguments as a configuration file writes them.
+    process = model["process"].get("init_args", model["process"])
+    keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
+    kept = {key: model[key] for key in keys if model.get(key) is not None}
+    return json.dumps({"model": {"network": model["network"], "process": process, **kept}})
+
+
+def without_printing(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that print and stop."""
+    return [a for a in arguments if not a.startswith("--print_config")]

@@ -1,1 +1,0 @@
-"""Other implementations, reproduced exactly for comparison; nothing else here depends on them."""

@@ -1,0 +1,1 @@
+"""The mean-reverting process: schedule, process, parameterization, denoiser, in that order."""

@@ -1,0 +1,116 @@
+"""The mean-reverting process: marginals, prior and posterior in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
+
+
+def expand_like(value: Tensor, image: Tensor) -> Tensor:
+    """Shape a 0-dim or ``[B]`` tensor so that it broadcasts over ``image`` ``[B, C, H, W]``."""
+    return value if value.ndim == 0 else value.reshape(-1, *(1,) * (image.ndim - 1))
+
+
+def _wide(t: Tensor) -> Tensor:
+    """Float64 where the device has it: small-t differences cancel in float32."""
+    if not t.is_floating_point():
+        raise TypeError(f"times are floating-point tensors in [0, 1], got {t.dtype}")
+    return t.float() if t.device.type == "mps" else t.double()
+
+
+@dataclass(frozen=True)
+class MRProcess:
+    """x_t = mu + alpha_t (x0 - mu) + sigma_t eps (IR-SDE Eq. 6).
+
+    Times are in [0, 1], 0 = clean. Functions of time compute in float64 and return the dtype
+    of their argument.
+
+    Args:
+        schedule: the integral of theta.
+        sigma_max: stationary standard deviation in image units (images in [0, 1]); > 0.
+    """
+
+    schedule: MRSchedule = field(default_factory=CosineTheta)
+    sigma_max: float = 50 / 255
+
+    def __post_init__(self) -> None:
+        if not self.sigma_max > 0:
+            raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
+
+    def integral(self, t: Tensor) -> Tensor:
+        """∫_0^t theta, the one primitive. ``t`` of any shape."""
+        return self.schedule.integral(_wide(t)).to(t.dtype)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """exp(-∫_0^t theta), the share of the clean residual left at t."""
+        return torch.exp(-self.schedule.integral(_wide(t))).to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma_max sqrt(1 - alpha_t^2), in image units."""
+        variance = -torch.expm1(-2 * self.schedule.integral(_wide(t)))
+        return (self.sigma_max * torch.sqrt(variance)).to(t.dtype)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """lambda_t = log(alpha_t / sigma_t), half the log-SNR; +inf at t = 0."""
+        integral = self.schedule.integral(_wide(t))
+        log_sigma = 0.5 * torch.log(-torch.expm1(-2 * integral))
+        sigma_max = torch.tensor(self.sigma_max, dtype=integral.dtype, device=integral.device)
+        return (-integral - log_sigma - torch.log(sigma_max)).to(t.dtype)
+
+    def elapsed(self, s: Tensor, t: Tensor) -> Tensor:
+        """∫_s^t theta: by how much the process forgets between s and t. Both of one dtype."""
+        gap = self.schedule.integral(_wide(t)) - self.schedule.integral(_wide(s))
+        return gap.to(t.dtype)
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of :meth:`log_snr`; times in [0, 1]."""
+        wide = _wide(log_snr)
+        # alpha^2 = sigma_max^2 / (sigma_max^2 + e^(-2 lambda))
+        integral = 0.5 * torch.log1p(torch.exp(-2 * wide) / self.sigma_max**2)
+        return self.schedule.inverse(integral).clamp(0, 1).to(log_snr.dtype)
+
+    def marginal(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t given the clean and the degraded image (IR-SDE Eq. 6).
+
+        Args:
+            x0, mu, eps: ``[B, C, H, W]``; images in [0, 1], eps ~ N(0, 1).
+            t: 0-dim or ``[B]``.
+        """
+        alpha, sigma = expand_like(self.alpha(t), x0), expand_like(self.sigma(t), x0)
+        return mu + alpha * (x0 - mu) + sigma * eps
+
+    def noise_in(self, x: Tensor, x0: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+        """The eps with which :meth:`marginal` makes ``x`` of ``x0``: its inverse, for t > 0."""
+        alpha, sigma = expand_like(self.alpha(t), x), expand_like(self.sigma(t), x)
+        return (x - mu - alpha * (x0 - mu)) / sigma
+
+    def prior(self, mu: Tensor, eps: Tensor) -> Tensor:
+        """x_1 = mu + sigma_max eps. Never clipped: clipping costs several dB."""
+        return mu + self.sigma_max * eps
+
+    def posterior(
+        self, x_t: Tensor, x0: Tensor, mu: Tensor, t: Tensor, s: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x_s given x_t and x0, for any 0 <= s < t <= 1.
+
+        Bayes' rule on two Gaussian marginals; for neighbouring steps the mean is the optimal
+        reverse state of IR-SDE Eq. 13.
+
+        Args:
+            x_t, x0, mu: ``[B, C, H, W]``.
+            t, s: 0-dim or ``[B]``.
+        """
+        wide_t, wide_s = _wide(t), _wide(s)
+        gap = self.elapsed(wide_s, wide_t)
+        ratio = torch.exp(-gap)  # alpha_t / alpha_s
+        var_step = -torch.expm1(-2 * gap)  # variances in units of sigma_max^2
+        var_t, var_s = (-torch.expm1(-2 * self.schedule.integral(u)) for u in (wide_t, wide_s))
+        from_x_t = expand_like((ratio * var_s / var_t).to(x_t.dtype), x_t)
+        from_x0 = expand_like((self.alpha(wide_s) * var_step / var_t).to(x_t.dtype), x_t)
+        mean = mu + from_x_t * (x_t - mu) + from_x0 * (x0 - mu)
+        std = self.sigma_max * torch.sqrt(var_s * var_step / var_t)
+        return mean, expand_like(std.to(x_t.dtype), x_t)

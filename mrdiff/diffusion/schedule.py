@@ -1,0 +1,214 @@
+"""Noise schedules: everything derives from one primitive, the integral of theta.
+
+A mean-reverting process forgets its start at rate theta_t (IR-SDE Eq. 3).  A schedule
+therefore is the function ``integral(t)`` = ∫_0^t theta, its inverse, and nothing else;
+alpha, sigma and log-SNR are computed from it in :mod:`mrdiff.diffusion.process`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+_COSINE_OFFSET = 0.008  # Nichol & Dhariwal 2021, Sec. 3.2; IR-SDE keeps it
+_LINEAR_RATIO = 0.005  # theta_0 / theta_1 of IR-SDE's linear table (1e-4 / 2e-2)
+
+
+class MRSchedule(ABC):
+    """∫theta and its inverse. Both take and return float64 tensors of any shape.
+
+    Schedules do not change once made (frozen dataclasses): grids and coefficients are remembered.
+    """
+
+    @abstractmethod
+    def integral(self, t: Tensor) -> Tensor:
+        """∫_0^t theta for t in [0, 1]; increasing, 0 at t = 0 (continuous schedules)."""
+
+    @abstractmethod
+    def inverse(self, integral: Tensor) -> Tensor:
+        """The time t in [0, 1] at which ∫_0^t theta has the given value."""
+
+
+def _check_alpha_min(alpha_min: float) -> None:
+    if not 0.0 < alpha_min < 1.0:
+        raise ValueError(f"alpha_min must lie in (0, 1), got {alpha_min}")
+
+
+def _bisect(schedule: MRSchedule, integral: Tensor) -> Tensor:
+    """Invert a monotone ``schedule.integral`` to the last bit of float64 in [0, 1]."""
+    low, high = torch.zeros_like(integral), torch.ones_like(integral)
+    for _ in range(64):
+        middle = 0.5 * (low + high)
+        above = schedule.integral(middle) > integral
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return 0.5 * (low + high)
+
+
+def _angle_less_sine(angle: Tensor) -> Tensor:
+    """(a - sin a) / 2 for a >= 0, by its series where the difference cancels."""
+    square = angle**2
+    series = angle * square * (1 / 12 - square * (1 / 240 - square * (1 / 10080 - square / 725760)))
+    return torch.where(angle < 0.1, series, 0.5 * (angle - torch.sin(angle)))
+
+
+@dataclass(frozen=True)
+class CosineTheta(MRSchedule):
+    """theta_t ∝ 1 - cos²(u_t)/cos²(u_0), u_t = (t + s)/(1 + s) π/2: IR-SDE's cosine schedule.
+
+    Args:
+        alpha_min: alpha at t = 1, the share of the clean residual that is left; in (0, 1).
+    """
+
+    alpha_min: float = 0.005
+
+    def __post_init__(self) -> None:
+        _check_alpha_min(self.alpha_min)
+
+    @staticmethod
+    def _unscaled(t: Tensor) -> Tensor:
+        # With d = u_t - u_0: ∫ sin(2 u0 + e) sin(e) de from 0 to d, which is (cos² u0 - cos² u).
+        s = _COSINE_OFFSET
+        u0 = s / (1 + s) * math.pi / 2
+        rate = math.pi / 2 / (1 + s)  # du/dt
+        d = rate * t
+        odd = math.cos(2 * u0) * _angle_less_sine(2 * d) + math.sin(2 * u0) * torch.sin(d) ** 2
+        return odd / (2 * rate * math.cos(u0) ** 2)
+
+    def integral(self, t: Tensor) -> Tensor:
+        end = self._unscaled(torch.ones((), dtype=t.dtype, device=t.device))
+        return -math.log(self.alpha_min) * self._unscaled(t) / end
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        return _bisect(self, integral)
+
+
+@dataclass(frozen=True)
+class LinearTheta(MRSchedule):
+    """theta_t ∝ r + (1 - r) t with r = 1/200: the linear schedule of IR-SDE.
+
+    Args:
+        alpha_min: alpha at t = 1; in (0, 1).
+    """
+
+    alpha_min: float = 0.005
+
+    def __post_init__(self) -> None:
+        _check_alpha_min(self.alpha_min)
+
+    def _rate(self) -> float:
+        return -2 * math.log(self.alpha_min) / (1 + _LINEAR_RATIO)
+
+    def integral(self, t: Tensor) -> Tensor:
+        return self._rate() * (_LINEAR_RATIO * t + (1 - _LINEAR_RATIO) * t**2 / 2)
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        # The root of a quadratic in the form that does not cancel for small integrals.
+        value = integral / self._rate()
+        root = torch.sqrt(_LINEAR_RATIO**2 + 2 * (1 - _LINEAR_RATIO) * value)
+        return 2 * value / (_LINEAR_RATIO + root)
+
+
+@dataclass(frozen=True)
+class ConstantTheta(MRSchedule):
+    """Constant theta.
+
+    Args:
+        alpha_min: alpha at t = 1; in (0, 1).
+    """
+
+    alpha_min: float = 0.005
+
+    def __post_init__(self) -> None:
+        _check_alpha_min(self.alpha_min)
+
+    def integral(self, t: Tensor) -> Tensor:
+        return -math.log(self.alpha_min) * t
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        return integral / -math.log(self.alpha_min)
+
+
+@dataclass(frozen=True)
+class TabulatedTheta(MRSchedule):
+    """∫theta given at t = k / steps and linear in between, as the official code defines it.
+
+    Args:
+        cumulative: ∫theta at t = 0, 1/steps, ..., 1; increasing.
+
+    Raises:
+        ValueError: if the table is shorter than 2 or does not increase.
+    """
+
+    cumulative: tuple[float, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cumulative", tuple(float(c) for c in self.cumulative))
+        pairs = list(itertools.pairwise(self.cumulative))
+        if not pairs or self.cumulative[0] < 0 or any(b <= a for a, b in pairs):
+            raise ValueError("cumulative must hold at least 2 increasing values, the first >= 0")
+
+    @classmethod
+    def irsde(
+        cls,
+        kind: Literal["cosine", "linear", "constant"] = "cosine",
+        *,
+        steps: int = 100,
+        eps: float = 0.005,
+        keep_first: bool = False,
+    ) -> TabulatedTheta:
+        """The discrete tables of the official code, in float64.
+
+        The official time k = 0..steps is our t = k / steps; the time unit is chosen so that
+        alpha(1) = ``eps``.
+
+        Args:
+            kind: which table.
+            steps: the official T.
+            eps: alpha at t = 1; in (0, 1).
+            keep_first: IR-SDE's training code subtracts theta[0] from the cumulative sum
+                (False); the MaRS repository keeps it (True), so that alpha(0) is slightly
+                below 1.
+        """
+        _check_alpha_min(eps)
+        theta = _irsde_thetas(kind, steps)
+        total = torch.cumsum(theta, dim=0)
+        if not keep_first:
+            total = total - theta[0]
+        return cls(tuple((total * (-math.log(eps) / total[-1])).tolist()))
+
+    def _table(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.cumulative, dtype=like.dtype, device=like.device)
+
+    def integral(self, t: Tensor) -> Tensor:
+        table = self._table(t)
+        position = t * (len(table) - 1)
+        left = position.floor().clamp(0, len(table) - 2).long()
+        return torch.lerp(table[left], table[left + 1], position - left)
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        table = self._table(integral)
+        right = torch.searchsorted(table, integral.contiguous()).clamp(1, len(table) - 1)
+        low, high = table[right - 1], table[right]
+        return ((right - 1) + (integral - low) / (high - low)) / (len(table) - 1)
+
+
+def _irsde_thetas(kind: str, steps: int) -> Tensor:
+    """theta[0..steps] of the official ``IRSDE`` class (times a constant that cancels)."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if kind == "constant":
+        return torch.ones(steps + 1, dtype=torch.float64)
+    if kind == "linear":
+        return torch.linspace(1e-4, 2e-2, steps + 1, dtype=torch.float64)
+    if kind == "cosine":
+        grid = torch.arange(steps + 3, dtype=torch.float64) / (steps + 2)
+        shifted = (grid + _COSINE_OFFSET) / (1 + _COSINE_OFFSET)
+        remaining = torch.cos(shifted * math.pi / 2) ** 2
+        return 1 - (remaining / remaining[0])[1:-1]
+    raise ValueError(f"unknown table {kind!r}: use 'cosine', 'linear' or 'constant'")

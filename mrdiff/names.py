@@ -1,0 +1,15 @@
+"""The names that flags and configurations offer, free of torch: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+PAPER_SAMPLERS = ("mr-ode-1", "mr-ode-2", "mr-ode-3", "mr-sde-1", "mr-sde-2")
+TUNED_SAMPLERS = ("fidelity", "perceptual")  # the best found at each NFE
+BASELINES = ("euler-sde", "euler-ode", "heun-ode", "posterior")
+SAMPLERS = (*PAPER_SAMPLERS, *TUNED_SAMPLERS, *BASELINES)
+
+GRIDS = ("uniform_t", "uniform_log_snr", "uniform_angle", "karras", "power", "leading", "trailing")
+METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+PROTOCOLS = ("standard", "ir-sde")
+FORMATS = ("png", "jpg", "webp", "tif", "bmp")
+PRECISIONS = ("f32", "bf16", "int8")  # of OpenVINO's layers
+ARCHITECTURES = ("irsde", "refusion", "daclip")  # of the official code

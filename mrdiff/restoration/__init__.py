@@ -1,0 +1,1 @@
+"""Photos of any size through a trained model: Restorer, tiles, ensembles, features."""

@@ -1,0 +1,64 @@
+"""Several restorations of one photo: their mean, and how far they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrdiff.solvers.baselines import BaselineSampler
+from mrdiff.solvers.sampler import MRSampler
+
+__all__ = ["Ensemble", "check_spread", "draw", "numbered"]
+
+
+class Ensemble(NamedTuple):
+    """Mean and standard deviation of K restorations, ``[B, C, H, W]`` each, pixel by pixel.
+
+    Where a model has learnt the distribution of clean images, the deviation tells how far the mean
+    is off to be expected: it is small where the degraded image says what was there.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+def check_spread(sampler: MRSampler | BaselineSampler, samples: int) -> None:
+    """Refuse several restorations by a sampler without noise, of which all are the same.
+
+    Raises:
+        ValueError: for fewer than one, or for more than one without noise.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if samples > 1 and sampler.temperature == 0:
+        raise ValueError(
+            "the sampler draws no noise (temperature 0), so that all samples are alike: "
+            "use another, such as perceptual or mr-sde-1, or a temperature of 1"
+        )
+
+
+def numbered(name: str, index: int) -> str:
+    """What the noise of a photo's sample is drawn from; that of the first is the photo's own."""
+    return f"{name}#{index}" if index else name
+
+
+def draw(restore: Callable[[int], Tensor], samples: int) -> Ensemble:
+    """Mean and deviation of ``restore(0)``, ``restore(1)``, ..., two images in memory at a time.
+
+    Args:
+        restore: the restoration of that number, of one shape for all.
+        samples: how many, K; of a single one the deviation is 0.
+    """
+    mean = restore(0)
+    if samples == 1:
+        return Ensemble(mean, torch.zeros((), dtype=mean.dtype).expand_as(mean))
+    squares = torch.zeros_like(mean)
+    for index in range(1, samples):
+        image = restore(index)
+        off = image - mean
+        mean = mean + off / (index + 1)  # Welford's recursion: no sum of squares that cancels
+        squares += off * (image - mean)
+    return Ensemble(mean, (squares / (samples - 1)).sqrt_())

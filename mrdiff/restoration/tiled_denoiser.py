@@ -1,0 +1,178 @@
+"""Run a denoiser on overlapping tiles, so that an image of any size fits in memory.
+
+The tiles are put together at every call, hence at every solver step: the solver sees one whole
+image, its noise does not depend on the tiling, and seams cannot grow from step to step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, product
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from mrdiff.diffusion.denoiser import ContextDenoiser, DenoiserLike, Prediction
+from mrdiff.diffusion.process import MRProcess
+
+__all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
+
+Span = tuple[int, int]
+Part = tuple[Span, Span]  # rows and columns of a tile
+_ALIGN = 16  # tiles start on multiples of this, so that strided networks sample the same grid
+
+
+def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Spans ``(start, stop)`` that cover ``range(length)``, evenly spread, in order.
+
+    Neighbours share at least ``overlap`` positions. Every span is ``tile`` long, but for the last
+    one, which reaches the end and may be up to ``_ALIGN - 1`` longer.
+    """
+    if length <= tile:
+        return [(0, length)]
+    last = (length - tile) // _ALIGN * _ALIGN
+    stride = max(_ALIGN, (tile - overlap) // _ALIGN * _ALIGN)
+    count = math.ceil(last / stride)
+    starts = [round(i * last / max(count, 1) / _ALIGN - 0.5 + 1e-9) * _ALIGN for i in range(count)]
+    starts.append(last)
+    return [(start, start + tile) for start in starts[:-1]] + [(last, length)]
+
+
+def even_tile(length: int, tile: int, overlap: int) -> int:
+    """The shortest tile that covers ``length`` with as few tiles as ``tile`` does.
+
+    A photo a little longer than a tile is cut in two halves, not into two tiles that share nearly
+    all they see. A multiple of ``_ALIGN``, but no longer than ``tile``.
+    """
+    rest = length - (_ALIGN - 1)  # the last one may be that much longer
+    if rest <= tile:
+        return tile
+    count = math.ceil((rest - overlap) / (tile - overlap))
+    even = (length + (count - 1) * overlap) / count
+    return min(tile, math.ceil(even / _ALIGN) * _ALIGN)
+
+
+def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
+    """Weights of a tile along one axis, float32 ``[stop - start]``.
+
+    At an edge within the image: 0 over a quarter of the overlap, where the tile's own border
+    spoils the prediction, then a linear rise over the middle half. At the image's edge: 1.
+    """
+    start, stop = span
+    position = torch.arange(stop - start, dtype=torch.float32)
+    margin = overlap // 4
+    width = max(1, overlap - 2 * margin)
+    rise = ((position - margin + 1) / (width + 1)).clamp(0.0, 1.0)
+    weights = torch.ones_like(position)
+    if start > 0:
+        weights = torch.minimum(weights, rise)
+    if stop < length:
+        weights = torch.minimum(weights, rise.flip(0))
+    return weights
+
+
+def _alike(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
+    """Neighbouring tiles of one size, ``most`` together."""
+    for _, equal in groupby(parts, key=lambda part: [stop - start for start, stop in part]):
+        group = list(equal)
+        for i in range(0, len(group), most):
+            yield group[i : i + most]
+
+
+class TiledDenoiser:
+    """A denoiser that sees an image tile by tile and blends the predictions.
+
+    For a network whose reach is at most ``overlap // 4`` pixels and whose stride divides 16 the
+    result is that of the whole image; else it is close to it. An image no larger than a tile goes
+    through in one call.
+
+    Args:
+        denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.
+        tile: longest side of the tiles in pixels; more than ``overlap + 16``.
+        overlap: pixels that neighbouring tiles share; >= 4.
+        context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them,
+            and the denoiser takes it as fourth argument.
+        together: tiles of one size that go through the network at once.
+
+    Raises:
+        ValueError: ``tile`` or ``overlap`` is too small.
+    """
+
+    def __init__(
+        self,
+        denoiser: DenoiserLike | ContextDenoiser,
+        tile: int,
+        overlap: int = 32,
+        *,
+        context: dict[str, Tensor] | None = None,
+        together: int = 1,
+    ) -> None:
+        if overlap < 4 or tile <= overlap + _ALIGN:
+            message = f"tile must exceed overlap + {_ALIGN} and overlap 3, got {tile} and {overlap}"
+            raise ValueError(message)
+        self.denoiser = denoiser
+        self.tile = tile
+        self.overlap = overlap
+        self.context = context
+        self.together = together
+
+    @property
+    def process(self) -> MRProcess:
+        """The process of the denoiser."""
+        return self.denoiser.process
+
+    def prepare(self, mu: Tensor | None, times: Tensor) -> DenoiserLike:
+        """For one sampling run: see :func:`mrdiff.diffusion.denoiser.prepared`."""
+        make = getattr(self.denoiser, "prepare", None)
+        context = self.context or {}
+        # What has pixels is cut with the tiles; the rest is theirs all alike, if of one image.
+        cut = any(value.ndim == 4 for value in context.values())
+        if make is None or cut or (mu is not None and len(mu) > 1 and self.together > 1):
+            return self
+        whole = mu is not None and max(mu.shape[-2:]) <= self.tile
+        given = (self.context,) if self.context else ()
+        inner = make(mu if whole else None, times, *given)
+        return TiledDenoiser(inner, self.tile, self.overlap, together=self.together)
+
+    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+        """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
+        height, width = x.shape[-2:]
+        if max(height, width) <= self.tile:
+            if self.context is None:
+                return self.denoiser(x, t, mu)
+            return cast(ContextDenoiser, self.denoiser)(x, t, mu, self.context)
+        x0, total = torch.zeros_like(x), x.new_zeros(height, width)
+        rows, columns = (
+            tile_spans(length, even_tile(length, self.tile, self.overlap), self.overlap)
+            for length in (height, width)
+        )
+        for parts in _alike(product(rows, columns), self.together):
+            predicted = self._predict(x, t, mu, parts)
+            for (row, column), tile in zip(parts, predicted, strict=True):
+                across = _ramp(column, width, self.overlap)
+                weight = (_ramp(row, height, self.overlap)[:, None] * across).to(x)
+                part = (..., slice(*row), slice(*column))
+                x0[part] += weight * tile
+                total[part] += weight
+        x0 /= total
+        return Prediction(x0, lambda: self.process.noise_in(x, x0, mu, t))
+
+    def _predict(self, x: Tensor, t: Tensor, mu: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """The clean images ``[B, C, h, w]`` of tiles of one size."""
+
+        def cut(image: Tensor) -> Tensor:
+            tiles = [image[..., slice(*row), slice(*column)] for row, column in parts]
+            return torch.cat(tiles) if len(tiles) > 1 else tiles[0]
+
+        times = t.repeat(len(parts)) if t.ndim else t
+        if self.context is None:
+            x0 = self.denoiser(cut(x), times, cut(mu)).x0
+        else:
+            context = {
+                key: cut(v) if v.ndim == 4 else v.repeat(len(parts), *[1] * (v.ndim - 1))
+                for key, v in self.context.items()
+            }
+            x0 = cast(ContextDenoiser, self.denoiser)(cut(x), times, cut(mu), context).x0
+        return list(x0.chunk(len(parts)))

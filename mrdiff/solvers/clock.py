@@ -1,0 +1,118 @@
+"""The three clocks in which the probability-flow ODE is linear, and their exact transitions.
+
+With y_t = alpha_t y0 + sigma_t eps the same flow reads
+
+    d(y/sigma) = y0 d(alpha/sigma)      data      clock lambda = log(alpha/sigma), log-SNR
+    d(y/alpha) = eps d(sigma/alpha)     noise     clock sigma/alpha
+    dy         = v dphi                 velocity  clock phi = arccos(alpha)
+
+so a solver may replace y0, eps or v by a polynomial in the clock that goes with it. The first two
+have a stochastic form for every eta > 0 (MR Sampler, ICLR 2025, for eta = 1); the third has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrdiff.diffusion.parameterization import DATA, NOISE, VELOCITY, Parameterization
+from mrdiff.diffusion.process import MRProcess
+
+ClockName = Literal["data", "noise", "velocity"]
+
+
+class Point(NamedTuple):
+    """What a transition needs to know of a time; plain float64 numbers."""
+
+    t: float
+    alpha: float
+    sigma: float
+    log_snr: float
+    angle: float
+
+    @property
+    def ratio(self) -> float:
+        """sigma / alpha."""
+        return self.sigma / self.alpha
+
+
+class Transition(NamedTuple):
+    """y_t = keep y_s + gain ∫_0^1 e^(-rate (1 - v)) f(v) dv + noise z, exact for any f.
+
+    f is the clock's quantity (y0, eps or velocity) as a function of the share v of the step that
+    is done, measured in the clock.
+    """
+
+    keep: float
+    gain: float
+    rate: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A coordinate, the quantity that is a polynomial in it, and the transition between times.
+
+    Attributes:
+        target: the quantity, as coefficients of y0 and eps.
+        coordinate: the clock's reading at a point.
+        transition: from a point to a later one (smaller t) under stochasticity eta.
+    """
+
+    target: Parameterization
+    coordinate: Callable[[Point], float]
+    transition: Callable[[Point, Point, float], Transition]
+
+    @staticmethod
+    def named(name: str) -> Clock:
+        """``"data"``, ``"noise"`` or ``"velocity"``.
+
+        Raises:
+            ValueError: for any other name.
+        """
+        if name not in _CLOCKS:
+            raise ValueError(f"unknown prediction {name!r}: use data, noise or velocity")
+        return _CLOCKS[name]
+
+
+def points(process: MRProcess, times: Tensor) -> list[Point]:
+    """The points of float64 times, all above 0 (sigma = 0 has no log-SNR)."""
+    alpha, sigma = process.alpha(times), process.sigma(times)
+    # atan2, because arccos(alpha) loses half its digits near alpha = 1.
+    angle = torch.atan2(sigma / process.sigma_max, alpha)
+    columns = (times, alpha, sigma, process.log_snr(times), angle)
+    return [Point(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _data(s: Point, t: Point, eta: float) -> Transition:
+    """r_t = e^(-kappa h) r_s + ∫_0^h kappa e^(-kappa (h - u)) y0 du + …, r = y / alpha."""
+    h, kappa = t.log_snr - s.log_snr, 1 + eta**2
+    # (alpha_t / alpha_s) e^(-kappa h), with e^(-h) = alpha_s sigma_t / (sigma_s alpha_t)
+    keep = t.sigma / s.sigma * math.exp(-(eta**2) * h)
+    noise = t.sigma * math.sqrt(-math.expm1(-2 * eta**2 * h))
+    return Transition(keep, t.alpha * kappa * h, kappa * h, noise)
+
+
+def _noise(s: Point, t: Point, eta: float) -> Transition:
+    """dr = kappa eps d(sigma/alpha) + noise of variance eta² |d(sigma/alpha)²|, r = y / alpha."""
+    kappa = 1 + eta**2
+    noise = t.alpha * eta * math.sqrt(s.ratio**2 - t.ratio**2)
+    return Transition(t.alpha / s.alpha, t.alpha * kappa * (t.ratio - s.ratio), 0.0, noise)
+
+
+def _velocity(s: Point, t: Point, eta: float) -> Transition:
+    """dy = v dphi; deterministic."""
+    assert eta == 0
+    return Transition(1.0, t.angle - s.angle, 0.0, 0.0)
+
+
+_CLOCKS = {
+    "data": Clock(DATA, lambda point: point.log_snr, _data),
+    "noise": Clock(NOISE, lambda point: point.ratio, _noise),
+    "velocity": Clock(VELOCITY, lambda point: point.angle, _velocity),
+}

@@ -1,0 +1,147 @@
+"""Grids of times as small YAML files, with the process that they were made for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from mrdiff.checkpoints.description import describe
+from mrdiff.diffusion.process import MRProcess
+from mrdiff.system.files import write_text
+
+_KEYS = ("times", "process", "made")
+
+
+class GridFileError(ValueError):
+    """A grid file that cannot be read or does not fit; one line naming the file."""
+
+
+def is_grid_file(grid: str) -> bool:
+    """Whether a grid's name is that of a file."""
+    return Path(grid).suffix.lower() in (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """Times by NFE.
+
+    Attributes:
+        times: for each NFE its ``nfe + 1`` times from 1 to 0.
+        process: description of the process that the times are of.
+        made: how they were made, for people to read.
+        path: where they were read from.
+    """
+
+    times: Mapping[int, list[float]]
+    process: Any
+    made: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+
+    def for_process(self, process: MRProcess) -> Mapping[int, list[float]]:
+        """The times by NFE, if they are of this process.
+
+        Raises:
+            GridFileError: they are of another.
+        """
+        mine = describe(process)
+        if mine != self.process:
+            raise GridFileError(
+                f"{self.path}: its times are of {_short(self.process)}, but the model has "
+                f"{_short(mine)}: make a grid for this model"
+            )
+        return self.times
+
+    def at(self, nfe: int, process: MRProcess) -> Tensor:
+        """The times for this many calls, float64 ``[nfe + 1]``.
+
+        Raises:
+            GridFileError: they are of another process, or there are none for this NFE.
+        """
+        times = self.for_process(process)
+        if nfe not in times:
+            known = ", ".join(map(str, sorted(times)))
+            raise GridFileError(f"{self.path} has no times for nfe={nfe}, only for {known}")
+        return torch.tensor(times[nfe], dtype=torch.float64)
+
+
+def _short(process: Any) -> str:
+    """A process's description in a few words."""
+    try:
+        arguments = process["init_args"]
+        schedule = arguments["schedule"]
+        name = schedule["class_path"].rpartition(".")[2]
+        details = ", ".join(f"{k}={v}" for k, v in schedule["init_args"].items())
+        return f"{name}({details[:40]}), sigma_max={arguments['sigma_max']:.5f}"
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return "another process"
+
+
+def _check(content: Any, path: str) -> GridFile:
+    if not isinstance(content, dict) or not {"times", "process"} <= set(content) <= set(_KEYS):
+        raise GridFileError(f"{path} is not a grid file: its keys must be {', '.join(_KEYS)}")
+    times = content["times"]
+    plain = isinstance(times, dict) and all(
+        isinstance(nfe, int) and isinstance(row, list) and len(row) == nfe + 1
+        for nfe, row in times.items()
+    )
+    if not plain or not times:
+        raise GridFileError(f"{path}: times must map each nfe to its nfe + 1 times")
+    try:
+        rows = {nfe: [float(t) for t in row] for nfe, row in times.items()}
+    except (TypeError, ValueError) as error:
+        raise GridFileError(f"{path}: the times of a grid are numbers: {error}") from error
+    for nfe, row in rows.items():
+        falls = all(later < earlier for earlier, later in itertools.pairwise(row))
+        if not falls or row[0] != 1 or row[-1] != 0:
+            raise GridFileError(f"{path}: the times for nfe={nfe} must fall from 1 to 0, got {row}")
+    return GridFile(rows, content["process"], content.get("made") or {}, path)
+
+
+def read_grid(path: str | os.PathLike[str]) -> GridFile:
+    """Read a grid file.
+
+    Raises:
+        GridFileError: it is missing, not YAML, or holds something else.
+    """
+    name = os.fspath(path)
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GridFileError(f"{name}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML passes on what a date raises
+        raise GridFileError(
+            f"{name} is not readable YAML: {' '.join(str(error).split())}"
+        ) from error
+    return _check(content, name)
+
+
+def write_grid(
+    path: str | os.PathLike[str],
+    times: Mapping[int, list[float]],
+    process: MRProcess,
+    *,
+    made: Mapping[str, Any],
+) -> None:
+    """Write a grid file, whole or not at all.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        times: for each NFE its ``nfe + 1`` times from 1 to 0.
+        process: the times are of this process.
+        made: how they were made; plain values.
+    """
+    content = {
+        "times": dict(sorted(times.items())),
+        "process": describe(process),
+        "made": dict(made),
+    }
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    write_text(Path(path), text)

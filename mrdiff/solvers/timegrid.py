@@ -1,0 +1,215 @@
+"""Grids of times: decreasing float64 tensors ``[nfe + 1]`` from 1 to 0.
+
+A process whose log-SNR falls without end (alpha_min below 1e-3) starts where alpha = 1e-3 instead
+of at t = 1: the state there is the prior to within a quarter of a grey level, and nothing has to
+be divided by an alpha that has vanished.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from os import PathLike, fspath
+
+import torch
+from torch import Tensor
+
+from mrdiff.diffusion.process import MRProcess
+from mrdiff.solvers.gridfile import is_grid_file, read_grid
+
+TimeGrid = Callable[[MRProcess, int], Tensor]
+Grid = str | PathLike[str] | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
+
+# The grids that space log-SNR cannot reach t = 0, where it is infinite. With few calls they end
+# where sigma is invisible (half a grey level); stopping there costs an error of order sigma²,
+# so with more calls they end nearer to 0, where that error is below any solver's.
+_SIGMA_END_FEW, _SIGMA_END_MANY = 0.002, 5e-5
+_FEW = 5
+_ALPHA_MIN = 1e-3
+_CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in float64
+
+
+def start_time(process: MRProcess) -> float:
+    """Where sampling starts: 1, or the time at which alpha has fallen to 1e-3."""
+    if float(process.alpha(torch.ones((), dtype=torch.float64))) >= _ALPHA_MIN:
+        return 1.0
+    log_snr = math.log(_ALPHA_MIN / (process.sigma_max * math.sqrt(1 - _ALPHA_MIN**2)))
+    return float(process.t_of_log_snr(torch.tensor(log_snr, dtype=torch.float64)))
+
+
+def check_times(times: Tensor, start: float = 1.0) -> Tensor:
+    """The same times in float64 on the CPU, if they are a grid; a first time of 1 becomes start.
+
+    Raises:
+        ValueError: unless they are 1-d, start at 1, end at 0 and fall by a share > 1e-12.
+    """
+    times = times.detach().to("cpu", torch.float64)
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"a time grid is a 1-d tensor of at least 2, got {tuple(times.shape)}")
+    apart = times[:-1] - times[1:] > _CLOSEST * times[:-1]
+    if times[0] not in (1, start) or times[-1] != 0 or not apart.all():
+        raise ValueError(f"a time grid falls strictly from 1 to 0, got {times.tolist()}")
+    if times[1] >= start:
+        raise ValueError(f"of a time grid for this process all but the first are below {start:.6f}")
+    return torch.cat([times.new_full((1,), start), times[1:]])
+
+
+def uniform_t(process: MRProcess, nfe: int) -> Tensor:
+    """Equal steps in t."""
+    return power(process, nfe, rho=1.0)
+
+
+def power(process: MRProcess, nfe: int, *, rho: float = 2.0) -> Tensor:
+    """Equal steps in t^(1/rho): rho > 1 takes small steps near t = 0."""
+    return start_time(process) * torch.linspace(1, 0, nfe + 1, dtype=torch.float64) ** rho
+
+
+def _edges(process: MRProcess, nfe: int) -> tuple[float, float]:
+    """log-SNR at the start and where the grid leaves for t = 0."""
+    sigma = _SIGMA_END_FEW * min(1.0, _FEW / nfe) ** 2
+    sigma = min(max(sigma, _SIGMA_END_MANY), 0.1 * process.sigma_max)
+    alpha = math.sqrt(1 - (sigma / process.sigma_max) ** 2)
+    start, bound = _ends(process)
+    return start, min(math.log(alpha / sigma), bound - 1e-6)
+
+
+def _ends(process: MRProcess) -> tuple[float, float]:
+    """log-SNR at the start and at t = 0, where a table that keeps its first theta is finite."""
+    ends = torch.tensor([start_time(process), 0.0], dtype=torch.float64)
+    start, end = process.log_snr(ends).tolist()
+    return start, end
+
+
+def _between_ends(process: MRProcess, log_snr: Tensor) -> Tensor:
+    """The times of ``log_snr`` ``[nfe]``, the first made exactly the start, and then 0."""
+    times = process.t_of_log_snr(log_snr)
+    times[0] = start_time(process)
+    return torch.cat([times, times.new_zeros(1)])
+
+
+def uniform_log_snr(process: MRProcess, nfe: int) -> Tensor:
+    """Equal steps in log-SNR from the start to where sigma is invisible, then to 0."""
+    start, end = _edges(process, nfe)
+    return _between_ends(process, torch.linspace(start, end, nfe, dtype=torch.float64))
+
+
+def karras(process: MRProcess, nfe: int, *, rho: float = 7.0) -> Tensor:
+    """Equal steps in (sigma/alpha)^(1/rho) (Karras et al. 2022, Eq. 5), then to 0."""
+    start, end = _edges(process, nfe)
+    # In units of the start's, so that a small rho does not overflow.
+    last = math.exp((start - end) / rho)
+    ratio = torch.linspace(1.0, last, nfe, dtype=torch.float64)
+    return _between_ends(process, (start - rho * torch.log(ratio)).clamp(max=end))
+
+
+def uniform_angle(process: MRProcess, nfe: int) -> Tensor:
+    """Equal steps in phi = arccos(alpha), the clock of the velocity."""
+    # tan(phi) = sigma / (sigma_max alpha)
+    start, end = (math.atan(math.exp(-edge) / process.sigma_max) for edge in _ends(process))
+    angle = torch.linspace(start, end, nfe + 1, dtype=torch.float64)[:-1]
+    return _between_ends(process, -torch.log(process.sigma_max * torch.tan(angle)))
+
+
+def leading(process: MRProcess, nfe: int) -> Tensor:
+    """The MaRS repository's ``leading``, k / (nfe + 1), made to start where the prior is.
+
+    There the first time is nfe / (nfe + 1), although the state is drawn for t = 1.
+    """
+    times = torch.arange(nfe, -1, -1, dtype=torch.float64) / (nfe + 1) * start_time(process)
+    times[0] = start_time(process)
+    return times
+
+
+def trailing(process: MRProcess, nfe: int) -> Tensor:
+    """The MaRS repository's ``trailing``, 1 - k / (nfe + 1), made to end at 0.
+
+    There the last time is 1 / (nfe + 1), and the result keeps that much noise.
+    """
+    times = 1 - torch.arange(nfe + 1, dtype=torch.float64) / (nfe + 1)
+    times[-1] = 0
+    return start_time(process) * times
+
+
+_NAMED: dict[str, TimeGrid] = {
+    "uniform_t": uniform_t,
+    "uniform_log_snr": uniform_log_snr,
+    "uniform_angle": uniform_angle,
+    "karras": karras,
+    "power": power,
+    "leading": leading,
+    "trailing": trailing,
+}
+_CURVED: dict[str, Callable[..., Tensor]] = {"karras": karras, "power": power}
+
+
+def named_grid(name: str) -> TimeGrid:
+    """A grid by name, ``karras`` and ``power`` also with their rho: ``"power(2)"``.
+
+    Raises:
+        ValueError: for an unknown name, a rho that the grid does not have, or one that is not > 0.
+    """
+    match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
+    kind, rho = match.groups() if match else (name, None)
+    if kind not in _NAMED:
+        known = ", ".join(_NAMED)
+        raise ValueError(f"unknown grid {name!r}: use one of {known}, a .yaml file or times")
+    if rho is None:
+        return _NAMED[kind]
+    try:
+        value = float(rho)
+    except ValueError:
+        value = math.nan
+    if kind not in _CURVED or not 0 < value < math.inf:
+        raise ValueError(f"grid {name!r}: only karras and power take a rho, a number above 0")
+    return partial(_CURVED[kind], rho=value)
+
+
+def _named_times(name: str, process: MRProcess, nfe: int) -> Tensor:
+    return check_times(named_grid(name)(process, nfe), start_time(process))
+
+
+# Inverting a schedule takes milliseconds, and runs repeat.
+_cached_times = lru_cache(maxsize=256)(_named_times)
+
+
+def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
+    """The grid by name or file, by function ``(process, nfe) -> times`` or as given times.
+
+    Args:
+        grid: a name, the path of a ``.yaml`` grid file, a function, the times, or times by NFE.
+        process: the times are of this process.
+        nfe: number of network calls.
+
+    Returns:
+        float64 ``[nfe + 1]``, from 1 to 0.
+
+    Raises:
+        ValueError: for an unknown name, a wrong number of times, times that do not fall, or a
+            grid file that cannot be read, is for another process or lacks this NFE.
+    """
+    if isinstance(grid, PathLike):
+        grid = fspath(grid)
+    if isinstance(grid, str):
+        if is_grid_file(grid):
+            return check_times(read_grid(grid).at(nfe, process), start_time(process))
+        try:
+            return _cached_times(grid, process, nfe).clone()
+        except TypeError:  # a schedule of the user's that has no hash
+            return _named_times(grid, process, nfe)
+    if isinstance(grid, Mapping):
+        if nfe not in grid:
+            known = ", ".join(map(str, sorted(grid)))
+            raise ValueError(f"the grid has no times for nfe={nfe}, only for {known}")
+        grid = grid[nfe]
+    if callable(grid) and not isinstance(grid, Tensor):
+        times = grid(process, nfe)
+    else:
+        try:
+            times = torch.as_tensor(grid, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the times of a grid are numbers, got {grid!r}") from error
+    if times.shape != (nfe + 1,):
+        raise ValueError(f"a grid for nfe={nfe} has {nfe + 1} times, got {tuple(times.shape)}")
+    return check_times(times, start_time(process))

@@ -1,0 +1,137 @@
+"""Calibration of time grids: what a trained model makes of some images with given times.
+
+:mod:`mrdiff.tuning.search` searches for the times with the best value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrdiff.diffusion.denoiser import DenoiserLike
+from mrdiff.metrics import LPIPS, measure
+from mrdiff.solvers.noise import Noise, NoiseSource, draw
+from mrdiff.solvers.sampler import MRSampler
+from mrdiff.tuning.search import (
+    GREY_LEVELS,
+    MAXIMISED,
+    REFERENCE_CALLS,
+    SEARCH_METRICS,
+    FoundGrid,
+    Progress,
+    search_grids,
+)
+
+
+def _replayed(noise: Noise, like: Tensor) -> Callable[[slice], NoiseSource]:
+    """The same noise in every run: drawn once for the whole batch, given out by its rows."""
+    drawn: dict[int, Tensor] = {}
+
+    def part(rows: slice) -> NoiseSource:
+        def source(step: int, shape: Sequence[int]) -> Tensor:
+            if step not in drawn:
+                drawn[step] = draw(noise, step, like)
+            return drawn[step][rows]
+
+        return source
+
+    return part
+
+
+class Calibration:
+    """Calibration images, their noise and what is measured on them: times -> value.
+
+    ``"distance"`` is the root mean square difference to the solution of 100 calls of order 3 from
+    the same noise, in grey levels (255 to the unit). The others are means over the images.
+
+    Args:
+        denoiser: the model.
+        mu: degraded images ``[B, C, H, W]`` in [0, 1], on the model's device.
+        noise: as samplers take it; drawn once and used in every run.
+        metric: one of :data:`SEARCH_METRICS`.
+        truth: the ground truth like ``mu``, for the metrics other than distance.
+        lpips: the network, for ``"lpips"``.
+        chunk: images that go through the network at a time.
+        options: of :class:`mrdiff.MRSampler`, but for ``nfe`` and ``grid``.
+        progress: called as ``("reference", images done, images)``.
+
+    Raises:
+        ValueError: for an unknown metric or one without what it needs, or for a distance with
+            eta > 0.
+    """
+
+    def __init__(
+        self,
+        denoiser: DenoiserLike,
+        mu: Tensor,
+        *,
+        noise: Noise = None,
+        metric: str = "distance",
+        truth: Tensor | None = None,
+        lpips: LPIPS | None = None,
+        chunk: int = 4,
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._options = dict(options or {})
+        self._sampler(2, "uniform_t")  # wrong options are known before the reference is computed
+        _check_metric(metric, self._options.get("eta", 0.0), truth, lpips)
+        self.metric = metric
+        self._denoiser, self._mu, self._lpips = denoiser, mu, lpips
+        self._noise = _replayed(noise, mu)
+        self._parts = [slice(i, i + chunk) for i in range(0, len(mu), chunk)]
+        self._target = self._reference(progress) if metric == "distance" else truth
+
+    def _sampler(self, nfe: int, grid: Any) -> MRSampler:
+        return MRSampler(**{**self._options, "nfe": nfe, "grid": grid})
+
+    @torch.no_grad()
+    def _run(self, sampler: MRSampler, rows: slice) -> Tensor:
+        return sampler(self._denoiser, self._mu[rows], noise=self._noise(rows))
+
+    def _reference(self, progress: Progress | None) -> Tensor:
+        exact = {"order": 3, "prediction": "data", "corrector": False, "grid": "uniform_log_snr"}
+        sampler = MRSampler(**{**self._options, **exact, "nfe": REFERENCE_CALLS})
+        done = []
+        for rows in self._parts:
+            done.append(self._run(sampler, rows))
+            if progress is not None:
+                progress("reference", min(rows.stop, len(self._mu)), len(self._mu))
+        return torch.cat(done)
+
+    def value(self, times: Tensor) -> float:
+        """The distance or the metric with these times ``[nfe + 1]``, over all images."""
+        assert self._target is not None
+        sampler, total = self._sampler(len(times) - 1, times), 0.0
+        for rows in self._parts:
+            restored, target = self._run(sampler, rows), self._target[rows]
+            if self.metric == "distance":
+                total += float((restored - target).cpu().double().square().flatten(1).mean(1).sum())
+            else:
+                scores = measure(restored, target, names=[self.metric], lpips=self._lpips)
+                total += float(scores[self.metric].sum())
+        mean = total / len(self._mu)
+        return GREY_LEVELS * math.sqrt(mean) if self.metric == "distance" else mean
+
+    def search(self, nfes: Sequence[int], **options: Any) -> dict[int, FoundGrid]:
+        """The best times for each NFE; ``options`` of :func:`search_times`."""
+        more = {"maximise": self.metric in MAXIMISED, **options}
+        return search_grids(self.value, self._denoiser.process, nfes, **more)
+
+
+def _check_metric(metric: str, eta: float, truth: Tensor | None, lpips: LPIPS | None) -> None:
+    if metric not in SEARCH_METRICS:
+        raise ValueError(f"unknown metric {metric!r}: use one of {', '.join(SEARCH_METRICS)}")
+    if metric == "distance" and eta > 0:
+        raise ValueError(
+            f"a stochastic sampler (eta={eta}) has no reference solution to come close to: "
+            "name a metric and give the ground truth"
+        )
+    if metric != "distance" and truth is None:
+        raise ValueError(f"the metric {metric} needs the ground truth")
+    if metric == "lpips" and lpips is None:
+        raise ValueError("the metric lpips needs its network")

@@ -1,0 +1,266 @@
+"""Metrics against scikit-image, against published values, and at their edges."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from mrdiff import names
+from mrdiff.metrics import (
+    LPIPS,
+    PROTOCOLS,
+    RGB,
+    LPIPSWeightsError,
+    Protocol,
+    Y,
+    find_lpips_weights,
+    luma,
+    measure,
+    psnr,
+    sliced_wasserstein,
+    ssim,
+)
+from mrdiff.names import METRICS
+from mrdiff.photo import FORMATS
+
+SSIM_OPTIONS = {
+    "gaussian_weights": True,
+    "sigma": 1.5,
+    "use_sample_covariance": False,
+    "data_range": 1.0,
+}
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    """Two pairs of 8-bit images, rather different and nearly equal."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 6, 8, generator=generator)
+    gt = torch.nn.functional.interpolate(coarse, (48, 61), mode="bicubic").clamp(0, 1)
+    strength = torch.tensor([0.2, 0.01]).view(2, 1, 1, 1)
+    lq = (gt + strength * torch.randn(gt.shape, generator=generator)).clamp(0, 1)
+    return (lq * 255).round() / 255, (gt * 255).round() / 255
+
+
+def array(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).double().numpy()
+
+
+def test_rgb_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+    for i, (a, b) in enumerate(zip(*pair, strict=True)):
+        expected = peak_signal_noise_ratio(array(b), array(a), data_range=1.0)
+        assert float(psnr(*pair)[i]) == pytest.approx(expected, abs=1e-4)
+        expected = structural_similarity(array(b), array(a), channel_axis=-1, **SSIM_OPTIONS)
+        assert float(ssim(*pair)[i]) == pytest.approx(expected, abs=2e-5)
+
+
+def test_luma_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+    from skimage.color import rgb2ycbcr
+
+    for i, (a, b) in enumerate(zip(*pair, strict=True)):
+        ya, yb = (rgb2ycbcr(array(image))[..., 0] / 255 for image in (a, b))
+        np.testing.assert_allclose(array(luma(a[None])[0])[..., 0], ya, atol=1e-6)
+        expected = peak_signal_noise_ratio(yb, ya, data_range=1.0)
+        assert float(psnr(*pair, protocol=Y)[i]) == pytest.approx(expected, abs=1e-4)
+        expected = structural_similarity(yb, ya, **SSIM_OPTIONS)
+        assert float(ssim(*pair, protocol=Y)[i]) == pytest.approx(expected, abs=2e-5)
+
+
+def test_the_protocol_of_ir_sde_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+    """Its scripts measure 8-bit pictures without their outermost pixels; luma is not rounded."""
+    from skimage.color import rgb2ycbcr
+
+    a, b = (image + 0.3 / 255 for image in pair)  # they round what they measure
+    found = measure(a, b, protocol="ir-sde", names=("psnr", "ssim", "psnr_y", "ssim_y"))
+    for i in range(2):
+        x, y = (array(image[i])[1:-1, 1:-1] for image in pair)
+        assert float(found["psnr"][i]) == pytest.approx(
+            peak_signal_noise_ratio(y, x, data_range=1.0), abs=1e-4
+        )
+        expected = structural_similarity(y, x, channel_axis=-1, **SSIM_OPTIONS)
+        assert float(found["ssim"][i]) == pytest.approx(expected, abs=2e-5)
+        x, y = (rgb2ycbcr(image)[..., 0] / 255 for image in (x, y))
+        assert float(found["psnr_y"][i]) == pytest.approx(
+            peak_signal_noise_ratio(y, x, data_range=1.0), abs=1e-4
+        )
+        expected = structural_similarity(y, x, **SSIM_OPTIONS)
+        assert float(found["ssim_y"][i]) == pytest.approx(expected, abs=2e-5)
+    with pytest.raises(ValueError, match="known: standard, ir-sde"):
+        measure(a, b, protocol="irsde")
+
+
+def test_the_commands_names_are_those_of_the_library() -> None:
+    assert tuple(PROTOCOLS) == names.PROTOCOLS
+    assert {f".{name}" for name in names.FORMATS} <= set(FORMATS)
+
+
+def test_luma_range() -> None:
+    ends = luma(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten()
+    torch.testing.assert_close(ends, torch.tensor([16 / 255, 235 / 255]))
+    with pytest.raises(ValueError, match="RGB"):
+        luma(torch.zeros(1, 1, 4, 4))
+
+
+def test_predictions_are_measured_as_they_are_saved(pair: tuple[Tensor, Tensor]) -> None:
+    lq, gt = pair
+    jitter = 0.4 / 255 * torch.rand(lq.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(psnr(lq + jitter, gt), psnr(lq, gt))
+    torch.testing.assert_close(psnr(3 * lq - 1, gt), psnr((3 * lq - 1).clamp(0, 1), gt))
+    unrounded = Protocol(name="raw", levels=None)
+    assert not torch.equal(psnr(lq + jitter, gt, protocol=unrounded), psnr(lq, gt))
+
+
+def test_crop_border(pair: tuple[Tensor, Tensor]) -> None:
+    lq, gt = pair
+    cropped = psnr(lq, gt, protocol=Protocol(name="crop", crop_border=4))
+    torch.testing.assert_close(cropped, psnr(lq[..., 4:-4, 4:-4], gt[..., 4:-4, 4:-4]))
+    with pytest.raises(ValueError, match="nothing is left"):
+        psnr(lq, gt, protocol=Protocol(name="crop", crop_border=24))
+
+
+def test_identical_images() -> None:
+    image = torch.rand(2, 3, 16, 16)
+    assert psnr(image, image).tolist() == [math.inf, math.inf]
+    torch.testing.assert_close(ssim(image, image), torch.ones(2))
+
+
+def test_unsuitable_images_are_refused() -> None:
+    small = torch.rand(1, 3, 10, 64)
+    with pytest.raises(ValueError, match="at least 11 px"):
+        ssim(small, small)
+    with pytest.raises(ValueError, match="differ in shape"):
+        psnr(small, small[..., :32])
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\]"):
+        psnr(small[0], small[0])
+
+
+def test_half_precision_is_measured_in_single() -> None:
+    gt = torch.rand(1, 3, 16, 16)
+    lq = (gt + 0.1).bfloat16()
+    torch.testing.assert_close(psnr(lq, gt), psnr(lq.float(), gt))
+
+
+def test_measure_by_name(pair: tuple[Tensor, Tensor]) -> None:
+    scores = measure(*pair)
+    assert list(scores) == [name for name in METRICS if name != "lpips"]
+    torch.testing.assert_close(scores["ssim_y"], ssim(*pair, protocol=Y))
+    assert list(measure(*pair, names=["psnr"])) == ["psnr"]
+    with pytest.raises(ValueError, match="unknown metric 'mse'"):
+        measure(*pair, names=["mse"])
+
+
+# ---- LPIPS -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def random_features() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3)}
+    shapes[10] = (256, 256, 3, 3)
+    state = {}
+    for index, shape in shapes.items():
+        scale = math.prod(shape[1:]) ** -0.5
+        state[f"features.{index}.weight"] = scale * torch.randn(shape, generator=generator)
+        state[f"features.{index}.bias"] = torch.zeros(shape[0])
+    return state
+
+
+def test_lpips_equals_the_reference(shared: Path) -> None:
+    network = LPIPS.from_file(shared / "lpips" / "alexnet-features.pth")
+    golden = json.loads((shared / "lpips" / "golden.json").read_text())
+    for name, expected in golden.items():
+        lq = shared / "data" / "paired" / name
+        (gt,) = (lq.parents[1] / "GT").glob(f"{lq.stem}.*")
+        a, b = (
+            torch.from_numpy(np.asarray(Image.open(file).convert("RGB")) / np.float32(255))
+            for file in (lq, gt)
+        )
+        scores = measure(
+            a.permute(2, 0, 1)[None], b.permute(2, 0, 1)[None], names=["lpips"], lpips=network
+        )
+        assert float(scores["lpips"]) == pytest.approx(expected, abs=1e-4), name
+
+
+def test_lpips_of_a_batch_and_of_itself(random_features: dict[str, Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "alexnet.pth"
+    classifier = {"classifier.1.weight": torch.zeros(2, 2)}  # as in the official file
+    torch.save({**random_features, **classifier}, file)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    network = LPIPS.from_file(file).train()
+    assert torch.equal(torch.get_rng_state(), before)  # training repeats with and without LPIPS
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    a, b = torch.rand(2, 3, 40, 37), torch.rand(2, 3, 40, 37)
+    together = network(a, b)
+    assert together.shape == (2,)
+    assert (together > 0).all()
+    torch.testing.assert_close(together[1:], network(a[1:], b[1:]))
+    torch.testing.assert_close(network(a, a), torch.zeros(2))
+    with pytest.raises(ValueError, match="at least 31 px"):
+        network(a[..., :30], b[..., :30])
+    assert network(a[..., :31, :31], b[..., :31, :31]).isfinite().all()
+
+
+def test_bad_lpips_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LPIPSWeightsError, match=r"no such file: .*absent\.pth"):
+        LPIPS.from_file(tmp_path / "absent.pth")
+    broken = tmp_path / "broken.pth"
+    broken.write_text("<html>404</html>")
+    with pytest.raises(LPIPSWeightsError, match=r"cannot read LPIPS weights from .*broken\.pth"):
+        LPIPS.from_file(broken)
+    other = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, other)
+    with pytest.raises(LPIPSWeightsError, match=r"other\.pth does not hold AlexNet"):
+        LPIPS.from_file(other)
+
+
+def test_where_lpips_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert find_lpips_weights() is None
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert find_lpips_weights() == cached
+    named, explicit = tmp_path / "named.pth", tmp_path / "explicit.pth"
+    monkeypatch.setenv("MRDIFF_LPIPS_WEIGHTS", str(named))
+    with pytest.raises(LPIPSWeightsError, match=r"MRDIFF_LPIPS_WEIGHTS: no such file"):
+        find_lpips_weights()
+    named.touch()
+    assert find_lpips_weights() == named
+    with pytest.raises(LPIPSWeightsError, match="no such file"):
+        find_lpips_weights(explicit)
+    explicit.touch()
+    assert find_lpips_weights(str(explicit)) == explicit
+
+
+def test_protocols_are_named() -> None:
+    assert (RGB.name, Y.name) == ("rgb", "y")
+
+
+def test_sliced_wasserstein_of_a_shift_is_the_shift_along_the_directions() -> None:
+    """Every patch moves by the same vector v; a unit direction sees <v, d>."""
+    images = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert sliced_wasserstein(images, images) == 0
+    shifted = sliced_wasserstein(images + 0.1, images, projections=4000)
+    assert shifted == pytest.approx(0.1, rel=0.05)  # sqrt(E <v, d>²) = |v| / sqrt(dimension)
+
+
+def test_sliced_wasserstein_is_blind_to_places_and_sees_blur() -> None:
+    images = torch.rand(4, 3, 25, 25, generator=torch.Generator().manual_seed(0))
+    assert sliced_wasserstein(images.flip(0), images) < 1e-6
+    blurred = torch.nn.functional.avg_pool2d(images, 5, stride=1, padding=2)
+    assert sliced_wasserstein(blurred, images) > 0.1
+    with pytest.raises(ValueError, match="one shape"):
+        sliced_wasserstein(images[:2], images)
+    with pytest.raises(ValueError, match="at least 7 px"):
+        sliced_wasserstein(images[..., :5], images[..., :5])
