@@ -30,7 +30,7 @@ from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
 from mrdiff.names import SAMPLERS
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.presets import make_sampler
 
 NFES = (1, 2, 3, 5, 10, 20, 50, 100)
 METRICS = ("psnr", "ssim", "lpips")
@@ -72,7 +72,7 @@ def restored(
     device = next(denoiser.parameters()).device
     mu = sample["lq"][None].to(device)
     start = time.perf_counter()
-    image = MRSampler.preset(sampler, nfe=nfe)(
+    image = make_sampler(sampler, nfe=nfe)(
         denoiser, mu, noise=named_noise(seed, [sample["name"]])
     ).cpu()
     return image, time.perf_counter() - start

@@ -21,9 +21,9 @@ from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.networks.conditions import make_context
-from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.sampler import MRSampler, named_sampler
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.solvers.run import Sampler
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -163,7 +163,7 @@ def pairs_of(folder: Path) -> list[Sample]:
 def restore(
     denoiser: Denoiser,
     sample: Sample,
-    sampler: MRSampler | BaselineSampler,
+    sampler: Sampler,
     *,
     task: str | None = None,
 ) -> Tensor:
@@ -196,7 +196,7 @@ def quality(
         lpips: None leaves LPIPS out.
         keep: called with each name and its degraded, restored and true image ``[3, C, H, W]``.
     """
-    run = named_sampler(sampler, nfe=nfe)
+    run = make_sampler(sampler, nfe=nfe)
     before: list[dict[str, float]] = []
     after: list[dict[str, float]] = []
     for sample in samples:

@@ -26,7 +26,7 @@ from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
 from mrdiff.metrics import LPIPS, find_lpips_weights
-from mrdiff.networks.conditions import known_tasks
+from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
 
 

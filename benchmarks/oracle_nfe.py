@@ -22,12 +22,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrdiff import MRProcess, MRSampler, TabulatedTheta
+from mrdiff import MRProcess, MRSampler, TabulatedTheta, make_sampler
 from mrdiff.names import SAMPLERS
 from mrdiff.official.mars import MarsSampler
-from mrdiff.solvers.baselines import BaselineSampler, euler_maruyama, posterior
+from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.noise import NoiseSource
 from mrdiff.solvers.oracle import MixtureOracle, stratified_prior, wasserstein2
+from mrdiff.solvers.run import Sampler
 
 NFES = (1, 2, 3, 4, 5, 8, 10, 20, 50)
 # means, standard deviations and weights, in image units
@@ -39,13 +40,6 @@ MIXTURES = {
 PROCESS = MRProcess(TabulatedTheta.irsde("cosine", keep_first=True))
 COUNT, COUNT_STOCHASTIC = 1024, 16384
 FLOOR = "(chance)"
-
-Sampler = MRSampler | BaselineSampler | MarsSampler
-
-
-def preset(name: str, nfe: int) -> MRSampler | BaselineSampler:
-    """Our sampler of that name."""
-    return MRSampler.preset(name, nfe=nfe)
 
 
 def official(
@@ -63,9 +57,11 @@ def official(
     )
 
 
-def samplers() -> dict[str, Callable[[int], Sampler]]:
+def samplers() -> dict[str, Callable[..., Sampler]]:
     """Sampler by name, as a function of NFE: ours, then the official ones."""
-    found: dict[str, Callable[[int], Sampler]] = {name: partial(preset, name) for name in SAMPLERS}
+    found: dict[str, Callable[..., Sampler]] = {
+        name: partial(make_sampler, name) for name in SAMPLERS
+    }
     kinds: list[tuple[Literal["ode", "sde"], int]]
     kinds = [("ode", 1), ("ode", 2), ("ode", 3), ("sde", 1), ("sde", 2)]
     for solver, order in kinds:
@@ -81,7 +77,7 @@ def is_stochastic(sampler: Sampler) -> bool:
         return sampler.eta > 0
     if isinstance(sampler, MarsSampler):
         return sampler.solver == "sde"
-    return sampler.solver in (euler_maruyama, posterior)
+    return isinstance(sampler, BaselineSampler) and sampler.name in ("euler-sde", "posterior")
 
 
 def sobol_noise(count: int, steps: int, seed: int) -> NoiseSource:
@@ -103,7 +99,7 @@ def residuals(sampler: Sampler, oracle: MixtureOracle, *, seed: int = 1) -> Tens
 
 def chance(oracle: MixtureOracle, nfe: int) -> float:
     """W2 between two runs of mr-sde-2 with different numbers."""
-    sampler = MRSampler.preset("mr-sde-2", nfe=nfe)
+    sampler = make_sampler("mr-sde-2", nfe=nfe)
     one, two = (residuals(sampler, oracle, seed=seed).flatten().sort().values for seed in (1, 2))
     return float(torch.sqrt(torch.mean((one - two) ** 2)))
 
@@ -111,7 +107,7 @@ def chance(oracle: MixtureOracle, nfe: int) -> float:
 def errors(
     oracle: MixtureOracle,
     nfes: Sequence[int] = NFES,
-    makers: Mapping[str, Callable[[int], Sampler]] | None = None,
+    makers: Mapping[str, Callable[..., Sampler]] | None = None,
 ) -> dict[str, list[float]]:
     """W2 to the mixture by sampler, one number an NFE; NaN where a sampler has no such NFE.
 
@@ -126,7 +122,7 @@ def errors(
         for nfe in nfes:
             before = oracle.calls
             try:
-                restored = residuals(make(nfe), oracle)
+                restored = residuals(make(nfe=nfe), oracle)
             except ValueError:  # the official code needs as many times as its order
                 table[name].append(math.nan)
                 continue

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mrdiff import MRProcess, MRSampler, Prediction
+from mrdiff import MRProcess, Prediction, make_sampler
 
 NAMES = (
     *("mr-ode-1", "mr-ode-2", "mr-ode-3", "mr-sde-1", "mr-sde-2"),
@@ -55,7 +55,7 @@ def tasks(nfe: int) -> dict[str, tuple[Callable[[], object], int]]:
         RANDN: (lambda: torch.randn(SHAPE), 1),
     }
     for name in NAMES:
-        found[name] = (partial(MRSampler.preset(name, nfe=nfe), denoiser, mu), nfe)
+        found[name] = (partial(make_sampler(name, nfe=nfe), denoiser, mu), nfe)
     return found
 
 

@@ -31,7 +31,7 @@ from mrdiff.diffusion.process import MRProcess
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
 from mrdiff.official.mars import MarsSampler, OfficialTables
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.presets import make_sampler
 
 NFES = (1, 2, 3, 5, 10, 20)
 OURS = ("fidelity", "perceptual", "mr-ode-1", "mr-ode-2", "mr-sde-1", "posterior")
@@ -75,7 +75,7 @@ def samplers(denoiser: DenoiserLike) -> Iterator[tuple[str, int, Sample]]:
     )
     for nfe in NFES:
         for name in OURS:
-            ours = MRSampler.preset(name, nfe=nfe)
+            ours = make_sampler(name, nfe=nfe)
             yield name, nfe, lambda mu, noise, run=ours: run(denoiser, mu, noise=noise)
         for name, (solver, order) in OFFICIAL.items():
             if nfe < order:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.oracle_nfe import MIXTURES
 from benchmarks.presets import pairs
-from mrdiff import MRProcess, MRSampler
+from mrdiff import MRProcess, MRSampler, make_sampler
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
 from mrdiff.solvers.noise import named_noise
@@ -82,7 +82,7 @@ def network_rows(options: argparse.Namespace) -> Iterator[str]:
     for preset in ("mr-ode-2", "perceptual", "mr-sde-1"):
         for nfe in options.nfes:
             for tau in TAUS:
-                sampler = MRSampler.preset(preset, nfe=nfe, temperature=tau)
+                sampler = make_sampler(preset, nfe=nfe, temperature=tau)
                 restored = torch.cat(
                     [
                         sampler(denoiser, image[None].to(device), named_noise(0, [name])).cpu()

@@ -25,7 +25,7 @@ import numpy as np
 
 from datamodules import DemoPhotos
 from datamodules.degradations import Rain
-from mrdiff.cli.common.jobs import plan_jobs
+from mrdiff.cli.common.jobs import find_photos, plan_targets
 from mrdiff.cli.sample.photos import restore_all
 from mrdiff.photo import write_image
 from mrdiff.restoration.restorer import Restorer
@@ -60,7 +60,7 @@ def network_share(checkpoint: Path, source: Path, output: Path) -> tuple[float, 
     restorer.denoiser.network.register_forward_pre_hook(start)
     restorer.denoiser.network.register_forward_hook(stop)
     begin = time.perf_counter()
-    restore_all(restorer, plan_jobs(source, output), batch_size=1)
+    restore_all(restorer, plan_targets(find_photos(source), output), batch_size=1)
     wall = time.perf_counter() - begin
     return wall, spent / wall
 

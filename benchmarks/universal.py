@@ -23,7 +23,8 @@ from datamodules import Sample
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights
-from mrdiff.networks.conditions import judge, known_tasks
+from mrdiff.networks.conditions import judge
+from mrdiff.networks.protocol import known_tasks
 
 
 @torch.no_grad()

@@ -16,32 +16,28 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's `EMAWeightAveraging` with a decay that warms up, safe for runs of any length.
+    """Lightning's ``EMAWeightAveraging`` with a decay that warms up, safe for runs of any length.
 
-    Validation and the `state_dict` of every checkpoint hold averaged weights; the weights being
-    trained are kept beside them in `current_model_state`, so a resumed run continues with both.
-    After `fit` the module holds the averaged weights. Differences to the parent:
+    Validation and the ``state_dict`` of every checkpoint hold averaged weights; those being trained
+    are beside them in ``current_model_state``, so a resumed run continues with both. After ``fit``
+    the module holds the averaged weights. Differences to the parent:
 
-    * The n-th update uses decay min(decay, (1 + n) / (10 + n)) (as in TensorFlow's moving average),
-      so the average forgets its first weights within a few dozen steps.
+    * The n-th update uses decay min(decay, (1 + n) / (10 + n)) (as in TensorFlow's moving average).
     * Until the first update, the average is the current weights: a run that ends before
-      `update_starting_at_step` does not end with the weights it began with.
-    * Outside `fit` the callback does nothing. The parent swaps its average in when one Trainer goes
-      on to `validate` or `test` another checkpoint, and so evaluates the wrong weights.
+      ``update_starting_at_step`` does not end with the weights it began with.
+    * Outside ``fit`` the callback does nothing. The parent swaps its average in when one Trainer
+      goes on to ``validate`` another checkpoint, and so evaluates the wrong weights.
     * A checkpoint written while the averaged weights are swapped in (an interrupt in validation, or
       the last one after training) has both sets of weights in their right places.
-    * Parameters are averaged; buffers are copied, because statistics and tables have no average.
-    * The average lives where the model does. At the parent's `setup` that is always the CPU.
+    * Buffers are copied, because statistics and tables have no average.
+    * The average lives where the model does. At the parent's ``setup`` that is always the CPU.
 
     Args:
         decay: the largest decay, in [0, 1).
-        warmup: whether the decay warms up; if not, it is `decay` from the second update on.
+        warmup: whether the decay warms up; if not, it is ``decay`` from the second update on.
         update_every_n_steps: optimizer steps between two updates.
         update_starting_at_step: index of the first optimizer step that may update, or None for 0.
         device: where the average is kept, e.g. "cpu" to save GPU memory; None for the model's.
-
-    Raises:
-        ValueError: if `decay` is not in [0, 1) or `update_every_n_steps` is not positive.
     """
 
     def __init__(
@@ -71,18 +67,17 @@ class EMA(EMAWeightAveraging):
         self._swapped = False
 
     def decay_at(self, updates: int) -> float:
-        """Decay of the next update when `updates` >= 1 updates have been made."""
+        """Decay of the next update when ``updates`` >= 1 updates have been made."""
         return min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
 
     def _average(self, averaged: Any, current: Any, updates: Tensor | int) -> None:
         """a <- decay a + (1 - decay) c, in place for all tensors of one device and dtype."""
         assert self._average_model is not None
-        # `updates` is a copy on the model's device; reading the original on the CPU needs no wait.
+        # ``updates`` is a copy on the model's device; the original on the CPU needs no wait.
         weight = 1.0 - self.decay_at(int(self._average_model.n_averaged))
         torch._foreach_lerp_(averaged, current, weight)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average as a copy of the module when a fit begins."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._latest_update_step = trainer.global_step
@@ -97,7 +92,7 @@ class EMA(EMAWeightAveraging):
             device = self._device or theirs.device
             if ours.device != device or ours.stride() != theirs.stride():
                 ours.data = torch.empty_like(theirs, device=device).copy_(ours)
-        # On the GPU, AveragedModel's `if n_averaged == 0` would wait for it at every step.
+        # On the GPU, AveragedModel's ``if n_averaged == 0`` would wait for it at every step.
         average.n_averaged = average.n_averaged.cpu()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,12 +100,10 @@ class EMA(EMAWeightAveraging):
         self._swap_models(pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Swap the averaged weights in, during fit alone."""
         if _fitting(trainer):
             super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Swap the weights being trained back in, during fit alone."""
         if _fitting(trainer):
             super().on_validation_epoch_end(trainer, pl_module)
 
@@ -129,7 +122,7 @@ class EMA(EMAWeightAveraging):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put averaged weights in `state_dict`, those being trained in `current_model_state`."""
+        """Averaged weights in ``state_dict``, those being trained in ``current_model_state``."""
         if self._average_model is None or not _fitting(trainer):
             return
         if not self._swapped:
@@ -143,8 +136,7 @@ class EMA(EMAWeightAveraging):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restore both sets of weights when a fit resumes; `state_dict` is enough otherwise."""
-        if _fitting(trainer):
+        if _fitting(trainer):  # ``state_dict`` is enough otherwise
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _follow_until_first_update(self, pl_module: LightningModule) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.logging_step import is_logging_step
+from callbacks.loggers import is_logging_step
 
 
 class DivergedError(RuntimeError):
@@ -14,24 +14,14 @@ class DivergedError(RuntimeError):
 
 
 class FiniteLoss(Callback):
-    """Ends a run that has diverged.
+    """Ends a run that has diverged by :class:`DivergedError`.
 
-    Looks once every `trainer.log_every_n_steps`, so that a GPU is not waited for at every step.
-    Checkpoints that were written before stay.
-
-    Raises:
-        DivergedError: the loss of such a step is infinite or not a number.
+    Looks once every ``trainer.log_every_n_steps``, so that a GPU is not waited for at every step.
     """
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss if this is a logging step."""
         if not is_logging_step(trainer):
             return
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs

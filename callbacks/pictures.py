@@ -1,38 +1,29 @@
 """Pictures for validation: a labelled grid of images, and quality against NFE."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
+import torch
+from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
+
+from mrdiff.photo import to_uint8
+from mrdiff.photo.sheets import above, beside, fitted, label
 
 Pixels = npt.NDArray[np.uint8]
 
-_MIN_TILE = 192  # px, short side: below this the captions would not fit
-_MAX_TILE = 512  # px, long side
-_GAP = 6
-_TEXT = 15
-_LINE = 24  # height of a line of text with its margins
-_INK = (32, 32, 32)
+_LEAST, _MOST = 192, 512  # px: short side of small tiles, long side of large ones
+_GAP, _LINE = 6, 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridRow:
-    """One image in all its versions.
-
-    Attributes:
-        name: label of the row.
-        tiles: uint8 [H, W, 3], all of one size; one a column.
-        captions: text below each tile.
-    """
+    """One image in all its versions: uint8 ``[H, W, 3]`` of one size, with a caption below each."""
 
     name: str
     tiles: Sequence[Pixels]
@@ -40,90 +31,44 @@ class GridRow:
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """[3, H, W] in [0, 1] on any device to uint8 [H, W, 3]; values outside are clamped."""
-    scaled = image.detach().float().clamp(0.0, 1.0).mul(255.0).round()
-    return scaled.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
+    """``[3, H, W]`` in [0, 1] on any device to uint8 ``[H, W, 3]``; values outside are clamped."""
+    return rearrange(to_uint8(image), "c h w -> h w c").cpu().numpy()
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Pillow has no scalable font of its own in every build; matplotlib always brings this one.
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), size)
+def _fitted(tile: Pixels) -> Tensor:
+    image = rearrange(torch.from_numpy(np.array(tile)), "h w c -> c h w") / 255
+    return fitted(image, least=_LEAST, most=_MOST)
 
 
-def _shorten(text: str, width: int) -> str:
-    """Cut the front off a long name, whose end tells images of one folder apart."""
-    if _font(_TEXT).getlength(text) <= width:
-        return text
-    while text and _font(_TEXT).getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
-
-
-def _resize_tile(pixels: Pixels) -> Image.Image:
-    """Enlarge small tiles by a whole factor, pixels kept square and sharp; shrink large ones."""
-    tile = Image.fromarray(pixels)
-    factor = math.ceil(_MIN_TILE / min(tile.size))
-    if factor > 1:
-        return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
-    tile.thumbnail((_MAX_TILE, _MAX_TILE), Image.Resampling.LANCZOS)
-    return tile
-
-
-def _vertical_label(text: str, length: int) -> Image.Image:
-    label = Image.new("RGB", (length, _LINE), "white")
-    position = (length / 2, _LINE / 2)
-    ImageDraw.Draw(label).text(
-        position, _shorten(text, length), fill=_INK, font=_font(_TEXT), anchor="mm"
-    )
-    return label.rotate(90, expand=True)
+def _row(name: str, tiles: Sequence[Tensor], captions: Sequence[str], width: int) -> Tensor:
+    """The name upright beside the tiles, each in the middle of its column above its caption."""
+    height, free = tiles[0].shape[-2], width - tiles[0].shape[-1]
+    cells = []
+    for tile, caption in zip(tiles, captions, strict=True):
+        centred = functional.pad(tile, (free // 2, free - free // 2, 0, 0), value=1.0)
+        cells.append(above([centred, label(caption, width, _LINE)]))
+    upright = label(name, height, _LINE).rot90(1, (-2, -1))
+    return functional.pad(beside([upright, beside(cells, gap=_GAP)]), (0, 0, 0, _GAP), value=1.0)
 
 
 def draw_grid(rows: Sequence[GridRow], *, columns: Sequence[str], title: str) -> Pixels:
-    """Draw images in rows and columns with a title, column heads, row names and captions.
+    """Images in rows and columns with a title, column heads, row names and captions.
 
-    Args:
-        rows: at least one row, each with as many tiles and captions as there are columns.
-        columns: heads of the columns.
-        title: one line at the top.
-
-    Returns:
-        uint8 [H, W, 3].
+    There is at least one row, each of as many tiles and captions as columns; uint8 ``[H, W, 3]``.
     """
-    tiles = [[_resize_tile(tile) for tile in row.tiles] for row in rows]
-    width = max(tile.width for row in tiles for tile in row)
-    heights = [row[0].height for row in tiles]
-    size = (
-        _LINE + len(columns) * (width + _GAP),
-        2 * _LINE + sum(heights) + len(rows) * (_LINE + _GAP),
-    )
-    canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((_LINE, _LINE / 2), title, fill=_INK, font=_font(_TEXT), anchor="lm")
-    centres = [_LINE + i * (width + _GAP) + width // 2 for i in range(len(columns))]
-    for centre, head in zip(centres, columns, strict=True):
-        draw.text((centre, 1.5 * _LINE), head, fill=_INK, font=_font(_TEXT), anchor="mm")
-    top = 2 * _LINE
-    for row, row_tiles, height in zip(rows, tiles, heights, strict=True):
-        canvas.paste(_vertical_label(row.name, height), (0, top))
-        for centre, tile, caption in zip(centres, row_tiles, row.captions, strict=True):
-            canvas.paste(tile, (centre - tile.width // 2, top))
-            below = (centre, top + height + _LINE / 2)
-            draw.text(below, caption, fill=_INK, font=_font(_TEXT), anchor="mm")
-        top += height + _LINE + _GAP
-    return np.asarray(canvas)
+    tiles = [[_fitted(tile) for tile in row.tiles] for row in rows]
+    width = max(tile.shape[-1] for row in tiles for tile in row)
+    whole = len(columns) * (width + _GAP)
+    heads = beside([label(head, width, _LINE) for head in columns], gap=_GAP)
+    top = above([label(title, whole, _LINE, place="left"), heads])
+    named = zip(rows, tiles, strict=True)
+    drawn = [_row(row.name, shown, row.captions, width) for row, shown in named]
+    return to_pixels(above([functional.pad(top, (_LINE, 0, 0, 0), value=1.0), *drawn]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One metric against NFE.
-
-    Attributes:
-        label: name of the metric, with its unit.
-        input_value: the degraded input's own value.
-        curves: for every sampler its value at each NFE.
-    """
+    """One metric, named with its unit, against NFE: the degraded input's and each sampler's."""
 
     label: str
     input_value: float
@@ -160,14 +105,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def draw_quality(panels: Sequence[Panel], *, title: str) -> Figure:
-    """Plot each metric against the number of network calls, a line a sampler, the input dashed.
+    """Plot each metric of at least one against the number of network calls, a line a sampler.
 
-    Args:
-        panels: at least one.
-        title: one line at the top.
-
-    Returns:
-        A figure that belongs to no window; nothing has to close it.
+    The figure belongs to no window; nothing has to close it.
     """
     figure = Figure(figsize=(4.2 * len(panels), 4.0), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]

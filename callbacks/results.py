@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,7 +16,7 @@ TITLES = {
 }
 
 
-class Run(NamedTuple):
+class SamplerAt(NamedTuple):
     """A sampler at a number of network calls."""
 
     sampler: str
@@ -23,7 +24,7 @@ class Run(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Images [B, 3, H, W] and their scores, a [B] tensor a metric."""
+    """Images ``[B, 3, H, W]`` and their scores, a ``[B]`` tensor a metric."""
 
     images: Tensor
     scores: dict[str, Tensor]
@@ -31,21 +32,21 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Names of what is logged. The first sampler has plain keys, others append their name.
-
-    Attributes:
-        samplers: at least one.
-        nfes: ascending.
-    """
+    """Names of what is logged. The first sampler has plain keys, others append their name."""
 
     samplers: tuple[str, ...]
-    nfes: tuple[int, ...]
+    nfes: tuple[int, ...]  # ascending
+
+    @property
+    def runs(self) -> list[SamplerAt]:
+        """Every sampler at every NFE."""
+        return [SamplerAt(*run) for run in product(self.samplers, self.nfes)]
 
     def suffix(self, sampler: str) -> str:
         """What a sampler's keys and tags end with."""
         return "" if sampler == self.samplers[0] else f"/{sampler}"
 
-    def key(self, stage: str, metric: str, run: Run | None) -> str:
+    def key(self, stage: str, metric: str, run: SamplerAt | None) -> str:
         """The key of a metric for a run, or for the degraded input if that is None."""
         if run is None:
             return f"{stage}/{metric}@input"
@@ -53,27 +54,21 @@ class Keys:
 
     def panels(self, logged: Mapping[str, Tensor], stage: str) -> list[Panel]:
         """Panels for those metrics that were logged."""
-        return [
-            Panel(
-                label=label,
-                input_value=float(logged[self.key(stage, metric, None)]),
-                curves={
-                    sampler: {
-                        nfe: float(logged[self.key(stage, metric, Run(sampler, nfe))])
-                        for nfe in self.nfes
-                    }
-                    for sampler in self.samplers
-                },
-            )
-            for metric, label in TITLES.items()
-            if self.key(stage, metric, None) in logged
-        ]
+        panels = []
+        for metric, label in TITLES.items():
+            of_input = logged.get(self.key(stage, metric, None))
+            if of_input is None:
+                continue
+            curves: dict[str, dict[int, float]] = {sampler: {} for sampler in self.samplers}
+            for run in self.runs:
+                curves[run.sampler][run.nfe] = float(logged[self.key(stage, metric, run)])
+            panels.append(Panel(label=label, input_value=float(of_input), curves=curves))
+        return panels
 
     def charts(self, metrics: Sequence[str]) -> dict[str, list[str]]:
         """Scalar tags that belong on one chart: a metric at every NFE and of the input."""
-        runs = [None, *(Run(sampler, nfe) for sampler in self.samplers for nfe in self.nfes)]
         charts = {
-            label: [self.key("val", metric, run) for run in runs]
+            label: [self.key("val", metric, run) for run in (None, *self.runs)]
             for metric, label in TITLES.items()
             if metric in metrics
         }
@@ -81,22 +76,12 @@ class Keys:
 
 
 def _caption(scores: Mapping[str, Tensor], i: int) -> str:
-    parts = []
-    if "psnr" in scores:
-        parts.append(f"{float(scores['psnr'][i]):.2f} dB")
-    if "ssim" in scores:
-        parts.append(f"{float(scores['ssim'][i]):.3f}")
-    return "   ".join(parts)
+    formats = {"psnr": "{:.2f} dB", "ssim": "{:.3f}"}
+    return "   ".join(formats[m].format(float(scores[m][i])) for m in formats if m in scores)
 
 
 def grid_rows(names: Sequence[str], gt: Tensor, columns: Sequence[Result]) -> list[GridRow]:
-    """Rows of a grid: one column a result with PSNR and SSIM below, the ground truth last.
-
-    Args:
-        names: of the first images of the batch; only these make rows.
-        gt: [B, 3, H, W] in [0, 1].
-        columns: the degraded input and the restored images, of the same batch.
-    """
+    """Rows of a grid for the first images of a batch: a column a result, the ground truth last."""
     return [
         GridRow(
             name=name,

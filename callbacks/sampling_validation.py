@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from typing import Any, cast
 
 import torch
@@ -12,53 +11,60 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from callbacks.loggers import chart_layout, find_writer
 from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
-from callbacks.results import Keys, Result, Run, grid_rows
-from callbacks.tensorboard import chart_layout, find_writer
-from mrdiff.diffusion.denoiser import AutocastDenoiser, Denoiser
+from callbacks.results import Keys, Result, SamplerAt, grid_rows
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
 from mrdiff.names import METRICS
 from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop
-from mrdiff.solvers.sampler import named_sampler
+from mrdiff.restoration.tiles import Tiler
+from mrdiff.solvers.presets import make_sampler
 
 # Identical images have infinite PSNR, and one of them would make every mean infinite.
 MAX_PSNR = 100.0
 
 
+def _stage(trainer: Trainer) -> str:
+    return "test" if trainer.testing else "val"
+
+
 class SamplingValidation(Callback):
     """Restores validation images with every sampler at every NFE, and logs how good they are.
 
-    Log keys, here for NFE 5: `val/psnr@5`, `val/ssim@5` on RGB, `val/psnr_y@5`, `val/ssim_y@5` on
-    luma, `val/lpips@5` if its weights are on this machine, `val/seconds@5` for one image (a batch
-    takes that times its size), and the degraded input's own `val/psnr@input`, ... The first sampler
-    has these plain keys, others append their name: `val/psnr@5/mr-sde-1`. In `trainer.test` they
-    begin with `test/`. Means are over images, weighted rightly over batches and processes, so
-    `ModelCheckpoint(monitor="val/psnr@5", mode="max")` works.
+    Log keys, here for NFE 5: ``val/psnr@5``, ``val/ssim@5`` on RGB, ``val/psnr_y@5``,
+    ``val/ssim_y@5`` on luma, ``val/lpips@5`` if its weights are on this machine, ``val/seconds@5``
+    for one image, and the degraded input's own ``val/psnr@input``, ... The first sampler has these
+    plain keys, others append their name: ``val/psnr@5/mr-sde-1``. In ``trainer.test`` they begin
+    with ``test/``. Means are over images, weighted rightly over batches and processes, so
+    ``ModelCheckpoint(monitor="val/psnr@5", mode="max")`` works.
 
-    With TensorBoard there are also `val/grid` (degraded, restored at each NFE, ground truth),
-    `val/quality_vs_nfe`, and a custom-scalars layout with all NFEs on one chart.
+    With TensorBoard there are also ``val/grid`` (degraded, restored at each NFE, ground truth),
+    ``val/quality_vs_nfe``, and a custom-scalars layout with all NFEs on one chart.
 
     Noise comes from (seed, image name), so results neither depend on batches and processes nor
     touch the global random state. All work is done in the batch hook, because after a validation
     epoch an EMA callback may already have put the raw weights back. Lightning's sanity check is
-    skipped. Only the first validation dataloader is used.
+    skipped. Only the first validation dataloader is used. Whole images that memory cannot hold go
+    through the network in tiles.
 
-    The module needs an attribute `denoiser`; batches are dicts with `lq`, `gt` and `name`.
+    The module needs an attribute ``denoiser``; batches are dicts with ``lq``, ``gt``, ``name``.
 
     Args:
-        samplers: names from `mrdiff.names.SAMPLERS`.
+        samplers: names from ``mrdiff.names.SAMPLERS``.
         nfes: numbers of network calls.
-        metrics: names from `mrdiff.names.METRICS`.
+        metrics: names from ``mrdiff.names.METRICS``.
         max_images: images restored per validation, over all processes; the first of the loader, and
             as many of each task where the data names several. A test restores all.
         crop: side in px of the centre crop that is restored and measured in validation; None for
             whole images. A test takes them whole.
-        batch_size: images restored at once, whatever the loader's batch size.
+        batch_size: crops restored at once, whatever the loader's batch size; whole images go one
+            by one.
         grid_images: rows of the image grid; 0 for no grid.
         seed: of the noise.
-        lpips_weights: file with AlexNet's features; None looks where `find_lpips_weights` does.
+        lpips_weights: file with AlexNet's features; None looks where ``find_lpips_weights`` does.
 
     Raises:
         ValueError: for unknown samplers or metrics, empty lists, and numbers out of range.
@@ -93,19 +99,16 @@ class SamplingValidation(Callback):
         self.grid_images = grid_images
         self.seed = seed
         self.lpips_weights = lpips_weights
-        self._runs = {
-            Run(name, nfe): named_sampler(name, nfe=nfe)
-            for name, nfe in product(self.samplers, self.nfes)
-        }
         self._keys = Keys(samplers=self.samplers, nfes=self.nfes)
+        self._runs = {run: make_sampler(run.sampler, nfe=run.nfe) for run in self._keys.runs}
         self._lpips: LPIPS | None = None
         self._seen: Counter[int] = Counter()
         self._warm = False
+        self._tiler: Tiler | None = None
         self._rows: dict[str, list[GridRow]] = {}
         self._layout_written_for: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load LPIPS if it is wanted and its weights are at hand."""
         if "lpips" not in self.metrics or self._lpips is not None:
             return
         file = find_lpips_weights(self.lpips_weights)
@@ -125,11 +128,13 @@ class SamplingValidation(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
-        self._start(pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start afresh."""
-        self._start(pl_module)
+        self._seen.clear()
+        self._warm = False
+        self._rows = {name: [] for name in self.samplers}
+        whole = trainer.testing or self.crop is None
+        self._tiler = Tiler(cast(Denoiser, pl_module.denoiser), "auto" if whole else "off")
+        if self._lpips is not None:
+            self._lpips.to(pl_module.device)
 
     def on_validation_batch_end(
         self,
@@ -142,28 +147,28 @@ class SamplingValidation(Callback):
     ) -> None:
         """Restore and measure the images of a batch."""
         if dataloader_idx == 0 and not trainer.sanity_checking:
-            self._measure_batch(trainer, pl_module, batch, "val")
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Restore and measure the images of a batch."""
-        if dataloader_idx == 0:
-            self._measure_batch(trainer, pl_module, batch, "test")
+            self._measure_batch(trainer, pl_module, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the pictures."""
-        self._write_pictures(trainer, "val")
+        writer = find_writer(trainer)
+        if writer is None or trainer.sanity_checking or not self._seen:
+            return
+        step, stage = trainer.global_step, _stage(trainer)
+        columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]
+        for sampler, rows in self._rows.items():
+            if rows:
+                grid = draw_grid(rows, columns=columns, title=f"{sampler}, step {step}")
+                tag = f"{stage}/grid{self._keys.suffix(sampler)}"
+                writer.add_image(tag, grid, step, dataformats="HWC")
+        panels = self._keys.panels(trainer.callback_metrics, stage)
+        if panels:
+            figure = draw_quality(panels, title=f"Quality against NFE, step {step}")
+            writer.add_figure(f"{stage}/quality_vs_nfe", figure, step, close=False)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the pictures."""
-        self._write_pictures(trainer, "test")
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
     def _choose(self, batch: Any, processes: int, *, every: bool) -> list[int]:
         """Which images of a batch are restored: so many of each task, or of all of them."""
@@ -180,29 +185,20 @@ class SamplingValidation(Callback):
         without = () if self._lpips is not None else ("lpips",)
         return [metric for metric in self.metrics if metric not in without]
 
-    def _start(self, pl_module: LightningModule) -> None:
-        self._seen.clear()
-        self._warm = False
-        self._rows = {name: [] for name in self.samplers}
-        if self._lpips is not None:
-            self._lpips.to(pl_module.device)
-
     @torch.no_grad()
-    def _measure_batch(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, stage: str
-    ) -> None:
-        chosen = self._choose(batch, trainer.world_size, every=stage == "test")
+    def _measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        chosen = self._choose(batch, trainer.world_size, every=trainer.testing)
         if not chosen:
             return
         names = [batch["name"][i] for i in chosen]
-        crop = None if stage == "test" else self.crop
+        crop = None if trainer.testing else self.crop
         lq, gt = (centre_crop(batch[key][chosen].float(), crop) for key in ("lq", "gt"))
         mask = centre_crop(batch["mask"][chosen].float(), crop) if "mask" in batch else None
-        results = self._restore_all(trainer, pl_module, lq, gt, names, mask)
+        results = self._restore_all(trainer, lq, gt, names, mask)
         for run, result in results.items():
             for metric, values in result.scores.items():
                 pl_module.log(
-                    self._keys.key(stage, metric, run),
+                    self._keys.key(_stage(trainer), metric, run),
                     (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean(),
                     on_step=False,
                     on_epoch=True,
@@ -218,28 +214,27 @@ class SamplingValidation(Callback):
     def _restore_all(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
         lq: Tensor,
         gt: Tensor,
         names: Sequence[str],
         mask: Tensor | None,
-    ) -> dict[Run | None, Result]:
-        """The input itself under None, then every run's images and scores with its `seconds`."""
-        denoiser = cast(Denoiser, pl_module.denoiser)
-        autocast = trainer.precision_plugin.forward_context
+    ) -> dict[SamplerAt | None, Result]:
+        """The input itself under None, then every run's images and scores with its ``seconds``."""
+        assert self._tiler is not None
         restore = partial(
             restore_timed,
-            denoiser=AutocastDenoiser(denoiser, autocast),
+            tiler=self._tiler,
             lq=lq,
-            context=make_context(denoiser.network, lq, mask=mask),
+            context=make_context(self._tiler.denoiser.network, lq, mask=mask),
+            autocast=trainer.precision_plugin.forward_context,
             names=names,
             seed=self.seed,
             batch_size=self.batch_size,
         )
         if not self._warm:  # the first call may compile or tune kernels: not to be timed
-            restore(named_sampler("mr-ode-1", nfe=1))
+            restore(make_sampler("mr-ode-1", nfe=1))
             self._warm = True
-        results: dict[Run | None, Result] = {
+        results: dict[SamplerAt | None, Result] = {
             None: Result(lq, measure(lq, gt, names=self.metrics, lpips=self._lpips))
         }
         for run, sampler in self._runs.items():
@@ -248,19 +243,3 @@ class SamplingValidation(Callback):
             scores["seconds"] = lq.new_full((len(names),), seconds / len(names))
             results[run] = Result(restored, scores)
         return results
-
-    def _write_pictures(self, trainer: Trainer, stage: str) -> None:
-        writer = find_writer(trainer)
-        if writer is None or trainer.sanity_checking or not self._seen:
-            return
-        step = trainer.global_step
-        columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]
-        for sampler, rows in self._rows.items():
-            if rows:
-                grid = draw_grid(rows, columns=columns, title=f"{sampler}, step {step}")
-                tag = f"{stage}/grid{self._keys.suffix(sampler)}"
-                writer.add_image(tag, grid, step, dataformats="HWC")
-        panels = self._keys.panels(trainer.callback_metrics, stage)
-        if panels:
-            figure = draw_quality(panels, title=f"Quality against NFE, step {step}")
-            writer.add_figure(f"{stage}/quality_vs_nfe", figure, step, close=False)

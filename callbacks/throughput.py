@@ -5,23 +5,19 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.logging_step import is_logging_step
+from callbacks.loggers import is_logging_step
 
 
 class Throughput(Callback):
-    """Logs `train/images_per_s` and `train/data_wait` once every `trainer.log_every_n_steps`.
+    """Logs ``train/images_per_s`` and ``train/data_wait`` every ``trainer.log_every_n_steps``.
 
-    Both are means over the steps since the last time. `train/images_per_s` counts the images of all
-    processes. `train/data_wait`, in [0, 1], is the share of the time that passed between the end of
-    one step and the arrival of the next batch, on the first process; near 0 is good, and above 0.1
-    more `num_workers` would pay. Validation counts in neither.
+    Both are means over the steps since the last time, validation aside. The first counts the images
+    of all processes. The second, in [0, 1], is the share of the time between the end of one step
+    and the arrival of the next batch, on the first process; above 0.1 more ``num_workers`` pay.
 
     Only clocks are read, so the GPU is never waited for: a single interval may be off by the steps
-    still queued there, and the mean over intervals is not. List it last, because callbacks after it
-    run between the end of a step and the next batch.
-
-    Args:
-        batch_key: entry of the batch dict whose length is the number of images.
+    still queued there. List it last, because callbacks after it run before the next batch.
+    ``batch_key`` is the entry of the batch dict whose length is the number of images.
     """
 
     def __init__(self, *, batch_key: str = "gt") -> None:
@@ -35,23 +31,19 @@ class Throughput(Callback):
         self._mark = time.perf_counter()
 
     def _lap(self) -> float:
-        """Seconds since the last lap."""
         now = time.perf_counter()
         lap, self._mark = now - self._mark, now
         self._elapsed += lap
         return lap
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what an earlier run has left."""
         self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not count what lies between epochs (validation, checkpoints)."""
         self._mark = time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do not count validation."""
-        self._mark = time.perf_counter()
+    on_validation_end = on_train_epoch_start
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -60,14 +52,8 @@ class Throughput(Callback):
         self._waited += self._lap()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step, and log when an interval is complete."""
         self._lap()
         self._images += len(batch[self.batch_key])
         if not is_logging_step(trainer):

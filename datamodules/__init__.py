@@ -5,7 +5,6 @@ from datamodules.datasets.clean import CleanFolder, DeadLeaves, LQFolder
 from datamodules.datasets.demo import DemoPhotos, write_demo
 from datamodules.datasets.paired import PairedFolder
 from datamodules.datasets.task_folders import TaskFolders
-from datamodules.degradations import Degradation, Rain
 from datamodules.errors import DataError
 from datamodules.restoration_data import RestorationData
 
@@ -13,11 +12,9 @@ __all__ = [
     "CleanFolder",
     "DataError",
     "DeadLeaves",
-    "Degradation",
     "DemoPhotos",
     "LQFolder",
     "PairedFolder",
-    "Rain",
     "RestorationData",
     "RestorationDataset",
     "Sample",

@@ -10,14 +10,7 @@ class DataError(ValueError):
 
 
 def report(problems: Sequence[str], *, what: str, shown: int = 10) -> None:
-    """Raise one :class:`DataError` listing the first ``shown`` problems; do nothing if none.
-
-    Raises:
-        DataError: ``problems`` is not empty.
-    """
-    if not problems:
-        return
-    lines = [*problems[:shown]]
-    if len(problems) > shown:
-        lines.append(f"and {len(problems) - shown} more")
-    raise DataError(f"{what}: {'; '.join(lines)}")
+    """Raise one :class:`DataError` listing the first ``shown`` problems; do nothing if none."""
+    more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
+    if problems:
+        raise DataError(f"{what}: {'; '.join([*problems[:shown], *more])}")

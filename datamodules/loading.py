@@ -29,8 +29,8 @@ class Position(NamedTuple):
 def position_of(trainer: Trainer, available: int) -> Position:
     """Where a trainer stands that has ``available`` training batches an epoch.
 
-    All from one counter, that of the batches trained since the run began, which its checkpoints
-    carry. Lightning's counter of epochs would not do: a run resumed between two epochs skips one.
+    From its counter of batches since the run began, which checkpoints carry. The counter of epochs
+    would not do: a run resumed between two epochs skips one.
     """
     limit = trainer.limit_train_batches
     epoch = min(available, limit) if isinstance(limit, int) else int(available * (limit or 1.0))
@@ -41,15 +41,9 @@ def position_of(trainer: Trainer, available: int) -> Position:
 class EpochSampler(DistributedSampler[Any]):
     """Shuffled :class:`SampleKey` triples of this process' share of an epoch.
 
-    A ``DistributedSampler``, so Lightning tells it the epoch and does not wrap it in another.
-
-    Args:
-        dataset: what is sampled.
-        seed: of the order and of all samples.
-        batch_size: of one process; tells how many samples a batch is.
-        place: asked where to begin at the start of every pass; None for the beginning of the
-            epoch that ``set_epoch`` named.
-        processes, rank: how many processes train together, and which of them this is.
+    A ``DistributedSampler``: Lightning sets its epoch and does not wrap it in another. ``place``
+    is asked at the start of every pass where to begin; without it a pass begins at the start of
+    the epoch that ``set_epoch`` named. ``batch_size`` is that of one process.
     """
 
     def __init__(
@@ -63,8 +57,7 @@ class EpochSampler(DistributedSampler[Any]):
         rank: int = 0,
     ) -> None:
         super().__init__(dataset, num_replicas=processes, rank=rank, shuffle=True, seed=seed)
-        self.batch_size = batch_size
-        self.place = place
+        self.batch_size, self.place = batch_size, place
 
     def __iter__(self) -> Iterator[SampleKey]:
         place = Position(self.epoch, 0) if self.place is None else self.place()
@@ -74,22 +67,21 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class TrainLoader(DataLoader[Sample]):
-    """A DataLoader that tells Lightning it can be resumed in the middle of an epoch.
+    """A DataLoader that Lightning may resume in the middle of an epoch, without a state.
 
-    It has no state: its sampler finds the place from the trainer's counter (:func:`position_of`),
-    which, unlike a count kept here, does not run ahead by the batches that workers prefetch.
+    Its sampler finds the place from the trainer's counter (:func:`position_of`), which, unlike a
+    count of batches loaded, does not run ahead by those that workers prefetch.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
+        pass
 
 
 def one_thread(worker: int) -> None:
-    """For ``worker_init_fn``: workers that each take all cores fight the training for them."""
+    """A ``worker_init_fn``: workers that each take all cores fight the training for them."""
     torch.set_num_threads(1)
 
 
@@ -101,6 +93,4 @@ def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:
     it contends with the training threads (``benchmarks/threads.py`` measures it).
     """
     cores = available_cores() // max(1, processes_here)
-    if accelerated:
-        return max(1, min(8, cores - 1))
-    return 1 if cores > 2 else 0
+    return max(1, min(8, cores - 1)) if accelerated else int(cores > 2)

@@ -7,6 +7,7 @@ processes and the batch size change nothing, and a run can be continued in the m
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,11 @@ def generator_of_name(seed: int, name: str) -> torch.Generator:
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
     """One number from [low, high); ``low`` itself when the two are equal."""
     return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def log_uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """One number from [low, high), ``low`` above 0, drawn uniformly in its logarithm."""
+    return math.exp(uniform(math.log(low), math.log(high), generator))
 
 
 def integer(low: int, high: int, generator: torch.Generator) -> int:

@@ -31,17 +31,14 @@ _STAGE_SETS = {
 class RestorationData(pl.LightningDataModule):
     """Training, validation, test and prediction data for image restoration.
 
-    What a training sample looks like is a function of (seed, epoch, index) alone: not of the
-    number of workers, of processes, or of whether the run was interrupted.
-
     Args:
         train, val, test, predict: datasets; each is needed only in its stage.
-        root, degradation: not used here; places for configs to write a folder and a degradation
-            once, where the datasets find them (``${data.root}``, ``${data.degradation}``).
+        root, degradation: not used here; configs write a folder and a degradation once, where the
+            datasets find them (``${data.root}``, ``${data.degradation}``).
         batch_size: training samples a process and step.
         val_batch_size: outside training; above 1 all images must have one size.
-        num_workers: loader processes; 0 loads in the training process. "auto" is up to eight on an
-            accelerator, one on a CPU of more than two cores, and else 0.
+        num_workers: loader processes; 0 loads in the training process, and "auto" is
+            :func:`datamodules.loading.automatic_workers`.
         seed: of the order of the training data, its crops and its degradations.
 
     Raises:
@@ -69,10 +66,8 @@ class RestorationData(pl.LightningDataModule):
             raise ValueError("seed and num_workers must not be negative")
         self.sets = {"train": train, "val": val, "test": test, "predict": predict}
         self.root, self.degradation = root, degradation
-        self.batch_size = batch_size
-        self.val_batch_size = val_batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.num_workers, self.seed = num_workers, seed
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -84,7 +79,7 @@ class RestorationData(pl.LightningDataModule):
         return named[0] if named else ()
 
     def prepare_data(self) -> None:
-        """Make what the datasets of this stage need once a machine."""
+        """Once a machine."""
         for dataset in self._of_stage(self._stage()):
             dataset.prepare()
 
@@ -92,19 +87,15 @@ class RestorationData(pl.LightningDataModule):
         """Check the datasets of a stage.
 
         Raises:
-            DataError: a dataset is missing from the config, or its files cannot be used.
+            DataError: one is missing from the config, or its files cannot be used.
         """
-        needed = "train" if stage == "fit" else _STAGE_SETS[stage][0]
-        if self.sets[needed] is None:
-            raise DataError(f"the data has no {needed} set; give data.{needed} in the config")
+        self._dataset(_STAGE_SETS[stage][0])
         for dataset in self._of_stage(stage):
             dataset.check()
             if dataset.tasks != (tasks := self._tasks_of(stage)):
                 here, there = ", ".join(dataset.tasks) or "none", ", ".join(tasks)
-                raise DataError(
-                    f"data.train and data.val differ in their tasks ({here}; {there}): name the "
-                    "same ones in the same order"
-                )
+                differ = f"data.train and data.val differ in their tasks ({here}; {there})"
+                raise DataError(f"{differ}: name the same ones in the same order")
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled batches, from where the trainer stands."""
@@ -125,15 +116,13 @@ class RestorationData(pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
-        """Validation images in order, or nothing if there is no validation set."""
+        """Nothing if there is no validation set."""
         return [] if self.sets["val"] is None else self._in_order("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Test images in order."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """Images to restore in order."""
         return self._in_order("predict")
 
     def _in_order(self, role: str) -> DataLoader[Sample]:
@@ -142,14 +131,11 @@ class RestorationData(pl.LightningDataModule):
         )
 
     def _loading(self) -> dict[str, Any]:
-        """How all loaders load."""
-        accelerated, processes = False, 1
-        if self.trainer is not None:
-            accelerated = self.trainer.strategy.root_device.type != "cpu"
-            processes = max(1, self.trainer.num_devices)
-        workers = self.num_workers
+        trainer, workers = self.trainer, self.num_workers
+        accelerated = trainer is not None and trainer.strategy.root_device.type != "cpu"
         if workers == "auto":
-            workers = automatic_workers(accelerated=accelerated, processes_here=processes)
+            here = 1 if trainer is None else trainer.num_devices
+            workers = automatic_workers(accelerated=accelerated, processes_here=here)
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,

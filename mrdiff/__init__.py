@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mrdiff.diffusion.schedule import LinearTheta as LinearTheta
     from mrdiff.diffusion.schedule import TabulatedTheta as TabulatedTheta
     from mrdiff.restoration.restorer import Restorer as Restorer
+    from mrdiff.solvers.presets import make_sampler as make_sampler
     from mrdiff.solvers.sampler import MRSampler as MRSampler
     from mrdiff.training.module import MRDiffusion as MRDiffusion
 
@@ -32,6 +33,7 @@ _HOMES = {
     "Restorer": "restoration.restorer",
     "TabulatedTheta": "diffusion.schedule",
     "load_model": "checkpoints.reading",
+    "make_sampler": "solvers.presets",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604  (strings, from the table above)
 

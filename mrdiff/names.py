@@ -9,6 +9,7 @@ SAMPLERS = (*PAPER_SAMPLERS, *TUNED_SAMPLERS, *BASELINES)
 
 GRIDS = ("uniform_t", "uniform_log_snr", "uniform_angle", "karras", "power", "leading", "trailing")
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+SEARCH_METRICS = ("distance", "psnr", "ssim", "lpips")  # that times can be chosen by
 PROTOCOLS = ("standard", "ir-sde")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")
 PRECISIONS = ("f32", "bf16", "int8")  # of OpenVINO's layers

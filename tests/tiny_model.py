@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mrdiff import MRProcess
-from mrdiff.checkpoints.reading import describe_denoiser
+from mrdiff.checkpoints.description import describe_denoiser
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.networks.unet import UNet

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import MRDiffusion
+from mrdiff.networks import UNet
 
 SIZE = 32
 
@@ -78,3 +79,42 @@ def tiny_trainer(folder: Path, *callbacks: Callback, **options: Any) -> pl.Train
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the parameters."""
     return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+class Pairs(Dataset[dict[str, Any]]):
+    """Bright squares and the same under a fixed stripe."""
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(index)
+        gt = torch.rand(3, 1, 1, generator=generator).expand(3, 16, 16).clone()
+        lq = gt.clone()
+        lq[:, :, 4:8] = 1.0
+        return {"lq": lq, "gt": gt, "name": f"pair{index}"}
+
+
+def tiny_unet() -> UNet:
+    return UNet(widths=(8, 16), encoder=(1,), decoder=(1,), middle=1, time_width=16)
+
+
+def trainer(folder: Path, steps: int) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder,
+        max_steps=steps,
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+def trained(folder: Path, steps: int = 20, **options: Any) -> tuple[MRDiffusion, Path]:
+    pl.seed_everything(0, verbose=False)
+    module = MRDiffusion(options.pop("network", None) or tiny_unet(), **options)
+    fit = trainer(folder, steps)
+    fit.fit(module, DataLoader(Pairs(), batch_size=8))
+    fit.save_checkpoint(folder / "model.ckpt")
+    return module, folder / "model.ckpt"

@@ -126,7 +126,7 @@ def _raise(error: OSError) -> None:
 
 
 def open_archive(path: Path, limits: Limits) -> Archive:
-    """List an archive, whatever its kind; that is told from its first bytes, not from its name.
+    """List an archive, whatever its kind; its first bytes say which, not its name.
 
     Raises:
         DataError: there is no such archive, it is of no known kind, broken, or refused.

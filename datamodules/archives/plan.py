@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from datamodules.archives.kinds import open_archive
 from datamodules.archives.layouts import BENCHMARKS, Benchmark
-from datamodules.archives.reading import Archive, Limits
+from datamodules.archives.reading import Archive, Limits, Member
 from datamodules.errors import DataError, report
 from mrdiff.photo import IMAGE_SUFFIXES
+from mrdiff.system.files import is_free
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
@@ -27,35 +28,30 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Source:
+class Entry:
     """What goes there: a member of an archive, and the number of the rule that says so."""
 
     archive: Archive
-    path: str
-    size: int
+    member: Member
     rule: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that will be written, found before anything is.
+    """All that will be written to ``out``, found before anything is.
 
-    Args:
-        benchmark: whose archives these are.
-        out: the folder to make.
-        places: the source of every photo.
-        left_out: images in the archives that the layout does not name.
+    ``left_out`` counts the images in the archives that the layout does not name.
     """
 
     benchmark: Benchmark
     out: Path
-    places: dict[Place, Source]
+    places: dict[Place, Entry]
     left_out: int
 
     @property
     def size(self) -> int:
         """Bytes to write."""
-        return sum(source.size for source in self.places.values())
+        return sum(entry.member.size for entry in self.places.values())
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -78,18 +74,14 @@ def _place(benchmark: Benchmark, path: str) -> tuple[int, Place] | None:
     return None
 
 
-def _put(places: dict[Place, Source], place: Place, source: Source) -> None:
-    """Take ``source`` for ``place`` unless an earlier rule has filled it.
-
-    Raises:
-        DataError: the same rule has.
-    """
+def _put(places: dict[Place, Entry], place: Place, entry: Entry) -> None:
+    """Take ``entry`` for ``place`` unless an earlier rule has filled it; the same rule must not."""
     taken = places.get(place)
-    if taken is not None and taken.rule == source.rule:
-        both = f"{taken.archive.path}: {taken.path!r} and {source.archive.path}: {source.path!r}"
+    if taken is not None and taken.rule == entry.rule:
+        both = " and ".join(f"{e.archive.path}: {e.member.path!r}" for e in (taken, entry))
         raise DataError(f"two files for {place.split}/{place.role}/{place.name}: {both}")
-    if taken is None or source.rule < taken.rule:
-        places[place] = source
+    if taken is None or entry.rule < taken.rule:
+        places[place] = entry
 
 
 def _unknown(benchmark: Benchmark, archives: Sequence[Archive]) -> DataError:
@@ -103,15 +95,13 @@ def _unknown(benchmark: Benchmark, archives: Sequence[Archive]) -> DataError:
     return DataError(f"{names}: expected {benchmark.layout}; found {found}{advice}")
 
 
-def _check_partners(benchmark: Benchmark, places: dict[Place, Source]) -> None:
+def _check_partners(benchmark: Benchmark, places: dict[Place, Entry]) -> None:
     """Raise :class:`DataError` about photos that have no partner, by the name in the archive."""
-    if not benchmark.paired:
-        return
-    other = {"LQ": "GT", "GT": "LQ"}
+    other = {"LQ": "GT", "GT": "LQ"} if benchmark.paired else {}
     lonely = [
-        f"{source.path} has no {other[place.role]}"
-        for place, source in places.items()
-        if place.role in other and Place(place.split, other[place.role], place.name) not in places
+        f"{entry.member.path} has no {other[place.role]}"
+        for place, entry in places.items()
+        if place.role in other and replace(place, role=other[place.role]) not in places
     ]
     report(lonely, what=f"{len(lonely)} photos without a partner")
 
@@ -120,20 +110,20 @@ def make_plan(name: str, paths: Sequence[Path], out: Path, *, limits: Limits) ->
     """List the archives of a benchmark and find out what goes where; nothing is written.
 
     Args:
-        name: of the benchmark, a key of :data:`datamodules.archives.layouts.BENCHMARKS`.
+        name: a key of :data:`datamodules.archives.layouts.BENCHMARKS`.
         paths: its archives, or folders that they were unpacked to.
-        out: the folder to make; it is missing or empty.
-        limits: what an archive may hold at most.
+        out: the folder to make.
+        limits: of each archive.
 
     Raises:
         DataError: an archive is refused or not of this benchmark, a photo lacks its partner, or
             ``out`` is in use.
     """
     benchmark = BENCHMARKS[name]
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if not is_free(out):
         raise DataError(f"{out}: is there and not an empty folder; give a new one")
     archives = [open_archive(path, limits) for path in paths]
-    places: dict[Place, Source] = {}
+    places: dict[Place, Entry] = {}
     photos = 0
     for archive in archives:
         for member in archive.members:
@@ -144,7 +134,7 @@ def make_plan(name: str, paths: Sequence[Path], out: Path, *, limits: Limits) ->
             found = _place(benchmark, stem)
             if found is not None:
                 number, place = found
-                _put(places, place, Source(archive, member.path, member.size, number))
+                _put(places, place, Entry(archive, member, number))
     if not any(place.role != "mask" for place in places):
         raise _unknown(benchmark, archives)
     _check_partners(benchmark, places)

@@ -1,8 +1,8 @@
-"""What every kind of archive from the internet is held to; :mod:`datamodules.archives.kinds` reads.
+"""What every kind of archive has to fulfil; :mod:`datamodules.archives.kinds` reads them.
 
 An archive is listed before anything is written, and listing refuses what no data set needs: paths
 that lead out of the folder, links, devices, encryption, two members of one name, and sizes that
-only a decompression bomb has. What a header says of a size is held against the bytes that come.
+only a decompression bomb has. What a header says of a size is compared with the bytes that come.
 """
 
 from __future__ import annotations
@@ -38,19 +38,12 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold at most.
+    """What an archive may hold at most."""
 
-    Args:
-        total: bytes of all members, uncompressed.
-        members: how many files.
-        ratio: of uncompressed to compressed bytes, for what is larger than ``ratio_from`` bytes.
-        ratio_from: see ``ratio``.
-    """
-
-    total: int = 60 << 30
+    total: int = 60 << 30  # bytes of all members, uncompressed
     members: int = 1_000_000
-    ratio: int = 200
-    ratio_from: int = 10_000_000
+    ratio: int = 200  # of uncompressed to compressed bytes, for what is larger than ratio_from
+    ratio_from: int = 10_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -93,12 +86,7 @@ def checked_path(name: str) -> str:
 class Archive(ABC):
     """The files of an archive, listed and checked when it is made.
 
-    Args:
-        path: the archive.
-        limits: what it may hold at most.
-
-    Raises:
-        DataError: it cannot be read, or is refused.
+    Its methods raise :class:`DataError` if it cannot be read or is refused.
     """
 
     def __init__(self, path: Path, limits: Limits) -> None:
@@ -119,15 +107,10 @@ class Archive(ABC):
 
     @property
     def members(self) -> list[Member]:
-        """Its files."""
         return [Member(path, size) for path, size in self._sizes.items()]
 
-    def add(self, name: str, size: int, compressed: int | None) -> str:
-        """Note a file, of ``compressed`` bytes if that is known; returns its checked path.
-
-        Raises:
-            DataError: it is refused.
-        """
+    def add(self, name: str, size: int, compressed: int | None) -> None:
+        """Note a file, of ``compressed`` bytes if that is known, or refuse it."""
         path = checked_path(name)
         if path in self._sizes:
             raise DataError(f"member {name!r} comes twice")
@@ -139,7 +122,6 @@ class Archive(ABC):
             raise DataError(f"more than {self._limits.total / 2**30:g} GiB; see --max_gib")
         if compressed is not None:
             self.check_ratio(size, compressed, f"member {name!r}")
-        return path
 
     def check_ratio(self, size: int, compressed: int, what: str) -> None:
         """Raise :class:`DataError` if that many bytes cannot be photos."""
@@ -147,19 +129,13 @@ class Archive(ABC):
             raise DataError(f"{what} grows from {compressed} to {size} bytes: a decompression bomb")
 
     def chunks(self, stream: IO[bytes], path: str) -> Iterator[bytes]:
-        """The bytes of a file.
-
-        Raises:
-            DataError: they cannot be read, or are not as many as its header says.
-        """
+        """The bytes of a file, as many as its header says."""
         size, done = self._sizes[path], 0
-        while True:
+        while done <= size:
             with reading(self.path):
                 chunk = stream.read(CHUNK)
-            if not chunk:
-                break
             done += len(chunk)
-            if done > size:
+            if not chunk or done > size:
                 break
             yield chunk
         if done != size:
@@ -171,8 +147,4 @@ class Archive(ABC):
 
     @abstractmethod
     def read(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """(path, chunks) of every wanted member; use up the chunks before going on.
-
-        Raises:
-            DataError: it cannot be read, or is not of the size that was listed.
-        """
+        """(path, chunks) of every wanted member; use up the chunks before going on."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.degradations.base import Degradation
 from datamodules.degradations.mirror import mirrored
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey, integer
@@ -21,7 +22,7 @@ from mrdiff.photo import list_images
 class Sample(TypedDict):
     """One image: ``lq`` and ``gt`` float32 ``[3, H, W]`` in [0, 1], ``name`` unique in its set.
 
-    ``mask`` ``[1, H, W]`` is 1 where the image was kept and 0 in holes; ``degradation`` is the
+    ``mask`` ``[1, H, W]`` is 1 where the image is whole and 0 in holes; ``degradation`` is the
     number of the task. Either is in all samples of a set or in none.
     """
 
@@ -44,11 +45,9 @@ class SourceFiles(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Folders whose images belong together by name, as they lie on disk.
+    """Folders whose images belong together by name, None for a kind that is not read.
 
-    Args:
-        lq, gt, mask: the folders; None for a kind that the dataset does not read.
-        patch_size, crop_size: what is cut from the images in training, and outside it.
+    ``patch_size`` and ``crop_size`` are what is cut from them in training, and outside it.
     """
 
     lq: Path | None = None
@@ -64,21 +63,16 @@ class Source:
         return {kind: folder for kind, folder in kinds.items() if folder is not None}
 
     def files(self) -> list[SourceFiles]:
-        """All images, sorted by name, whether they have a partner or not.
-
-        A folder that is missing has none.
-        """
+        """All images by name, with or without a partner; a folder that is missing has none."""
         named: dict[str, dict[str, Path]] = {}
-        others: dict[str, list[Path]] = {}
+        others: dict[str, tuple[Path, ...]] = {}
         for kind, folder in self.folders.items():
             for path in list_images(folder) if folder.is_dir() else []:
                 name = name_of(path, folder)
                 if named.setdefault(name, {}).setdefault(kind, path) != path:
-                    others.setdefault(name, []).append(path)
+                    others[name] = (*others.get(name, ()), path)
         return [
-            SourceFiles(
-                name, of.get("lq"), of.get("gt"), of.get("mask"), tuple(others.get(name, ()))
-            )
+            SourceFiles(name, of.get("lq"), of.get("gt"), of.get("mask"), others.get(name, ()))
             for name, of in sorted(named.items())
         ]
 
@@ -86,32 +80,30 @@ class Source:
 class RestorationDataset(Dataset[Sample]):
     """A map-style dataset in three stages, so that making one costs nothing.
 
-    ``prepare`` does what is done once a machine (in one process), ``check`` looks at the files
-    before training starts, in every process, and ``dataset[key]`` gives a sample: a random one
-    for a :class:`SampleKey`, a fixed one for a plain index.
+    :meth:`prepare` runs once a machine and :meth:`check` in every process before training starts;
+    ``dataset[key]`` gives a random sample for a :class:`SampleKey`, a fixed one for an index.
     """
 
+    degradation: Degradation | None = None
+
     def prepare(self) -> None:
-        """Make what must be made once, such as a cached bank; nothing by default."""
+        """Make what must be made once, such as a bank in the cache."""
 
     def check(self) -> None:
-        """Raise :class:`DataError` about anything that would fail later; nothing by default."""
+        """Raise :class:`DataError` about anything that would fail later."""
 
     def sources(self) -> list[Source]:
-        """The folders that the samples are read from; none where they are made up.
-
-        It costs nothing and is right for files that :meth:`check` refuses.
-        """
+        """The folders that are read, at no cost and also where :meth:`check` refuses them."""
         return []
 
     def caches(self) -> list[Path]:
-        """The files that :meth:`prepare` keeps; none by default."""
+        """The files that :meth:`prepare` makes."""
         return []
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The names of the tasks that ``degradation`` numbers in the samples; none for most."""
-        return ()
+        return () if self.degradation is None else self.degradation.tasks
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -146,10 +138,11 @@ def name_of(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def check_patch_size(patch_size: int | None) -> None:
-    """Raise ``ValueError`` for a patch size that cannot be meant."""
-    if patch_size is not None and patch_size < 8:
-        raise ValueError(f"patch_size must be at least 8 pixels or null, got {patch_size}")
+def check_sizes(*sides: int | None) -> None:
+    """Raise ``ValueError`` for sides of patches or crops that cannot be meant."""
+    for side in sides:
+        if side is not None and side < 8:
+            raise ValueError(f"patch_size must be at least 8 pixels or null, got {side}")
 
 
 def random_patches(
@@ -163,11 +156,11 @@ def random_patches(
     top = integer(0, max(height - size, 0), generator)
     left = integer(0, max(width - size, 0), generator)
     reach = size + margin
-    if margin <= top <= height - reach and margin <= left <= width - reach:  # no index needed
-        inside = slice(top - margin, top + reach), slice(left - margin, left + reach)
-        return [image[..., inside[0], inside[1]] for image in images]
-    rows = mirrored(top - margin, top + reach, height)
-    columns = mirrored(left - margin, left + reach, width)
+    rows: Tensor | slice = slice(top - margin, top + reach)
+    columns: Tensor | slice = slice(left - margin, left + reach)
+    if not (margin <= top <= height - reach and margin <= left <= width - reach):
+        rows = mirrored(top - margin, top + reach, height)
+        columns = mirrored(left - margin, left + reach, width)
     return [image[..., rows, :][..., columns] for image in images]
 
 

@@ -1,14 +1,15 @@
-"""Datasets that need no pairs of files: clean photos spoilt on the fly, and photos to restore."""
+"""Datasets without pairs of files: clean photos degraded on the fly, and photos to restore."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from datamodules.datasets.base import (
     RestorationDataset,
     Sample,
     Source,
-    check_patch_size,
+    check_sizes,
     find_images,
     index_of,
     name_of,
@@ -22,23 +23,15 @@ from mrdiff.photo import centre_crop, read_rgb
 
 
 class _Folder(RestorationDataset):
-    """The photos of a folder and all below it, found when they are first asked for."""
+    """The photos of a folder and all below it; ``role`` is what they are, for errors."""
 
     def __init__(self, path: str, *, role: str) -> None:
-        self.folder = Path(path).expanduser()
-        self.role = role
-        self._paths: list[Path] = []
+        self.folder, self.role = Path(path).expanduser(), role
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
-        """The photos, sorted.
-
-        Raises:
-            DataError: no such folder, or no images in it.
-        """
-        if not self._paths:
-            self._paths = find_images(self.folder, role=self.role)
-        return self._paths
+        """The photos, sorted; DataError if there are none."""
+        return find_images(self.folder, role=self.role)
 
     def check(self) -> None:
         """Raise :class:`DataError` if there is nothing to read."""
@@ -51,16 +44,17 @@ class _Folder(RestorationDataset):
 class CleanFolder(_Folder):
     """Clean photos of a folder and all below it, degraded when they are read.
 
-    In training every epoch brings another patch and another degradation. Elsewhere an image and
-    its degradation are the same each time: a function of (seed, name) alone.
+    In training every epoch brings another patch and another degradation. Elsewhere a photo comes
+    under each task of the degradation, the same each time: a function of (seed, name) alone.
 
     Args:
         path: folder of clean photos.
-        degradation: how they are spoilt.
         patch_size: side of the random training patch in pixels; null for the whole image.
-        crop_size: outside training, the central part to keep; null for the whole image.
-        seed: of the fixed degradations outside training.
+        crop_size: outside training, the side of the central part; null for the whole image.
+        seed: of the degradations outside training.
     """
+
+    degradation: Degradation
 
     def __init__(
         self,
@@ -71,22 +65,14 @@ class CleanFolder(_Folder):
         crop_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_patch_size(patch_size)
-        check_patch_size(crop_size)
+        check_sizes(patch_size, crop_size)
         super().__init__(path, role="clean photos")
-        self.degradation = degradation
-        self.patch_size = patch_size
-        self.crop_size = crop_size
+        self.degradation, self.patch_size, self.crop_size = degradation, patch_size, crop_size
         self.fixed = FixedSamples(degradation, seed=seed)
 
     def sources(self) -> list[Source]:
-        """The folder of clean photos."""
+        """Its folder."""
         return [Source(gt=self.folder, patch_size=self.patch_size, crop_size=self.crop_size)]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those of the degradation; outside training every photo comes under each."""
-        return self.degradation.tasks
 
     def __len__(self) -> int:
         return len(self.paths) * self.fixed.each
@@ -103,18 +89,17 @@ class CleanFolder(_Folder):
 class DeadLeaves(RestorationDataset):
     """Patches of generated dead-leaves pictures, degraded when they are read.
 
-    Nothing is downloaded: the bank of pictures is drawn once and cached (see
-    :class:`datamodules.leaves.bank.LeafBank`).
+    The bank of pictures is drawn once and cached (:class:`datamodules.leaves.bank.LeafBank`).
 
     Args:
-        degradation: how the patches are spoilt.
-        patch_size: side of a patch in pixels.
+        patch_size, image_size: sides of a patch and of a picture of the bank in pixels.
         length: samples an epoch.
         images: pictures in the bank.
-        image_size: side of a picture in pixels.
         seed: of the pictures.
         look: what the pictures look like; left out, all ingredients at their usual strength.
     """
+
+    degradation: Degradation
 
     def __init__(
         self,
@@ -127,21 +112,14 @@ class DeadLeaves(RestorationDataset):
         seed: int = 0,
         look: LeafLook = LOOK,
     ) -> None:
-        check_patch_size(patch_size)
+        check_sizes(patch_size)
         if patch_size > image_size:
             raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}")
         if length < 1:
             raise ValueError(f"length must be at least 1 sample an epoch, got {length}")
-        self.degradation = degradation
-        self.patch_size = patch_size
-        self.length = length
+        self.degradation, self.patch_size, self.length = degradation, patch_size, length
         self.bank = LeafBank(count=images, size=image_size, seed=seed, look=look)
         self._reader = LeafReader(self.bank)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those of the degradation."""
-        return self.degradation.tasks
 
     def caches(self) -> list[Path]:
         """The bank."""
@@ -166,17 +144,13 @@ class DeadLeaves(RestorationDataset):
 
 
 class LQFolder(_Folder):
-    """Photos to restore, of a folder and all below it, without a reference.
-
-    Args:
-        path: folder of degraded photos.
-    """
+    """Photos to restore, of a folder and all below it, without a reference."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, role="photos to restore")
 
     def sources(self) -> list[Source]:
-        """The folder of photos."""
+        """Its folder."""
         return [Source(lq=self.folder)]
 
     def __getitem__(self, key: int | SampleKey) -> Sample:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from datamodules.datasets.base import Sample, random_patches, random_turn
 from datamodules.degradations import Degradation, Tasks
-from datamodules.degradations.base import Spoilt
+from datamodules.degradations.base import Degraded
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
 from mrdiff.photo import centre_crop
 
@@ -24,59 +24,46 @@ def random_sample(
     The photo is float in [0, 1], or uint8 and made float when little of it is left.
     """
     generator = generator_of(key)
-    task = None
-    if isinstance(degradation, Tasks):  # first, for each has a reach of its own
+    task, reach = None, degradation.reach
+    if isinstance(degradation, Tasks):  # each has a reach of its own
         task = integer(0, len(degradation.tasks) - 1, generator)
+        reach = degradation.reach_of(task)
     if patch_size is not None:
-        reach = degradation.reach if task is None else degradation.reach_of(task)
         clean = random_patches([clean], patch_size, generator, margin=reach)[0]
         clean = random_turn([clean], generator)[0]
     if clean.dtype == torch.uint8:
         clean = clean.float().div(255.0)
-    sample = sample_of(clean, _spoil(degradation, task, clean, generator), name)
-    return sample if patch_size is None else _cut_to(sample, patch_size)
+    degraded = _degrade(degradation, task, clean, generator)
+    mask = None if degraded.mask is None else centre_crop(degraded.mask, patch_size)
+    degraded = degraded._replace(lq=centre_crop(degraded.lq, patch_size), mask=mask)
+    return _sample_of(centre_crop(clean, patch_size), degraded, name)
 
 
-def _spoil(
+def _degrade(
     degradation: Degradation, task: int | None, clean: Tensor, generator: torch.Generator
-) -> Spoilt:
+) -> Degraded:
     if task is not None and isinstance(degradation, Tasks):
-        return degradation.spoil_by(task, clean, generator)
-    return degradation.spoil(clean, generator)
+        return degradation.degrade_by(task, clean, generator)
+    return degradation.degrade_with_mask(clean, generator)
 
 
-def sample_of(clean: Tensor, spoilt: Spoilt, name: str) -> Sample:
-    """A clean image and what became of it as a sample."""
-    sample: Sample = {"lq": spoilt.lq, "gt": clean, "name": name}
-    if spoilt.mask is not None:
-        sample["mask"] = spoilt.mask
-    if spoilt.task is not None:
-        sample["degradation"] = spoilt.task
+def _sample_of(clean: Tensor, degraded: Degraded, name: str) -> Sample:
+    sample: Sample = {"lq": degraded.lq, "gt": clean, "name": name}
+    if degraded.mask is not None:
+        sample["mask"] = degraded.mask
+    if degraded.task is not None:
+        sample["degradation"] = degraded.task
     return sample
 
 
-def _cut_to(sample: Sample, size: int) -> Sample:
-    """The middle ``size`` x ``size`` pixels of a sample."""
-    if sample["lq"].shape[-1] == size:
-        return sample
-    cut: Sample = {**sample, "lq": centre_crop(sample["lq"], size)}
-    cut["gt"] = centre_crop(sample["gt"], size)
-    if "mask" in sample:
-        cut["mask"] = centre_crop(sample["mask"], size)
-    return cut
-
-
 class FixedSamples:
-    """The fixed samples of clean photos: each the same every time, under every task in turn.
+    """Samples of clean photos that are the same every time, each photo under every task in turn.
 
-    Args:
-        degradation: of all samples.
-        seed: with the photo's name, the source of their randomness.
+    They are functions of (``seed``, the photo's name).
     """
 
     def __init__(self, degradation: Degradation, *, seed: int) -> None:
-        self.degradation = degradation
-        self.seed = seed
+        self.degradation, self.seed = degradation, seed
 
     @property
     def each(self) -> int:
@@ -85,8 +72,7 @@ class FixedSamples:
 
     def sample(self, clean: Tensor, index: int, name: str) -> Sample:
         """Sample ``index``, of the photo ``index // each``."""
-        generator = generator_of_name(self.seed, name)
-        tasks = self.degradation.tasks
+        generator, tasks = generator_of_name(self.seed, name), self.degradation.tasks
         task = index % self.each if tasks else None
-        spoilt = _spoil(self.degradation, task, clean, generator)
-        return sample_of(clean, spoilt, name if task is None else f"{tasks[task]}/{name}")
+        degraded = _degrade(self.degradation, task, clean, generator)
+        return _sample_of(clean, degraded, name if task is None else f"{tasks[task]}/{name}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules.datasets.base import RestorationDataset, Sample, check_patch_size, index_of
+from datamodules.datasets.base import RestorationDataset, Sample, check_sizes, index_of
 from datamodules.datasets.degraded import FixedSamples
 from datamodules.degradations import Degradation, Rain
 from datamodules.degradations.base import to_8_bit
@@ -23,18 +23,12 @@ from datamodules.randomness import SampleKey
 from mrdiff.photo import PhotoError, centre_crop, read_rgb, write_image
 
 # Everyday scenes whose files lie in the wheel itself (others of skimage.data are downloaded).
-_FILES = (
-    "astronaut.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "motorcycle_left.png",
-    "rocket.jpg",
-)
+_PNG = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left")
+_FILES = (*(f"{name}.png" for name in _PNG), "rocket.jpg")
 
 
 def _folder() -> Path:
-    """Where scikit-image keeps its photos; found without importing it, which is slow."""
+    """scikit-image's photos; found without importing it, which is slow."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("scikit-image is not installed; its photos are needed: pip install it")
@@ -50,33 +44,23 @@ def _fitted(image: Tensor, size: int) -> Tensor:
 
 
 class DemoPhotos(RestorationDataset):
-    """Real photos from the scikit-image wheel, each under the same degradation every time.
+    """Real photos from the scikit-image wheel, ``size`` pixels square.
 
-    Args:
-        degradation: how they are spoilt, a function of (seed, name) alone.
-        size: side of the square photos in pixels.
-        seed: of the degradations.
+    Each comes under every task of the degradation, a function of (seed, name) alone.
     """
 
     def __init__(self, degradation: Degradation, *, size: int = 192, seed: int = 0) -> None:
-        check_patch_size(size)
-        self.degradation = degradation
-        self.size = size
+        check_sizes(size)
+        self.degradation, self.size = degradation, size
         self.fixed = FixedSamples(degradation, seed=seed)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those of the degradation; every photo comes under each."""
-        return self.degradation.tasks
 
     def check(self) -> None:
         """Raise :class:`DataError` if the installed scikit-image lacks a photo."""
         folder = _folder()
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
-            raise DataError(
-                f"{folder}: {', '.join(missing)} not there; reinstall scikit-image 0.22 or later"
-            )
+            cure = "reinstall scikit-image 0.22 or later"
+            raise DataError(f"{folder}: {', '.join(missing)} not there; {cure}")
 
     def __len__(self) -> int:
         return len(_FILES) * self.fixed.each
@@ -95,16 +79,10 @@ def write_demo(
     size: int = 384,
     seed: int = 0,
 ) -> list[str]:
-    """Write ``LQ/<name>.png`` and ``GT/<name>.png`` of every demo photo, whole files only.
+    """Write ``LQ/<name>.png`` and ``GT/<name>.png`` of every demo photo; returns the names.
 
-    Args:
-        folder: made if missing; files of the same names are replaced.
-        degradation: None for the default :class:`Rain`.
-        size: side of the square photos in pixels.
-        seed: of the degradations.
-
-    Returns:
-        The names.
+    The folder is made if it is missing, files of the same names are replaced. Without a
+    degradation it is :class:`Rain`. ``size`` is the side of the square photos in pixels.
 
     Raises:
         DataError: scikit-image is not there.
@@ -112,20 +90,17 @@ def write_demo(
     """
     photos = DemoPhotos(degradation or Rain(), size=size, seed=seed)
     photos.check()
-    names = []
-    for index in range(len(photos)):
-        sample = photos[index]
+    samples = [photos[index] for index in range(len(photos))]
+    for sample in samples:
         write_image(Path(folder) / "LQ" / f"{sample['name']}.png", sample["lq"])
         write_image(Path(folder) / "GT" / f"{sample['name']}.png", sample["gt"])
-        names.append(sample["name"])
-    return names
+    return [sample["name"] for sample in samples]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m datamodules.datasets.demo FOLDER [--size N] [--seed N]``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datamodules.datasets.demo", description=__doc__
-    )
+    program = "python -m datamodules.datasets.demo"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("folder", help="where LQ/ and GT/ are written")
     parser.add_argument("--size", type=int, default=384, help="side of the photos in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of the rain")

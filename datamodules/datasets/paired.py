@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +11,7 @@ from datamodules.datasets.base import (
     RestorationDataset,
     Sample,
     Source,
-    check_patch_size,
+    check_sizes,
     find_images,
     index_of,
     name_of,
@@ -23,11 +24,7 @@ from mrdiff.photo import GREY_MODES, centre_crop, read_mask, read_rgb, upright_s
 
 
 def _by_name(folder: Path, role: str) -> dict[str, Path]:
-    """The images of a folder by name.
-
-    Raises:
-        DataError: no images, or two files that differ in their suffix only.
-    """
+    """The images of a folder by name; DataError for none, or two that differ in suffix only."""
     named: dict[str, Path] = {}
     twice = []
     for path in find_images(folder, role=role):
@@ -35,59 +32,48 @@ def _by_name(folder: Path, role: str) -> dict[str, Path]:
         if name in named:
             twice.append(f"{named[name].name} and {path.name}")
         named[name] = path
-    report(twice, what=f"{folder}: files of one name, keep one of each")
+    report(twice, what=f"{folder}: files of one name, leave one of each")
     return named
 
 
-def _looks(path: Path) -> tuple[tuple[int, int], str]:
+def looks(path: Path) -> tuple[tuple[int, int], str]:
     """(width, height) upright and "grey" or "colour", from the header alone.
 
     Raises:
-        OSError: the file cannot be opened as an image.
+        DataError: the file cannot be opened as an image.
     """
-    with Image.open(path) as image:
-        # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk.
-        size = upright_size(image, Image.Image.getexif(image))
-        return size, "grey" if image.mode in GREY_MODES else "colour"
-
-
-def _mismatch(name: str, lq: Path, gt: Path) -> str | None:
-    """What is wrong with a pair, or None."""
-    looks = []
-    for path in (lq, gt):
-        try:
-            looks.append(_looks(path))
-        except (OSError, ValueError, SyntaxError):  # what Pillow raises about broken headers
-            return f"{path} is not a readable image"
-    (lq_size, lq_kind), (gt_size, gt_kind) = looks
-    if lq_size != gt_size:
-        return (
-            f"{name} is {lq_size[0]}x{lq_size[1]} in the LQ folder "
-            f"and {gt_size[0]}x{gt_size[1]} in the GT folder"
-        )
-    if lq_kind != gt_kind:
-        return f"{name} is {lq_kind} in the LQ folder and {gt_kind} in the GT folder"
-    return None
-
-
-def _mask_mismatch(mask: Path, lq: Path) -> str | None:
-    """What is wrong with a mask, or None."""
     try:
-        sizes = [_looks(path)[0] for path in (mask, lq)]
-    except (OSError, ValueError, SyntaxError):
-        return f"{mask} is not a readable image"
-    return None if sizes[0] == sizes[1] else f"{mask} is not of the size of {lq}"
+        with Image.open(path) as image:
+            # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk.
+            size = upright_size(image, Image.Image.getexif(image))
+            return size, "grey" if image.mode in GREY_MODES else "colour"
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises about broken headers
+        raise DataError(f"{path} is not a readable image") from error
+
+
+def _mismatch(name: str, lq: Path, gt: Path, mask: Path | None) -> str | None:
+    """What is wrong with a pair and its mask, or None."""
+    try:
+        ((width, height), kind), ((gt_width, gt_height), gt_kind) = looks(lq), looks(gt)
+        fits = mask is None or looks(mask)[0] == (width, height)
+    except DataError as error:
+        return str(error)
+    here, there = f"{width}x{height}", f"{gt_width}x{gt_height}"
+    if here == there:
+        here, there = kind, gt_kind
+    if here != there:
+        return f"{name} is {here} in the LQ folder and {there} in the GT folder"
+    return None if fits else f"{mask} is not of the size of {lq}"
 
 
 class PairedFolder(RestorationDataset):
     """Degraded photos and their references, matched by relative path without the suffix.
 
     Args:
-        lq: folder of degraded photos.
-        gt: folder of references of the same names; the suffixes may differ.
-        mask: folder of masks of the same names, white where the photo was kept and black in holes.
+        lq, gt: folders of degraded photos and of their references.
+        mask: folder of masks, white where the photo is whole and black in holes.
         patch_size: side of the random training patch in pixels; null for whole images.
-        crop_size: outside training, the central part to keep; null for the whole image.
+        crop_size: outside training, the side of the central part; null for the whole image.
     """
 
     def __init__(
@@ -99,57 +85,37 @@ class PairedFolder(RestorationDataset):
         patch_size: int | None = None,
         crop_size: int | None = None,
     ) -> None:
-        check_patch_size(patch_size)
-        check_patch_size(crop_size)
-        self.lq = Path(lq).expanduser()
-        self.gt = Path(gt).expanduser()
+        check_sizes(patch_size, crop_size)
+        self.lq, self.gt = Path(lq).expanduser(), Path(gt).expanduser()
         self.mask = None if mask is None else Path(mask).expanduser()
-        self.patch_size = patch_size
-        self.crop_size = crop_size
-        self._pairs: list[tuple[str, Path, Path]] = []
-        self._masks: dict[str, Path] = {}
+        self.patch_size, self.crop_size = patch_size, crop_size
 
     def sources(self) -> list[Source]:
-        """The folders of the pairs and their masks."""
-        return [
-            Source(
-                lq=self.lq,
-                gt=self.gt,
-                mask=self.mask,
-                patch_size=self.patch_size,
-                crop_size=self.crop_size,
-            )
-        ]
+        """The folders of the pairs, as one."""
+        cut = {"patch_size": self.patch_size, "crop_size": self.crop_size}
+        return [Source(lq=self.lq, gt=self.gt, mask=self.mask, **cut)]
 
-    @property
+    @cached_property
     def pairs(self) -> list[tuple[str, Path, Path]]:
         """(name, LQ file, GT file), sorted by name.
 
         Raises:
             DataError: a folder is missing or empty, or a file has no partner.
         """
-        if not self._pairs:
-            lq, gt = _by_name(self.lq, "degraded photos"), _by_name(self.gt, "references")
-            lonely = [f"{lq[n]} has no reference" for n in sorted(lq.keys() - gt.keys())]
-            lonely += [f"{gt[n]} has no degraded photo" for n in sorted(gt.keys() - lq.keys())]
-            counts = f"{self.lq} holds {len(lq)} images and {self.gt} holds {len(gt)}"
-            report(lonely, what=f"{counts}; every file needs a partner of the same name")
-            self._pairs = [(name, lq[name], gt[name]) for name in sorted(lq)]
-        return self._pairs
+        lq, gt = _by_name(self.lq, "degraded photos"), _by_name(self.gt, "references")
+        lonely = [f"{lq[n]} has no reference" for n in sorted(lq.keys() - gt.keys())]
+        lonely += [f"{gt[n]} has no degraded photo" for n in sorted(gt.keys() - lq.keys())]
+        counts = f"{self.lq} holds {len(lq)} images and {self.gt} holds {len(gt)}"
+        report(lonely, what=f"{counts}; every file needs a partner of the same name")
+        return [(name, lq[name], gt[name]) for name in sorted(lq)]
 
-    @property
+    @cached_property
     def masks(self) -> dict[str, Path]:
-        """The mask files by name; empty without a folder of masks.
-
-        Raises:
-            DataError: the folder is missing or empty, or a pair has no mask.
-        """
-        if self.mask is not None and not self._masks:
-            masks = _by_name(self.mask, "masks")
-            lonely = [f"{lq} has no mask" for name, lq, _ in self.pairs if name not in masks]
-            report(lonely, what=f"{self.mask}: every pair needs a mask of the same name")
-            self._masks = masks
-        return self._masks
+        """The mask files by name, none without their folder; DataError if a pair lacks one."""
+        masks = {} if self.mask is None else _by_name(self.mask, "masks")
+        lonely = [f"{lq} has no mask" for name, lq, _ in self.pairs if masks and name not in masks]
+        report(lonely, what=f"{self.mask}: every pair needs a mask of the same name")
+        return masks
 
     def check(self) -> None:
         """Look at the header of every file.
@@ -157,10 +123,8 @@ class PairedFolder(RestorationDataset):
         Raises:
             DataError: files without a partner, unreadable, or of unequal size or channels.
         """
-        found = [_mismatch(*pair) for pair in self.pairs]
-        found += [_mask_mismatch(self.masks[name], lq) for name, lq, _ in self.pairs if self.masks]
-        problems = [problem for problem in found if problem is not None]
-        report(problems, what=f"{self.lq} and {self.gt} do not fit together")
+        found = [_mismatch(*pair, self.masks.get(pair[0])) for pair in self.pairs]
+        report(list(filter(None, found)), what=f"{self.lq} and {self.gt} do not fit together")
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -170,9 +134,7 @@ class PairedFolder(RestorationDataset):
         lq, gt = read_rgb(lq_path), read_rgb(gt_path)
         if lq.shape != gt.shape:
             raise DataError(f"{lq_path} and {gt_path} differ in size")
-        images = [lq, gt]
-        if self.masks:
-            images.append(read_mask(self.masks[name]))
+        images = [lq, gt, *([read_mask(self.masks[name])] if self.masks else [])]
         if isinstance(key, SampleKey) and self.patch_size is not None:
             generator = generator_of(key)
             images = random_turn(random_patches(images, self.patch_size, generator), generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,19 +15,17 @@ from datamodules.randomness import SampleKey, generator_of_name, integer
 
 
 class TaskFolders(RestorationDataset):
-    """Pairs of several degradations, each in a folder of its own.
+    """Pairs of several degradations, laid out as the data of DA-CLIP (Luo et al., ICLR 2024).
 
-    The layout is that of the data of DA-CLIP (Luo et al., ICLR 2024). In training every task is
-    drawn equally often, however many pairs it has; elsewhere every pair comes once, the tasks in
-    turns.
+    In training every task is drawn equally often, however many pairs it has; elsewhere every pair
+    comes once, the tasks in turns.
 
     Args:
         root: folder of the folders ``<task>/LQ``, ``<task>/GT`` and, if ``masks``, ``<task>/mask``.
         tasks: their names, in the order that numbers them; null for all folders, sorted. A task
             without a folder is not drawn: a model of many tasks may be tuned on one.
         masks: give every sample a mask, of ones for a task without a folder of masks.
-        patch_size: side of the random training patch in pixels; null for whole images.
-        crop_size: outside training, the central part to keep; null for the whole image.
+        patch_size, crop_size: see :class:`PairedFolder`.
     """
 
     def __init__(
@@ -41,19 +40,19 @@ class TaskFolders(RestorationDataset):
         self.root = Path(root).expanduser()
         self.given = None if tasks is None else tuple(tasks)
         self.masks, self.patch_size, self.crop_size = masks, patch_size, crop_size
-        self._sets: dict[str, PairedFolder] = {}
-        self._turns: list[tuple[int, int]] = []
 
-    @property
+    @cached_property
     def sets(self) -> dict[str, PairedFolder]:
         """The pairs of each task that has a folder.
 
         Raises:
             DataError: the root is missing or has no folder of a task, or one is likely misspelt.
         """
-        if not self._sets:
-            self._sets = {task: self._set(self.root / task) for task in self._present()}
-        return self._sets
+        sets = {task: self._pairs(self.root / task) for task in self._present()}
+        for folder in (folder for pairs in sets.values() for folder in (pairs.lq, pairs.gt)):
+            if not folder.is_dir():
+                raise DataError(f"{folder}: no such folder; a task needs LQ and GT")
+        return sets
 
     def _present(self) -> list[str]:
         """The tasks that have a folder."""
@@ -68,47 +67,20 @@ class TaskFolders(RestorationDataset):
             raise DataError(f"{self.root}: {names}: not a task; without a folder are {absent}")
         return present
 
-    def _set(self, folder: Path) -> PairedFolder:
-        for part in (folder / "LQ", folder / "GT"):
-            if not part.is_dir():
-                raise DataError(f"{part}: no such folder; a task needs LQ and GT")
-        mask = str(folder / "mask") if self.masks and (folder / "mask").is_dir() else None
-        return PairedFolder(
-            str(folder / "LQ"),
-            str(folder / "GT"),
-            mask=mask,
-            patch_size=self.patch_size,
-            crop_size=self.crop_size,
-        )
+    def _pairs(self, folder: Path) -> PairedFolder:
+        lq, gt, mask = (str(folder / part) for part in ("LQ", "GT", "mask"))
+        masked = self.masks and Path(mask).is_dir()
+        sides = {"patch_size": self.patch_size, "crop_size": self.crop_size}
+        return PairedFolder(lq, gt, mask=mask if masked else None, **sides)
 
     def sources(self) -> list[Source]:
-        """The folders of each task.
-
-        Raises:
-            DataError: the root is missing or has no folder of a task, or one is likely misspelt.
-        """
-        found = []
-        for task in self._present():
-            folder = self.root / task
-            mask = folder / "mask" if self.masks and (folder / "mask").is_dir() else None
-            found.append(
-                Source(
-                    lq=folder / "LQ",
-                    gt=folder / "GT",
-                    mask=mask,
-                    patch_size=self.patch_size,
-                    crop_size=self.crop_size,
-                )
-            )
-        return found
+        """One a task; DataError as for :attr:`sets`."""
+        pairs = (self._pairs(self.root / task) for task in self._present())
+        return [source for each in pairs for source in each.sources()]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks, in the order of their numbers.
-
-        Raises:
-            DataError: there is no such root, or no folder in it.
-        """
+        """Their names, in the order of their numbers; DataError if the root has none."""
         if self.given is not None:
             return self.given
         if not self.root.is_dir():
@@ -119,25 +91,19 @@ class TaskFolders(RestorationDataset):
         return tuple(found)
 
     def check(self) -> None:
-        """Look at the header of every file of every task.
-
-        Raises:
-            DataError: what :meth:`PairedFolder.check` finds.
-        """
+        """:meth:`PairedFolder.check` of every task."""
         for pairs in self.sets.values():
             pairs.check()
 
     def __len__(self) -> int:
         return sum(len(pairs) for pairs in self.sets.values())
 
-    @property
+    @cached_property
     def turns(self) -> list[tuple[int, int]]:
         """(task, pair) of every fixed sample: the tasks in turns, as long as each lasts."""
-        if not self._turns:
-            lengths = [len(pairs) for pairs in self.sets.values()]
-            places = [(task, pair) for task, n in enumerate(lengths) for pair in range(n)]
-            self._turns = sorted(places, key=lambda place: (place[1], place[0]))
-        return self._turns
+        lengths = [len(pairs) for pairs in self.sets.values()]
+        places = [(task, pair) for task, n in enumerate(lengths) for pair in range(n)]
+        return sorted(places, key=lambda place: (place[1], place[0]))
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         names, sets = list(self.sets), list(self.sets.values())

@@ -1,6 +1,6 @@
 """Degradations, one module a family. A new one is a subclass of :class:`Degradation`."""
 
-from datamodules.degradations.base import Degradation, Spoilt
+from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation
 from datamodules.degradations.compose import Chain, OneOf, Repeat, Sometimes
 from datamodules.degradations.haze import Haze
 from datamodules.degradations.inpainting import Inpainting
@@ -19,11 +19,13 @@ __all__ = [
     "JPEG",
     "Chain",
     "Degradation",
+    "Degraded",
     "GaussianBlur",
     "GaussianNoise",
     "Haze",
     "Inpainting",
     "LowLight",
+    "MaskedDegradation",
     "MotionBlur",
     "Noise",
     "OneOf",
@@ -36,6 +38,5 @@ __all__ = [
     "SincBlur",
     "Snow",
     "Sometimes",
-    "Spoilt",
     "Tasks",
 ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import Field, field, fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 
-class Spoilt(NamedTuple):
+
+class Degraded(NamedTuple):
     """A degraded image ``[C, H, W]`` and, where something is missing, its mask ``[1, H, W]``.
 
     The mask is of the image's dtype, 1 where the image was kept and 0 in holes. ``task`` is the
-    number of the degradation where several are told apart.
+    number of the degradation where several have names.
     """
 
     lq: Tensor
@@ -22,15 +27,22 @@ class Spoilt(NamedTuple):
 
 
 class Degradation(ABC):
-    """A physical model of how a photograph is spoilt.
+    """A physical model of how a photograph is degraded.
 
     A subclass takes its parameters as keyword-only ranges and draws from ``generator`` alone, so
     the same generator state gives the same picture in any worker, process or run.
     """
 
+    def __post_init__(self) -> None:
+        """Check the fields that :func:`parameter` made, where a subclass is a dataclass."""
+        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for each in own:
+            if "within" in each.metadata:
+                check_limits(each.name, getattr(self, each.name), *each.metadata["within"])
+
     @abstractmethod
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Spoil one image.
+        """Degrade one image.
 
         Args:
             image: float ``[C, H, W]`` in [0, 1], C = 1 or 3, on the CPU; it is not changed.
@@ -40,12 +52,9 @@ class Degradation(ABC):
             A new tensor of the same shape and dtype in [0, 1], rounded to 8 bits as a file is.
         """
 
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
-        """The same picture as :meth:`degrade`, with the mask of what is missing, if anything is.
-
-        A degradation that cuts holes overrides this, and lets ``degrade`` return its ``lq``.
-        """
-        return Spoilt(self.degrade(image, generator))
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
+        """The same picture as :meth:`degrade`, with the mask of what is missing, if anything is."""
+        return Degraded(self.degrade(image, generator))
 
     @property
     def reach(self) -> int:
@@ -57,13 +66,25 @@ class Degradation(ABC):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the degradations that are told apart, by their numbers; none for most."""
+        """Names of the degradations among which a sample says its own; none for most."""
         return ()
 
     @property
     def cuts_holes(self) -> bool:
-        """Whether :meth:`spoil` gives masks: always or never, so that samples can be batched."""
-        return type(self).spoil is not Degradation.spoil
+        """Whether there are masks: always or never, so that samples can be batched."""
+        return type(self).degrade_with_mask is not Degradation.degrade_with_mask
+
+
+class MaskedDegradation(Degradation):
+    """A degradation that cuts holes: a subclass defines :meth:`degrade_with_mask`."""
+
+    @abstractmethod
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
+        """As :meth:`Degradation.degrade`, with the mask."""
+
+    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """The picture alone."""
+        return self.degrade_with_mask(image, generator).lq
 
 
 def to_8_bit(image: Tensor) -> Tensor:
@@ -71,8 +92,20 @@ def to_8_bit(image: Tensor) -> Tensor:
     return image.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
 
 
-def check_range(name: str, bounds: tuple[float, float], low: float, high: float) -> None:
-    """Raise ``ValueError`` unless ``low <= bounds[0] <= bounds[1] <= high``."""
-    first, last = bounds
+def check_limits(name: str, value: float | Sequence[float], low: float, high: float) -> None:
+    """Raise ``ValueError`` unless a number, or a range that rises, lies within [low, high]."""
+    first, last = value if isinstance(value, Sequence) else (value, value)
     if not low <= first <= last <= high:
-        raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got ({first:g}, {last:g})")
+        raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got {value}")
+
+
+def parameter(default: T, *, within: tuple[float, float]) -> T:
+    """A field of a dataclass that is a :class:`Degradation`: a number, or a range that rises."""
+    made: T = field(default=default, metadata={"within": within})
+    return made
+
+
+def check_weights(name: str, weights: Sequence[float]) -> None:
+    """Raise ``ValueError`` unless weights are at least 0, finite and not all 0."""
+    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        raise ValueError(f"{name} must be at least 0 and not all 0, got {tuple(weights)}")

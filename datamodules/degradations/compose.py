@@ -1,41 +1,39 @@
 """Degradations of degradations: in a chain, one of several, now and then, several times.
 
-Each is a :class:`Degradation`, so they nest, in Python and in YAML. The parts draw from the one
-generator of the sample, in the order in which they are applied. A pixel is kept where every part
-kept it: masks are multiplied. Every part rounds to 8 bits, as if its result had been saved.
+They nest. The parts draw from the one generator of the sample, in the order in which they are
+applied. Masks are multiplied. Every part rounds to 8 bits, as if its result had been saved.
 
-Synthesis by stages in random order is that of Zhang et al., "Designing a Practical Degradation
-Model for Deep Blind Image Super-Resolution" (ICCV 2021); repeated stages are those of Wang et al.,
-"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (ICCVW 2021).
+Stages in random order are those of Zhang et al., "Designing a Practical Degradation Model for Deep
+Blind Image Super-Resolution" (ICCV 2021); repeated stages those of Wang et al., "Real-ESRGAN"
+(ICCVW 2021).
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, Spoilt, check_range, to_8_bit
+from datamodules.degradations.base import (
+    Degradation,
+    Degraded,
+    MaskedDegradation,
+    check_limits,
+    check_weights,
+    to_8_bit,
+)
 from datamodules.randomness import integer, uniform
 
 _MOST_TIMES = 64
 
 
-class Composite(Degradation):
+class Composite(MaskedDegradation):
     """A degradation made of others: a subclass chooses which of them an image undergoes.
 
     If any part cuts holes, every picture has a mask: of ones where no such part was chosen.
-
-    Args:
-        parts: at least one.
-        name: what a constructor calls them, for its errors.
-
-    Raises:
-        ValueError: no parts, something that is not a degradation, or one that names tasks, of
-            which a picture has one.
+    ``name`` is what a constructor calls ``parts``, for its errors.
     """
 
     def __init__(self, parts: Sequence[Degradation], *, name: str) -> None:
@@ -50,52 +48,37 @@ class Composite(Degradation):
 
     @property
     def cuts_holes(self) -> bool:
-        """Whether any of the parts does."""
         return any(part.cuts_holes for part in self.parts)
 
     @property
     def reach(self) -> int:
-        """As if an image underwent all of them, one after the other."""
+        """That of all parts, one after the other."""
         return sum(part.reach for part in self.parts)
 
     @abstractmethod
     def choose(self, generator: torch.Generator) -> list[Degradation]:
         """The parts that an image undergoes, in this order; all that is random is drawn here."""
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
-        return self.spoil(image, generator).lq
-
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
-        """See :meth:`Degradation.spoil`."""
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
         chosen = self.choose(generator)
         lq = image if chosen else to_8_bit(image)
         mask = torch.ones_like(image[:1]) if self.cuts_holes else None
         for part in chosen:
-            spoilt = part.spoil(lq, generator)
-            lq = spoilt.lq
-            if mask is not None and spoilt.mask is not None:
-                mask = mask * spoilt.mask
-        return Spoilt(lq, mask)
+            degraded = part.degrade_with_mask(lq, generator)
+            lq = degraded.lq
+            if mask is not None and degraded.mask is not None:
+                mask = mask * degraded.mask
+        return Degraded(lq, mask)
 
 
 class Chain(Composite):
-    """One degradation after another.
-
-    Args:
-        stages: what an image undergoes, first to last.
-        shuffle: in another order for every image.
-
-    Raises:
-        ValueError: no stages, or one that is not a degradation.
-    """
+    """One degradation after another; with ``shuffle`` in another order for every image."""
 
     def __init__(self, stages: list[Degradation], *, shuffle: bool = False) -> None:
         super().__init__(stages, name="stages")
         self.shuffle = shuffle
 
     def choose(self, generator: torch.Generator) -> list[Degradation]:
-        """All stages."""
         if not self.shuffle:
             return self.parts
         order = torch.randperm(len(self.parts), generator=generator)
@@ -107,52 +90,35 @@ class OneOf(Composite):
 
     Args:
         choices: to choose from.
-        weights: how often each is chosen, relative to one another; null for equally often.
-
-    Raises:
-        ValueError: no choices, one that is not a degradation, or weights that are not one a
-            choice, at least 0 and not all 0.
+        weights: how often each is chosen, relative to one another; None for equally often.
     """
 
     def __init__(self, choices: list[Degradation], *, weights: list[float] | None = None) -> None:
         super().__init__(choices, name="choices")
-        if weights is None:
-            weights = [1.0] * len(choices)
+        weights = [1.0] * len(choices) if weights is None else list(weights)
         if len(weights) != len(choices):
             raise ValueError(f"weights must be one a choice: {len(weights)} for {len(choices)}")
-        if not (all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf):
-            raise ValueError(f"weights must be at least 0 and not all 0, got {weights}")
-        self.weights = list(weights)
+        check_weights("weights", weights)
+        self.weights = weights
 
     @property
     def reach(self) -> int:
-        """The farthest."""
         return max(part.reach for part in self.parts)
 
     def choose(self, generator: torch.Generator) -> list[Degradation]:
-        """One of the choices."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
         return [self.parts[int(torch.multinomial(weights, 1, generator=generator))]]
 
 
 class Sometimes(Composite):
-    """A degradation that some images are spared.
-
-    Args:
-        degradation: what the others undergo.
-        probability: how often it is applied.
-
-    Raises:
-        ValueError: not a degradation, or a probability outside [0, 1].
-    """
+    """A degradation that is applied with a probability."""
 
     def __init__(self, degradation: Degradation, *, probability: float) -> None:
         super().__init__([degradation], name="degradation")
-        check_range("probability", (0.0, probability), 0, 1)
         self.probability = probability
+        check_limits("probability", probability, 0, 1)
 
     def choose(self, generator: torch.Generator) -> list[Degradation]:
-        """The degradation or nothing."""
         return self.parts if uniform(0, 1, generator) < self.probability else []
 
 
@@ -161,22 +127,17 @@ class Repeat(Composite):
 
     Args:
         degradation: what is repeated.
-        times: how often, drawn for every image, both ends included; 0 leaves it as it is.
-
-    Raises:
-        ValueError: not a degradation, or a range that does not rise or leaves its bounds.
+        times: how often, both ends included; 0 leaves the image as it is.
     """
 
     def __init__(self, degradation: Degradation, *, times: tuple[int, int]) -> None:
         super().__init__([degradation], name="degradation")
-        check_range("times", times, 0, _MOST_TIMES)
         self.times = times
+        check_limits("times", times, 0, _MOST_TIMES)
 
     @property
     def reach(self) -> int:
-        """As if it always were the largest number of times."""
         return self.times[1] * super().reach
 
     def choose(self, generator: torch.Generator) -> list[Degradation]:
-        """The degradation a random number of times."""
         return self.parts * integer(*self.times, generator)

@@ -16,11 +16,8 @@ def smooth_field(
 ) -> Tensor:
     """A random field of mean 0 and standard deviation 1 that changes over about ``span`` pixels.
 
-    It is a sum of plane waves, so a small picture sees a piece of the same landscape that a large
-    one sees whole: nearly constant when the picture is much smaller than ``span``.
-
-    Returns:
-        float32 ``[height, width]``.
+    float32 ``[height, width]``, a sum of plane waves: a small picture sees a piece of the landscape
+    that a large one sees whole, nearly constant when it is much smaller than ``span``.
     """
     chance = torch.rand(3, waves, generator=generator)
     frequency = (0.4 + 1.6 * chance[0]) / span

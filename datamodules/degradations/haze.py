@@ -1,21 +1,21 @@
 """Haze: what is far fades into the light of the air.
 
 Atmospheric scattering is ``I = J t + A (1 - t)`` with the transmission ``t = exp(-beta d)`` at
-depth d (Koschmieder, "Theorie der horizontalen Sichtweite", Beiträge zur Physik der freien
-Atmosphäre, 1924; Narasimhan and Nayar, "Vision and the Atmosphere", IJCV 2002). It is applied to
-the values of the file, as the RESIDE benchmark does (Li et al., "Benchmarking Single-Image
-Dehazing and Beyond", IEEE TIP 2019). The depth is made up here: a ground that runs to a horizon,
-hills and nearer things, whose outlines are drawn to the edges of the photo by a guided filter (He,
-Sun and Tang, "Guided Image Filtering", TPAMI 2013).
+depth d (Koschmieder 1924; Narasimhan and Nayar, "Vision and the Atmosphere", IJCV 2002), applied to
+the values of the file as RESIDE does (Li et al., IEEE TIP 2019). The depth is made up: a ground
+that runs to a horizon, hills and nearer things, whose outlines are drawn to the edges of the photo
+by a guided filter (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.base import Degradation, parameter, to_8_bit
 from datamodules.degradations.fields import PHOTO_SIDE, smooth_field
 from datamodules.randomness import uniform
 
@@ -57,6 +57,7 @@ def _along_edges(field: Tensor, image: Tensor) -> Tensor:
     return lines[0] * both[1, 0] + lines[1]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Haze(Degradation):
     """Haze over a made-up landscape, from a light veil to the heavy haze of RESIDE.
 
@@ -68,30 +69,14 @@ class Haze(Degradation):
         light: brightness A of the air, in image units.
         tint: how much more of A is red and less is blue, as a share of A.
         relief: how much the depth varies around the middle distance; 0 is one depth everywhere.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds.
     """
 
-    def __init__(
-        self,
-        *,
-        beta: tuple[float, float] = (0.12, 1.0),
-        light: tuple[float, float] = (0.75, 1.0),
-        tint: tuple[float, float] = (-0.04, 0.03),
-        relief: tuple[float, float] = (0.3, 1.4),
-    ) -> None:
-        check_range("beta", beta, 0, 20)
-        check_range("light", light, 0, 1)
-        check_range("tint", tint, -0.5, 0.5)
-        check_range("relief", relief, 0, 4)
-        self.beta = beta
-        self.light = light
-        self.tint = tint
-        self.relief = relief
+    beta: tuple[float, float] = parameter((0.12, 1.0), within=(0, 20))
+    light: tuple[float, float] = parameter((0.75, 1.0), within=(0, 1))
+    tint: tuple[float, float] = parameter((-0.04, 0.03), within=(-0.5, 0.5))
+    relief: tuple[float, float] = parameter((0.3, 1.4), within=(0, 4))
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
         beta = uniform(*self.beta, generator)
         light, tint = uniform(*self.light, generator), uniform(*self.tint, generator)
         warmth = [tint, 0.0, -tint] if image.shape[0] == 3 else [0.0]
@@ -100,11 +85,7 @@ class Haze(Degradation):
         return to_8_bit(image * clear + air * (1 - clear))
 
     def depth(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """A depth for every pixel of ``image`` [C, H, W], in units of the middle distance.
-
-        Returns:
-            float32 ``[H, W]``, above 0.
-        """
+        """Depth in units of the middle distance, float32 ``[H, W]`` above 0."""
         height, width = image.shape[-2:]
         photo = max(PHOTO_SIDE, height)
         chance = torch.rand(4, generator=generator).tolist()

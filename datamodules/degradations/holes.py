@@ -87,9 +87,6 @@ def read_holes(path: Path, height: int, width: int, rng: np.random.Generator) ->
 
     A mask that is smaller than the picture is enlarged; of a larger one a piece is taken as it is,
     so that strokes keep their width in the patches of training.
-
-    Raises:
-        PhotoError: the file is not an image.
     """
     holes = read_rgb(path).mean(0).numpy() < 0.5
     square = holes.shape[0] == holes.shape[1]

@@ -1,14 +1,14 @@
 """Inpainting: parts of the picture are missing and painted over.
 
-Strokes drawn as free-form random walks follow Yu et al., "Free-Form Image Inpainting with Gated
-Convolution" (ICCV 2019); thin and half masks are among those that inpainting by diffusion is
-compared on in Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models"
-(CVPR 2022), after Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier
-Convolutions" (WACV 2022). The size of the strokes is our own.
+Strokes drawn as random walks follow Yu et al., "Free-Form Image Inpainting with Gated Convolution"
+(ICCV 2019); thin and half masks are among those of Lugmayr et al., "RePaint" (CVPR 2022), after
+Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions" (WACV 2022). The
+size of the strokes is our own.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -17,72 +17,49 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations import holes
-from datamodules.degradations.base import Degradation, Spoilt, check_range, to_8_bit
+from datamodules.degradations.base import Degraded, MaskedDegradation, parameter, to_8_bit
 from datamodules.errors import DataError
 from datamodules.randomness import uniform
 from mrdiff.photo import PhotoError, list_images
 
 
-class Inpainting(Degradation):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inpainting(MaskedDegradation):
     """Holes in the picture, filled with one value.
 
-    A picture gets one kind of hole, by the weights of the kinds; ``spoil`` tells where they are.
-    ``share=(0, 0)`` with ``half=0`` leaves the image as it is.
+    A picture gets one kind of hole. ``share=(0, 0)`` with ``half=0`` leaves it as it is.
 
     Args:
         thin, brush, box, half: weights of the kinds: straight strokes of 7 to 17 pixels, winding
             strokes of a width that goes with the picture, rectangles, and one half of the picture.
         share: how much of the picture is missing (a half aside).
         fill: value of the holes, in image units; 1 is white, as in the benchmark.
-        folder: images used instead of the kinds, dark in holes; each picture takes one at random,
-            turned, flipped and cut to size.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds, or weights of which none is
-            above 0. A folder without images is a :class:`DataError` when it is first used.
+        folder: images used instead of the kinds, dark in holes, each turned, flipped and cut to
+            size. One without images is a :class:`DataError` when it is first used.
     """
 
-    def __init__(
-        self,
-        *,
-        thin: float = 0.55,
-        brush: float = 0.2,
-        box: float = 0.15,
-        half: float = 0.1,
-        share: tuple[float, float] = (0.03, 0.5),
-        fill: float = 1.0,
-        folder: str | None = None,
-    ) -> None:
-        weights = {"thin": thin, "brush": brush, "box": box, "half": half}
-        for name, weight in weights.items():
-            check_range(name, (0.0, weight), 0, 1e6)
-        if sum(weights.values()) == 0:
+    thin: float = parameter(0.55, within=(0, 1e6))
+    brush: float = parameter(0.2, within=(0, 1e6))
+    box: float = parameter(0.15, within=(0, 1e6))
+    half: float = parameter(0.1, within=(0, 1e6))
+    share: tuple[float, float] = parameter((0.03, 0.5), within=(0, 0.9))
+    fill: float = parameter(1.0, within=(0, 1))
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.thin + self.brush + self.box + self.half == 0:
             raise ValueError("thin, brush, box and half are all 0: no kind of hole is left")
-        check_range("share", share, 0, 0.9)
-        check_range("fill", (0.0, fill), 0, 1)
-        self.thin = thin
-        self.brush = brush
-        self.box = box
-        self.half = half
-        self.share = share
-        self.fill = fill
-        self.folder = folder
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
-        return self.spoil(image, generator).lq
-
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
-        """See :meth:`Degradation.spoil`."""
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
         seed = int(torch.randint(2**62, (), generator=generator))
         share = uniform(*self.share, generator)
         missing = self._holes(image.shape[-2], image.shape[-1], share, np.random.default_rng(seed))
         mask = torch.from_numpy(~missing)[None]
-        return Spoilt(to_8_bit(torch.where(mask, image, self.fill)), mask.to(image.dtype))
+        return Degraded(to_8_bit(torch.where(mask, image, self.fill)), mask.to(image.dtype))
 
     @cached_property
     def _files(self) -> list[Path]:
-        """The masks of the folder, listed once when the first is needed."""
         try:
             files = list_images(str(self.folder))
         except PhotoError as error:

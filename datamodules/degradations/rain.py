@@ -1,36 +1,32 @@
 """Rain: layers of streaks from fine and far to long and near, with an optional veil.
 
-The picture is that of Yang et al., "Deep Joint Rain Detection and Removal from a Single Image"
-(CVPR 2017): ``O = B + sum_k S_k``, several layers of streaks, each layer of one direction, and
-for heavy rain the accumulation ``O = a (B + sum_k S_k) + (1 - a) A`` with the light A of the veil
-(Eq. 5 there; Li et al., "Heavy Rain Image Restoration", CVPR 2019, make a follow depth). A layer
-is sparse noise convolved with a tapered line; a near layer has longer, wider, brighter and fewer
-streaks than a far one (Garg and Nayar, "Vision and Rain", IJCV 2007).
+As in Yang et al., "Deep Joint Rain Detection and Removal from a Single Image" (CVPR 2017, Eq. 5),
+``O = a (B + sum_k S_k) + (1 - a) A``: layers of streaks, each of one direction, and the light A of
+the veil. A layer is sparse noise convolved with a tapered line; a near layer has longer, wider,
+brighter and fewer streaks than a far one (Garg and Nayar, "Vision and Rain", IJCV 2007).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.base import Degradation, parameter, to_8_bit
+from datamodules.degradations.convolution import convolve_torus, fast_size
 from datamodules.randomness import integer, uniform
 
 
 def _streaks(angle: Tensor, length: Tensor, width: Tensor, taper: Tensor, tail: Tensor) -> Tensor:
-    """One streak a layer, drawn by its distance functions.
+    """One streak a layer, drawn by its distance functions: ``[K, S, S]`` in [0, 1], S odd.
 
     Args:
         angle: ``[K]`` radians from the vertical.
         length, width: ``[K]`` pixels; below one pixel of width a streak is fainter, not narrower.
         taper: ``[K]`` in [0, 1], 0 for hard ends, 1 for a streak that fades from its middle.
         tail: ``[K]`` in [0, 1], how much one end is darker than the other.
-
-    Returns:
-        ``[K, S, S]`` in [0, 1], S odd.
     """
     half = math.ceil(float((length + width).max()) / 2) + 1
     line = torch.arange(-half, half + 1, dtype=torch.float32)
@@ -44,6 +40,7 @@ def _streaks(angle: Tensor, length: Tensor, width: Tensor, taper: Tensor, tail: 
     return edge * ends * (1 - tail * (0.5 + along / length).clamp(0, 1))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Rain(Degradation):
     """Streaks of rain, from the lightest drizzle to the heavy rain of the Rain100H benchmark.
 
@@ -61,48 +58,20 @@ class Rain(Degradation):
         veil: share ``1 - a`` of the veil that accumulates in the distance; (0, 0) is none.
         screen_probability: how often a streak covers what is behind it, ``x + s (1 - x)``,
             instead of adding its light to it, ``x + s``.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds.
     """
 
-    def __init__(
-        self,
-        *,
-        severity: tuple[float, float] = (0.1, 1.0),
-        layers: tuple[int, int] = (1, 5),
-        angle: tuple[float, float] = (-35.0, 35.0),
-        spread: tuple[float, float] = (0.0, 20.0),
-        length: tuple[float, float] = (8.0, 70.0),
-        width: tuple[float, float] = (0.7, 3.0),
-        density: tuple[float, float] = (0.05, 0.65),
-        brightness: tuple[float, float] = (0.15, 0.55),
-        veil: tuple[float, float] = (0.0, 0.0),
-        screen_probability: float = 0.2,
-    ) -> None:
-        check_range("severity", severity, 0, 1)
-        check_range("layers", layers, 0, 32)
-        check_range("angle", angle, -90, 90)
-        check_range("spread", spread, 0, 90)
-        check_range("length", length, 1, 512)
-        check_range("width", width, 0.1, 64)
-        check_range("density", density, 0, 0.95)
-        check_range("brightness", brightness, 0, 1)
-        check_range("veil", veil, 0, 1)
-        check_range("screen_probability", (0.0, screen_probability), 0, 1)
-        self.severity = severity
-        self.layers = layers
-        self.angle = angle
-        self.spread = spread
-        self.length = length
-        self.width = width
-        self.density = density
-        self.brightness = brightness
-        self.veil = veil
-        self.screen_probability = screen_probability
+    severity: tuple[float, float] = parameter((0.1, 1.0), within=(0, 1))
+    layers: tuple[int, int] = parameter((1, 5), within=(0, 32))
+    angle: tuple[float, float] = parameter((-35.0, 35.0), within=(-90, 90))
+    spread: tuple[float, float] = parameter((0.0, 20.0), within=(0, 90))
+    length: tuple[float, float] = parameter((8.0, 70.0), within=(1, 512))
+    width: tuple[float, float] = parameter((0.7, 3.0), within=(0.1, 64))
+    density: tuple[float, float] = parameter((0.05, 0.65), within=(0, 0.95))
+    brightness: tuple[float, float] = parameter((0.15, 0.55), within=(0, 1))
+    veil: tuple[float, float] = parameter((0.0, 0.0), within=(0, 1))
+    screen_probability: float = parameter(0.2, within=(0, 1))
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
         screen = uniform(0, 1, generator) < self.screen_probability
         veil, light = uniform(*self.veil, generator), uniform(0.6, 0.95, generator)
         rain = self.render(image.shape[-2], image.shape[-1], generator).to(image.dtype)
@@ -151,13 +120,12 @@ class Rain(Degradation):
         count, size = streak.shape[0], streak.shape[-1]
         # The sky is a torus just large enough for the image and for one streak: a streak that
         # leaves it on one side comes in on the other, which no crop of random rain can show.
-        shape = tuple(next_fast_len(max(side, size), real=True) for side in (height, width))
+        shape = fast_size(max(height, size), max(width, size))
         drops = torch.rand(count, *shape, generator=generator)
         rate = rate[:, None, None]
         # A drop where u < p; u / p is again uniform there and becomes the drop's own brightness.
         vary = torch.rand(count, 1, 1, generator=generator)
         drops = torch.where(drops < rate, 1 - vary * drops / rate.clamp(min=1e-9), 0.0)
-        spectrum = torch.fft.rfft2(drops) * torch.fft.rfft2(streak, s=shape)
-        layer: Tensor = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width]
+        layer = convolve_torus(drops, streak, shape)[:, :height, :width]
         # Overlapping streaks of one layer are one sheet of water, not twice as bright.
         return layer.clamp(0, 1) * (layer > 1e-4)

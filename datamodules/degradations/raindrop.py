@@ -1,28 +1,27 @@
 """Raindrops on glass in front of the lens: small, inverted, defocused pictures of the scene.
 
-The picture is the photo outside of the drops and the light of the drops inside, mixed by a soft
-mask as in Qian et al., "Attentive Generative Adversarial Network for Raindrop Removal from a
-Single Image" (CVPR 2018), whose photos this imitates. A drop is a short lens: it shows a wide
-piece of the scene upside down (Garg and Nayar, "Vision and Rain", IJCV 2007), and as the camera
-focuses on the scene, the drop and its outline are spread over the circle of confusion (You, Tan,
-Kawakami, Mukaigawa and Ikeuchi, "Adherent Raindrop Modeling, Detection and Removal in Video",
-IEEE TPAMI 2016; Roser, Kurz and Geiger, "Realistic Modeling of Water Droplets for Monocular
-Adherent Raindrop Recognition using Bezier Curves", ACCV workshops 2010, for irregular outlines).
+Photo and drops are mixed by a soft mask as in Qian et al., "Attentive Generative Adversarial
+Network for Raindrop Removal from a Single Image" (CVPR 2018), whose photos this imitates. A drop is
+a short lens: it shows a wide piece of the scene upside down (Garg and Nayar, "Vision and Rain",
+IJCV 2007), and as the camera focuses on the scene, it is spread over the circle of confusion (You
+et al., "Adherent Raindrop Modeling, Detection and Removal in Video", TPAMI 2016). Outlines are
+irregular, as in Roser et al., "Realistic Modeling of Water Droplets" (ACCV workshops 2010).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.base import Degradation, parameter, to_8_bit
+from datamodules.degradations.convolution import convolve_inside
 from datamodules.randomness import uniform
 
 _Plane = NDArray[np.float32]
@@ -98,7 +97,7 @@ def _glass(drops: list[_Drop], shape: tuple[int, int], frame: int, rim: float) -
         cover=(owner >= 0).astype(np.float32),
         light=light * (1 - rim * steep),
         low=(0.5 + 0.5 * dy / radius).clip(0, 1),
-        # A short lens: what lies a pixel below the centre is seen `view` pixels above it.
+        # A short lens: what lies a pixel below the centre is seen ``view`` pixels above it.
         source_y=y - view * dy - frame,
         source_x=x - view * dx - frame,
     )
@@ -107,7 +106,7 @@ def _glass(drops: list[_Drop], shape: tuple[int, int], frame: int, rim: float) -
 def _seen(image: Tensor, glass: Glass, view: float) -> Tensor:
     """What the drops show of ``image``, ``[C, H, W]``; beyond its borders it is mirrored."""
     height, width = image.shape[-2:]
-    # A scene shown `view` times smaller is averaged first, or fine detail would alias.
+    # A scene shown ``view`` times smaller is averaged first, or fine detail would alias.
     small = [max(1, round(size / max(1.0, view))) for size in (height, width)]
     scene = F.interpolate(image[None], size=small, mode="area")
     source = np.stack([(2 * glass.source_x + 1) / width - 1, (2 * glass.source_y + 1) / height - 1])
@@ -116,17 +115,14 @@ def _seen(image: Tensor, glass: Glass, view: float) -> Tensor:
 
 
 def _defocused(planes: Tensor, radius: float) -> Tensor:
-    """``planes [N, H, W]`` averaged over a disc, by FFT; meant for planes with a frame to lose."""
+    """``planes`` ``[N, H, W]`` averaged over a disc, less a frame of ``ceil(radius)`` pixels."""
     half = math.ceil(radius)
     line = torch.arange(-half, half + 1, dtype=planes.dtype)
     disc = (radius + 0.5 - torch.hypot(line[:, None], line)).clamp(0, 1)
-    # What wraps round at the borders falls into the frame.
-    size = [next_fast_len(size, real=True) for size in planes.shape[-2:]]
-    spectrum = torch.fft.rfft2(planes, s=size) * torch.fft.rfft2(disc / disc.sum(), s=size)
-    blurred: Tensor = torch.fft.irfft2(spectrum, s=size)
-    return blurred[:, 2 * half : planes.shape[-2], 2 * half : planes.shape[-1]]
+    return convolve_inside(planes, disc / disc.sum())
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Raindrop(Degradation):
     """Drops on a window or on the lens, at the scale of photos of about 700 x 480 pixels.
 
@@ -143,46 +139,20 @@ class Raindrop(Degradation):
         rim: how much of its light a drop loses towards its outline.
         run_probability: how often a drop has run down and left a trail.
         run: length of that trail, in diameters of the drop.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds.
     """
 
-    def __init__(
-        self,
-        *,
-        density: tuple[float, float] = (0.04, 0.3),
-        size: tuple[float, float] = (8.0, 48.0),
-        defocus: tuple[float, float] = (1.5, 10.0),
-        view: tuple[float, float] = (3.0, 10.0),
-        sky: tuple[float, float] = (0.0, 0.6),
-        light: tuple[float, float] = (0.7, 1.6),
-        rim: tuple[float, float] = (0.0, 0.6),
-        run_probability: float = 0.08,
-        run: tuple[float, float] = (1.0, 4.0),
-    ) -> None:
-        check_range("density", density, 0, 0.95)
-        check_range("size", size, 2, 256)
-        check_range("defocus", defocus, 0.5, 64)
-        check_range("view", view, 0.1, 64)
-        check_range("sky", sky, 0, 1)
-        check_range("light", light, 0, 8)
-        check_range("rim", rim, 0, 1)
-        check_range("run_probability", (0.0, run_probability), 0, 1)
-        check_range("run", run, 0, 16)
-        self.density = density
-        self.size = size
-        self.defocus = defocus
-        self.view = view
-        self.sky = sky
-        self.light = light
-        self.rim = rim
-        self.run_probability = run_probability
-        self.run = run
+    density: tuple[float, float] = parameter((0.04, 0.3), within=(0, 0.95))
+    size: tuple[float, float] = parameter((8.0, 48.0), within=(2, 256))
+    defocus: tuple[float, float] = parameter((1.5, 10.0), within=(0.5, 64))
+    view: tuple[float, float] = parameter((3.0, 10.0), within=(0.1, 64))
+    sky: tuple[float, float] = parameter((0.0, 0.6), within=(0, 1))
+    light: tuple[float, float] = parameter((0.7, 1.6), within=(0, 8))
+    rim: tuple[float, float] = parameter((0.0, 0.6), within=(0, 1))
+    run_probability: float = parameter(0.08, within=(0, 1))
+    run: tuple[float, float] = parameter((1.0, 4.0), within=(0, 16))
 
     @torch.no_grad()
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
         height, width = image.shape[-2:]
         defocus, view = uniform(*self.defocus, generator), uniform(*self.view, generator)
         # Light from a frame around the picture is spread into it.

@@ -3,23 +3,23 @@
 A surface in the open gets direct and sky light, in shadow sky light alone, and in the penumbra a
 share of the direct light; so linear values fall to a share that differs between the channels (Guo,
 Dai and Hoiem, "Paired Regions for Shadow Detection and Removal", TPAMI 2013; Le and Samaras,
-"Shadow Removal via Shadow Image Decomposition", ICCV 2019). Values of a file become linear light
-by the sRGB curve (IEC 61966-2-1). The shadow's outline is a random polygon or a smooth closed
-curve, the penumbra the outline blurred, more so farther from what casts it.
+"Shadow Removal via Shadow Image Decomposition", ICCV 2019). The outline is a random polygon or a
+smooth closed curve; the penumbra is the outline blurred, more so farther from what casts it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.base import Degradation, parameter, to_8_bit
 from datamodules.degradations.fields import PHOTO_SIDE, smooth_field
-from datamodules.degradations.light import to_linear, to_srgb
 from datamodules.randomness import integer, uniform
 
 
@@ -52,6 +52,7 @@ def soft_edge(shape: Tensor, gain: Tensor) -> Tensor:
     return inside / (inside + outside)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Shadow(Degradation):
     """One shadow or a few of one sun, with soft edges and a bluish inside.
 
@@ -68,44 +69,23 @@ class Shadow(Degradation):
         penumbra: width of the edge in pixels, from near what casts the shadow to far from it.
         ambient: how much the attenuation varies inside, as a share of its logarithm.
         blob_probability: how often an outline is smooth instead of a polygon.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds.
     """
 
-    def __init__(
-        self,
-        *,
-        light: tuple[float, float] = (0.12, 0.5),
-        blue: tuple[float, float] = (-0.12, 0.38),
-        shapes: tuple[int, int] = (1, 3),
-        size: tuple[float, float] = (0.15, 0.6),
-        penumbra: tuple[float, float] = (2.0, 50.0),
-        ambient: tuple[float, float] = (0.0, 0.12),
-        blob_probability: float = 0.6,
-    ) -> None:
-        check_range("light", light, 0.01, 1)
-        check_range("blue", blue, -1, 1)
-        check_range("shapes", shapes, 0, 32)
-        check_range("size", size, 0.01, 4)
-        check_range("penumbra", penumbra, 1, 400)
-        check_range("ambient", ambient, 0, 0.3)
-        check_range("blob_probability", (0.0, blob_probability), 0, 1)
-        self.light = light
-        self.blue = blue
-        self.shapes = shapes
-        self.size = size
-        self.penumbra = penumbra
-        self.ambient = ambient
-        self.blob_probability = blob_probability
+    light: tuple[float, float] = parameter((0.12, 0.5), within=(0.01, 1))
+    blue: tuple[float, float] = parameter((-0.12, 0.38), within=(-1, 1))
+    shapes: tuple[int, int] = parameter((1, 3), within=(0, 32))
+    size: tuple[float, float] = parameter((0.15, 0.6), within=(0.01, 4))
+    penumbra: tuple[float, float] = parameter((2.0, 50.0), within=(1, 400))
+    ambient: tuple[float, float] = parameter((0.0, 0.12), within=(0, 0.3))
+    blob_probability: float = parameter(0.6, within=(0, 1))
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
         shade = self.mask(image.shape[-2], image.shape[-1], generator)
         sky = self._sky(image, generator)
         # In the penumbra a part of the sun is still in sight.
         left = (1 - shade * (1 - sky)).to(image.dtype)
-        return to_8_bit(to_srgb(to_linear(image) * left))
+        light = rgb_to_linear_rgb(image.expand(3, -1, -1)) * left
+        return to_8_bit(linear_rgb_to_rgb(light)[: len(image)])
 
     def mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """How much of the sun is hidden: float32 ``[height, width]`` in [0, 1]."""

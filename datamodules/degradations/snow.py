@@ -1,26 +1,26 @@
 """Snow: soft flakes of several depths, streaked by their motion, in front of a bright veil.
 
-A flake hides a share of what is behind it and sends white light instead, as in the picture with a
-mask of translucency of Liu et al., "DesnowNet: Context-Aware Deep Network for Snow Removal"
-(IEEE Transactions on Image Processing, 2018), whose Snow100K has discrete soft flakes of all
-sizes. Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (ICLR 2019), have dense streaks that add their light to a whitened picture. That a
-near flake looks larger, falls faster, is rarer and less in focus than a far one is the geometry
-of Barnum, Narasimhan and Kanade, "Analysis of Rain and Snow in Frequency Space" (IJCV 2010).
+A flake hides a share of what is behind it and sends white light instead, as in Liu et al.,
+"DesnowNet" (IEEE TIP 2018), whose Snow100K has discrete soft flakes of all sizes; in Hendrycks and
+Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR
+2019), dense streaks add their light to a whitened picture. A near flake is larger, faster, rarer
+and less in focus than a far one (Barnum et al., "Analysis of Rain and Snow in Frequency Space",
+IJCV 2010).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, check_range, to_8_bit
+from datamodules.degradations.base import Degradation, parameter, to_8_bit
 from datamodules.randomness import integer, uniform
+from mrdiff.photo.channels import LUMA
 
-_LUMINANCE = (0.299, 0.587, 0.114)
 _OPAQUE = 0.995  # the optical depth of a wholly opaque flake would be infinite
 
 
@@ -47,12 +47,8 @@ def _opacity(flakes: _Flakes, dy: Tensor, dx: Tensor, softness: float) -> Tensor
     The outline, where it is half opaque, is at the flake's radius from the line along which it
     moves, give or take a ripple; ``softness`` is the share of the radius over which it fades.
     """
-    radius, motion, sine, cosine = (
-        flakes.radius,
-        flakes.motion,
-        flakes.angle.sin(),
-        flakes.angle.cos(),
-    )
+    radius, motion = flakes.radius, flakes.motion
+    sine, cosine = flakes.angle.sin(), flakes.angle.cos()
     along, across = dx * sine + dy * cosine, dx * cosine - dy * sine
     # Motion smears the flake: between its ends the streak has one cross-section.
     beyond = along - along.clamp(-motion, motion)
@@ -97,6 +93,7 @@ def _optical_depth(flakes: _Flakes, softness: float, height: int, width: int) ->
     return canvas.view(-1, stride)[frame : frame + height, frame : frame + width]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Snow(Degradation):
     """Falling snow, from a few soft flakes (Snow100K) to a dense white storm (ImageNet-C).
 
@@ -113,69 +110,32 @@ class Snow(Degradation):
         softness: share of its radius over which a flake fades, 0 sharp, 1 wholly out of focus.
         angle: direction of the fall in degrees from the vertical.
         spread: how far in degrees a flake turns from it.
-        streak: how far a flake falls during the exposure, in its own diameters (a near flake is
-            as much larger as it is faster).
+        streak: how far a flake falls during the exposure, in its own diameters.
         veil: share of the light that comes from fine snow in the air.
         veil_probability: how often there is a veil.
         airlight, glow: the veil's light is ``airlight + glow Y``: what the snow scatters of the
             sky and of the scene, Y being the scene's luminance; it whitens, and never darkens.
         screen_probability: how often flakes cover what is behind them, ``x + s (1 - x)``,
             instead of adding their light to it, ``x + s``.
-
-    Raises:
-        ValueError: a range that does not rise or leaves its bounds.
     """
 
-    def __init__(
-        self,
-        *,
-        severity: tuple[float, float] = (0.0, 1.0),
-        layers: tuple[int, int] = (1, 6),
-        size: tuple[float, float] = (1.2, 14.0),
-        density: tuple[float, float] = (0.01, 0.45),
-        opacity: tuple[float, float] = (0.3, 1.0),
-        softness: tuple[float, float] = (0.4, 1.0),
-        angle: tuple[float, float] = (-45.0, 45.0),
-        spread: tuple[float, float] = (0.0, 20.0),
-        streak: tuple[float, float] = (0.0, 6.0),
-        veil: tuple[float, float] = (0.1, 0.4),
-        veil_probability: float = 0.7,
-        airlight: tuple[float, float] = (0.4, 0.6),
-        glow: tuple[float, float] = (0.8, 1.6),
-        screen_probability: float = 0.5,
-    ) -> None:
-        check_range("severity", severity, 0, 1)
-        check_range("layers", layers, 0, 32)
-        check_range("size", size, 0.5, 128)
-        check_range("density", density, 0, 0.95)
-        check_range("opacity", opacity, 0, 1)
-        check_range("softness", softness, 0, 1)
-        check_range("angle", angle, -90, 90)
-        check_range("spread", spread, 0, 90)
-        check_range("streak", streak, 0, 32)
-        check_range("veil", veil, 0, 1)
-        check_range("veil_probability", (0.0, veil_probability), 0, 1)
-        check_range("airlight", airlight, 0, 1)
-        check_range("glow", glow, 0, 4)
-        check_range("screen_probability", (0.0, screen_probability), 0, 1)
-        self.severity = severity
-        self.layers = layers
-        self.size = size
-        self.density = density
-        self.opacity = opacity
-        self.softness = softness
-        self.angle = angle
-        self.spread = spread
-        self.streak = streak
-        self.veil = veil
-        self.veil_probability = veil_probability
-        self.airlight = airlight
-        self.glow = glow
-        self.screen_probability = screen_probability
+    severity: tuple[float, float] = parameter((0.0, 1.0), within=(0, 1))
+    layers: tuple[int, int] = parameter((1, 6), within=(0, 32))
+    size: tuple[float, float] = parameter((1.2, 14.0), within=(0.5, 128))
+    density: tuple[float, float] = parameter((0.01, 0.45), within=(0, 0.95))
+    opacity: tuple[float, float] = parameter((0.3, 1.0), within=(0, 1))
+    softness: tuple[float, float] = parameter((0.4, 1.0), within=(0, 1))
+    angle: tuple[float, float] = parameter((-45.0, 45.0), within=(-90, 90))
+    spread: tuple[float, float] = parameter((0.0, 20.0), within=(0, 90))
+    streak: tuple[float, float] = parameter((0.0, 6.0), within=(0, 32))
+    veil: tuple[float, float] = parameter((0.1, 0.4), within=(0, 1))
+    veil_probability: float = parameter(0.7, within=(0, 1))
+    airlight: tuple[float, float] = parameter((0.4, 0.6), within=(0, 1))
+    glow: tuple[float, float] = parameter((0.8, 1.6), within=(0, 4))
+    screen_probability: float = parameter(0.5, within=(0, 1))
 
     @torch.no_grad()
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """See :meth:`Degradation.degrade`."""
         screen = uniform(0, 1, generator) < self.screen_probability
         hazy = self._veiled(image, generator)
         flakes = self.render(image.shape[-2], image.shape[-1], generator).to(image.dtype)
@@ -239,6 +199,6 @@ class Snow(Degradation):
         glow = uniform(*self.glow, generator)
         if not there:
             return image
-        weights = image.new_tensor(_LUMINANCE if image.shape[0] == 3 else (1.0,))
+        weights = image.new_tensor(LUMA if image.shape[0] == 3 else (1.0,))
         luminance = torch.einsum("c,chw->hw", weights, image)
         return image + veil * (airlight + glow * luminance - image).clamp(min=0)

@@ -7,20 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, Spoilt
+from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation
 from datamodules.randomness import integer
 
 
-class Tasks(Degradation):
+class Tasks(MaskedDegradation):
     """One of several named degradations, drawn for each image; the sample says which.
 
-    Outside training a dataset shows every photo under each of them in turn.
-
-    Args:
-        kinds: degradations by the names of their tasks; the order numbers them.
-
-    Raises:
-        ValueError: there is none.
+    Outside training a dataset shows every photo under each of them in turn. ``kinds`` are
+    degradations by the names of their tasks; their order numbers them.
     """
 
     def __init__(self, kinds: Mapping[str, Degradation]) -> None:
@@ -30,34 +25,26 @@ class Tasks(Degradation):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names, in the order of their numbers."""
         return tuple(self.kinds)
 
     @property
     def reach(self) -> int:
-        """The farthest."""
         return max(kind.reach for kind in self.kinds.values())
 
     def reach_of(self, task: int) -> int:
-        """That of one kind."""
         return list(self.kinds.values())[task].reach
 
     @property
     def cuts_holes(self) -> bool:
-        """Whether there are masks: if one kind has them, all samples do."""
         return any(kind.cuts_holes for kind in self.kinds.values())
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """One kind, drawn with equal chances."""
-        return self.spoil(image, generator).lq
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
+        """One kind, drawn with equal chances; with a mask if any kind has one."""
+        return self.degrade_by(integer(0, len(self.kinds) - 1, generator), image, generator)
 
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
-        """The same with the number of the kind, and a mask if any kind has one."""
-        return self.spoil_by(integer(0, len(self.kinds) - 1, generator), image, generator)
-
-    def spoil_by(self, task: int, image: Tensor, generator: torch.Generator) -> Spoilt:
+    def degrade_by(self, task: int, image: Tensor, generator: torch.Generator) -> Degraded:
         """The kind of number ``task`` alone."""
-        lq, mask, _ = list(self.kinds.values())[task].spoil(image, generator)
+        lq, mask, _ = list(self.kinds.values())[task].degrade_with_mask(image, generator)
         if mask is None and self.cuts_holes:
             mask = torch.ones_like(image[:1])
-        return Spoilt(lq, mask, task)
+        return Degraded(lq, mask, task)

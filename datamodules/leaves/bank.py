@@ -1,27 +1,30 @@
 """The bank of dead-leaves pictures: made once, kept in the user's cache, read by memory map.
 
 One safetensors file holds all pictures. Its name carries the format version and a hash of the
-parameters, so a bank of other parameters is another file; its header carries a checksum, so a
-damaged file is made again; and it appears under its name only when it is whole.
+parameters; its header carries a checksum, so that a damaged file is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.errors import DataError
 from datamodules.leaves.look import LOOK, LeafLook
@@ -87,7 +90,9 @@ class LeafBank:
             return self.path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _store(self.path, self._draw(min(8, available_cores()) if workers is None else workers))
+            images = self._draw(min(8, available_cores()) if workers is None else workers)
+            with replacing(self.path) as temporary:
+                save_file({_KEY: images}, temporary, metadata={"checksum": _digest(images)})
         except OSError as error:
             raise DataError(
                 f"{self.path}: {error.strerror or error}; set MRDIFF_CACHE to a writable folder"
@@ -95,33 +100,20 @@ class LeafBank:
         return self.path
 
     def _draw(self, workers: int) -> NDArray[np.uint8]:
-        loader = DataLoader(_Pictures(self), batch_size=None, num_workers=min(workers, self.count))
+        indices: Any = range(self.count)
+        draw: Any = self._picture  # is called in the workers
+        workers = min(workers, self.count)
+        loader = DataLoader[Tensor](indices, batch_size=None, num_workers=workers, collate_fn=draw)
         images = np.empty((self.count, self.size, self.size, 3), np.uint8)
         columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("(once)"))
         with Progress(*columns, transient=True) as progress:
             drawing = progress.track(loader, self.count, description="Drawing dead leaves")
             for index, picture in enumerate(drawing):
-                images[index] = np.asarray(picture)
+                images[index] = picture
         return images
 
-
-class _Pictures(Dataset[Tensor]):
-    """The pictures of a bank, drawn when asked for (DataLoader's workers draw in parallel)."""
-
-    def __init__(self, bank: LeafBank) -> None:
-        self.bank = bank
-
-    def __len__(self) -> int:
-        return self.bank.count
-
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(render(self.bank.seed, index, self.bank.size, self.bank.look))
-
-
-def _store(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write under a name of its own, then rename: no reader ever sees half a file."""
-    with replacing(path) as temporary:
-        save_file({_KEY: images}, temporary, metadata={"checksum": _digest(images)})
+    def _picture(self, index: int) -> Tensor:
+        return torch.from_numpy(render(self.seed, index, self.size, self.look))
 
 
 class LeafReader:
@@ -129,7 +121,6 @@ class LeafReader:
 
     def __init__(self, bank: LeafBank) -> None:
         self.bank = bank
-        self._images: NDArray[np.uint8] | None = None
 
     def __getitem__(self, index: int) -> Tensor:
         """Picture ``index`` as uint8 ``[3, S, S]``: a patch of it is cheaper to convert.
@@ -137,19 +128,17 @@ class LeafReader:
         Raises:
             DataError: the bank has not been made.
         """
-        if self._images is None:
-            self._images = self._open()
-        return torch.from_numpy(np.array(self._images[index])).permute(2, 0, 1)
+        return rearrange(torch.from_numpy(np.array(self._images[index])), "h w c -> c h w")
 
-    def _open(self) -> NDArray[np.uint8]:
+    @cached_property
+    def _images(self) -> NDArray[np.uint8]:
         path, bank = self.bank.path, self.bank
         if not path.is_file():
             raise DataError(f"{path}: no such bank of pictures; call prepare() of the data first")
         # safetensors: 8 bytes of header length, the header, then the only tensor to the end.
-        size = bank.count * bank.size**2 * 3
         shape = (bank.count, bank.size, bank.size, 3)
-        start = path.stat().st_size - size
+        start = path.stat().st_size - math.prod(shape)
         return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_images": None}  # spawned workers open the file themselves
+        return {"bank": self.bank}  # spawned workers open the file themselves

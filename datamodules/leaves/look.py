@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -48,9 +48,6 @@ class LeafLook:
         exponents: range of the exponents e of the textures' amplitude spectra 1/f^e.
         least: range, in pixels, of the radius of a picture's smallest leaves.
         cover: range of the leaves' area in areas of the picture.
-
-    Raises:
-        ValueError: an ingredient below 0, a share or chance above 1, a range that does not rise.
     """
 
     shapes: float = 1.0
@@ -104,32 +101,8 @@ def ingredients() -> tuple[str, ...]:
 
 
 LOOK = LeafLook()  # of all recipes that name no other
-PLAIN = LeafLook(
-    shapes=0.0,
-    upright=0.0,
-    clusters=0.0,
-    harmony=0.0,
-    nature=0.0,
-    texture=0.0,
-    motley=0.0,
-    stripes=0.0,
-    fur=0.0,
-    shading=0.0,
-    defocus=0.0,
-    bend=0.0,
-    sky=0.0,
-    bricks=0.0,
-    wires=0.0,
-    text=0.0,
-    shadows=0.0,
-    highlights=0.0,
-    light=0.0,
-    tone=0.0,
-    blur=0.0,
-    sharpening=0.0,
-    grain=0.0,
-    chroma=0.0,
-)
+_OFF: dict[str, Any] = dict.fromkeys(ingredients(), 0.0)
+PLAIN = replace(LOOK, **_OFF)
 
 
 def streams(seed: int, index: int) -> Stream:

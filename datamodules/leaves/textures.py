@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from datamodules.leaves.look import LeafLook, Stream
+from mrdiff.photo import channels
 
 Array: TypeAlias = NDArray[np.float32]
 
@@ -17,7 +18,7 @@ Array: TypeAlias = NDArray[np.float32]
 # water. Chosen so that the means and spreads of R - G and B - Y are about those of photos.
 _HUES = ((0.09, 0.035, 0.5), (0.23, 0.06, 0.25), (0.59, 0.05, 0.25))
 _TEXTURES = 7
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array(channels.LUMA, np.float32)
 
 
 def fractal(rng: np.random.Generator, size: int, exponent: float, stretch: float = 1.0) -> Array:

@@ -1,8 +1,4 @@
-"""Faster ways to run a network, for a start-up time: compiled by torch's inductor or by OpenVINO.
-
-Both are for restoring alone, without gradients. Neither changes what the network takes and says of
-itself: the rest of the library runs it as it runs any other.
-"""
+"""Faster ways to run a network without gradients, for a start-up time: by inductor or OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,16 +16,11 @@ from mrdiff.acceleration.int8 import check_ranges, rounded
 from mrdiff.names import PRECISIONS
 from mrdiff.system.devices import computes_bf16
 
-__all__ = [
-    "BackendError",
-    "OpenVINONetwork",
-    "as_built",
-    "use_inductor",
-]
+__all__ = ["BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
 
 T = TypeVar("T")
 
-_KEPT = 8  # sizes whose programs are kept, each with weights of its own: a tiled photo has four
+_PROGRAMS = 8  # at most, each with weights of its own, one a size: a tiled photo has four
 
 
 class BackendError(ValueError):
@@ -43,24 +34,23 @@ class _Positional(nn.Module):
         super().__init__()
         self.network, self.names = network, names
 
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        context = dict(zip(self.names, told, strict=True))
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, *values: Tensor) -> Tensor:
+        context = dict(zip(self.names, values, strict=True))
         out: Tensor = self.network(x, mu, t, context or None)
         return out
 
 
 class OpenVINONetwork(nn.Module):
-    """A network on the CPU that OpenVINO runs, ``forward(x, mu, t, context=None)`` as before.
+    """A network on the CPU that OpenVINO runs; images are float32 in and out.
 
-    It is translated once for each size of image, which takes seconds, and the last few sizes are
-    kept. All else that is asked of it, such as ``tasks`` or ``classify``, the network answers.
+    It is translated once for each of the last few sizes of image, which takes seconds. All else
+    that is asked of it, such as ``tasks`` or ``classify``, the network answers.
 
     Args:
         network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
             effect.
         precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions and,
-            between them, bfloat16 on a CPU that computes in it, else float32; images are float32
-            in and out.
+            between them, bfloat16 on a CPU that computes in it, else float32.
         ranges: of :func:`mrdiff.acceleration.int8.input_ranges`, for ``int8``.
 
     Raises:
@@ -77,8 +67,7 @@ class OpenVINONetwork(nn.Module):
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise BackendError(f"unknown precision {precision}: use one of {known}")
+            raise BackendError(f"unknown precision {precision}: use one of {', '.join(PRECISIONS)}")
         if isinstance(network, OpenVINONetwork):
             raise BackendError("this network is run by OpenVINO already")
         if (precision == "int8") != bool(ranges):
@@ -86,8 +75,8 @@ class OpenVINONetwork(nn.Module):
         try:
             import openvino
         except ModuleNotFoundError as error:
-            message = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
-            raise BackendError(message) from error
+            what = "OpenVINO is not installed: pip install 'mrdiff[openvino]'"
+            raise BackendError(what) from error
         self.network, self.precision, self.ranges = network, precision, dict(ranges or {})
         check_ranges(network, self.ranges)
         self._openvino = openvino
@@ -104,20 +93,14 @@ class OpenVINONetwork(nn.Module):
     def forward(
         self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """The network's prediction, float32.
-
-        Args:
-            x: state ``[B, C, H, W]``, on the CPU.
-            mu: degraded image ``[B, C, H, W]``.
-            t: ``[B]``.
-            context: as the network takes it.
+        """As :meth:`mrdiff.networks.protocol.Network.forward`, on the CPU.
 
         Raises:
             BackendError: OpenVINO cannot translate the network.
         """
-        names = tuple(sorted(context or {}))
-        told = [] if context is None else [context[name] for name in names]
-        given = [tensor.to(torch.float32).contiguous() for tensor in (x, mu, t, *told)]
+        context = dict(sorted((context or {}).items()))
+        given = [v.to(torch.float32).contiguous() for v in (x, mu, t, *context.values())]
+        names = tuple(context)
         with self._lock:
             program = self._program(names, given)
             return torch.from_numpy(program([tensor.numpy() for tensor in given])[0])
@@ -127,19 +110,16 @@ class OpenVINONetwork(nn.Module):
         key = names, *(tensor.shape for tensor in given)
         program = self._programs.pop(key, None)
         if program is None:
-            if len(self._programs) == _KEPT:
+            if len(self._programs) == _PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             program = self._translated(names, given)
         self._programs[key] = program
         return program
 
-    def _in_bf16(self) -> bool:
-        native = self.precision == "int8" and computes_bf16(torch.device("cpu"))
-        return native or self.precision == "bf16"
-
     def _translated(self, names: tuple[str, ...], given: list[Tensor]) -> Any:
+        native = self.precision == "int8" and computes_bf16(torch.device("cpu"))
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self._in_bf16() else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if native or self.precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
@@ -149,9 +129,8 @@ class OpenVINONetwork(nn.Module):
             network = rounded(self.network, self.ranges) if self.ranges else self.network
             whole = _Positional(network, names)
             traced = torch.jit.trace(whole, tuple(given), check_trace=False)
+            sizes, example = [list(tensor.shape) for tensor in given], tuple(given)
             try:
-                sizes = [list(tensor.shape) for tensor in given]
-                example = tuple(given)
                 model = self._openvino.convert_model(traced, example_input=example, input=sizes)
                 return _alone(lambda: self._openvino.compile_model(model, "CPU", settings))
             except Exception as error:  # of many kinds, with pages of text
@@ -163,9 +142,8 @@ def _alone(work: Callable[[], T]) -> T:
     """Do it in a thread of its own.
 
     A program of OpenVINO gives its thread a stack for signal handlers, and when it is deleted puts
-    back what it found. Those of several programs, deleted in the order of their making, would
-    leave a stack that is gone, and the next Ctrl+C would end in a segmentation fault. In a new
-    thread there is nothing to be put back.
+    back what it found. Of several programs that can be a stack that is gone, and the next Ctrl+C
+    would end in a segmentation fault. In a new thread there is nothing to be put back.
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
@@ -181,18 +159,14 @@ def use_inductor(network: nn.Module) -> None:
     """
     import torch._inductor.config as inductor
 
-    _try_inductor(next(network.parameters()).device)
-    inductor.freezing = True
-    network.compile()
-
-
-def _try_inductor(device: torch.device) -> None:
-    """Compile next to nothing, so that what is missing is told at once and in one line."""
-    try:
+    device = next(network.parameters()).device
+    try:  # with next to nothing, so that what is missing is known at once
         torch.compile(torch.nn.functional.silu)(torch.ones(64, device=device))
     except Exception as error:  # of torch's compiler, C++ and Triton
         what = "torch cannot compile here; it needs a C++ compiler"
         raise BackendError(f"{what}: {_first_line(error)}") from error
+    inductor.freezing = True
+    network.compile()
 
 
 def _first_line(error: Exception) -> str:
@@ -201,7 +175,7 @@ def _first_line(error: Exception) -> str:
 
 
 def as_built(network: nn.Module) -> nn.Module:
-    """The network as torch runs it without a backend; its parameters are not copies."""
+    """The network as torch runs it without a backend, of the same parameters."""
     if isinstance(network, OpenVINONetwork):
         return as_built(network.network)
     return copy.copy(network)  # a copy of a compiled module is not compiled

@@ -2,9 +2,8 @@
 
 A convolution gets its input in 256 steps between two values seen before, and its weights in 255
 steps an output channel, or in 127 where the CPU's sums of products would overflow. The first and
-the last convolution, those of single pixels or channels, and all between the convolutions, such as
-norms, gates and sums, stay in floating point: the residual stream in 8 bits costs decibels and
-saves no time. ``mrdiff quantize`` finds the ranges and tells the loss.
+the last convolution, those of single pixels or channels, and all else stay in floating point: the
+residual stream in 8 bits costs decibels and saves no time.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch.nn.utils import parametrize
 
 __all__ = ["RangeError", "Ranges", "check_ranges", "input_ranges", "rounded", "weight_steps"]
 
-_JUDGE = "classifier."  # tells tasks apart, before the network or within it
+_CLASSIFIER = "classifier."  # called before the network or within it
 
 Ranges = dict[str, tuple[float, float]]  # least and largest input of a convolution, by its name
 
@@ -32,40 +31,9 @@ class RangeError(ValueError):
     """Ranges that are not of a network: one line."""
 
 
-class _Watch:
-    """What convolutions are given within a network's ``forward``, in the order of their calls."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.seen: Ranges = {}
-        self.light: set[str] = set()  # what has little to compute
-        self._network = network
-        self._inside = False
-
-    def enter(self, module: nn.Module, *_: object) -> None:
-        # A copy that is run to find out its memory has the same hooks, and sees no photo.
-        self._inside = module is self._network
-
-    def leave(self, *_: object) -> None:
-        self._inside = False
-
-    def look(self, name: str, module: nn.Conv2d, given: tuple[Any, ...]) -> None:
-        if not self._inside:
-            return
-        least, most = (float(value) for value in given[0].detach().aminmax())
-        if not (math.isfinite(least) and math.isfinite(most)):
-            raise RangeError(f"{name} is given values that are not finite: is the model any good?")
-        before = self.seen.get(name, (math.inf, -math.inf))
-        self.seen[name] = (min(before[0], least), max(before[1], most))
-        if module.groups > 1 or given[0].shape[-2:].numel() == 1:
-            self.light.add(name)
-
-
 @contextlib.contextmanager
 def input_ranges(network: nn.Module) -> Iterator[Ranges]:
-    """Watch a network while it runs, and leave it as it was.
-
-    Args:
-        network: called as a module, ``network(...)``.
+    """Watch a network that is called as ``network(...)``, and leave it as it was.
 
     Yields:
         An empty dict, filled on leaving the context with the ranges of the convolutions that
@@ -75,21 +43,43 @@ def input_ranges(network: nn.Module) -> Iterator[Ranges]:
         RangeError: from within the network, if it computes what is not finite.
     """
     ranges: Ranges = {}
-    watch = _Watch(network)
+    seen: Ranges = {}  # in the order of the calls
+    small: set[str] = set()  # with little to compute
+    inside = False  # the network's forward
+
+    def enter(module: nn.Module, *_: object) -> None:
+        nonlocal inside
+        # A copy that is run to find out its memory has the same hooks, and sees no photo.
+        inside = module is network
+
+    def leave(*_: object) -> None:
+        nonlocal inside
+        inside = False
+
+    def look(name: str, module: nn.Conv2d, given: tuple[Any, ...]) -> None:
+        if not inside:
+            return
+        least, most = (float(value) for value in given[0].detach().aminmax())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise RangeError(f"{name} is given values that are not finite: is the model any good?")
+        before = seen.get(name, (math.inf, -math.inf))
+        seen[name] = (min(before[0], least), max(before[1], most))
+        if module.groups > 1 or given[0].shape[-2:].numel() == 1:
+            small.add(name)
+
     hooks = [
-        part.register_forward_pre_hook(partial(watch.look, name))
+        part.register_forward_pre_hook(partial(look, name))
         for name, part in network.named_modules()
-        if isinstance(part, nn.Conv2d) and not name.startswith(_JUDGE)
+        if isinstance(part, nn.Conv2d) and not name.startswith(_CLASSIFIER)
     ]
-    hooks.append(network.register_forward_pre_hook(watch.enter))
-    hooks.append(network.register_forward_hook(watch.leave, always_call=True))
+    hooks.append(network.register_forward_pre_hook(enter))
+    hooks.append(network.register_forward_hook(leave, always_call=True))
     try:
         yield ranges
     finally:
         for hook in hooks:
             hook.remove()
-    inner = list(watch.seen)[1:-1]
-    ranges |= {name: watch.seen[name] for name in inner if name not in watch.light}
+    ranges |= {name: seen[name] for name in list(seen)[1:-1] if name not in small}
 
 
 def weight_steps() -> int:
@@ -138,11 +128,7 @@ def _rounding(least: float, most: float) -> Any:
 
 
 def check_ranges(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse ranges that are not of this network.
-
-    Raises:
-        RangeError: a name is no convolution of the network, or a range is none.
-    """
+    """Raise RangeError if a name is no convolution of the network, or a range is none."""
     parts = dict(network.named_modules())
     for name, (least, most) in ranges.items():
         if not isinstance(parts.get(name), nn.Conv2d):
@@ -156,10 +142,7 @@ def rounded(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> nn
 
     Args:
         network: without gradients, in float32.
-        ranges: of :func:`input_ranges`, by the names of convolutions.
-
-    Raises:
-        RangeError: as :func:`check_ranges`.
+        ranges: of :func:`input_ranges`; RangeError if they are not of this network.
     """
     check_ranges(network, ranges)
     copied = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""The 8-bit ranges of a network, kept in its checkpoint."""
+"""The 8-bit ranges of a network, a setting of its checkpoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 from mrdiff.acceleration.int8 import Ranges
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.keeping import keep
-from mrdiff.checkpoints.reading import read_config
+from mrdiff.checkpoints.reading import Checkpoint, open_checkpoint
+from mrdiff.checkpoints.settings import write_setting
 
 __all__ = ["read_ranges", "save_ranges"]
 
@@ -15,25 +15,26 @@ _KEY = "int8"
 
 
 def save_ranges(path: str | os.PathLike[str], ranges: Ranges) -> None:
-    """Keep the ranges of :func:`mrdiff.acceleration.int8.input_ranges` in a checkpoint.
+    """Write ranges of :func:`mrdiff.acceleration.int8.input_ranges` into a checkpoint.
 
     Raises:
         CheckpointError: ``path`` is no checkpoint, or cannot be written.
     """
-    keep(path, _KEY, {name: list(bounds) for name, bounds in ranges.items()})
+    write_setting(path, _KEY, {name: list(bounds) for name, bounds in ranges.items()})
 
 
-def read_ranges(path: str | os.PathLike[str]) -> Ranges:
-    """The ranges that a checkpoint or exported folder keeps.
+def read_ranges(source: str | os.PathLike[str] | Checkpoint) -> Ranges:
+    """The ranges of a checkpoint.
 
     Raises:
-        CheckpointError: it is no checkpoint, it keeps none, or what it keeps are no ranges.
+        CheckpointError: it is no checkpoint, or has none or broken ones.
     """
-    kept = read_config(path).get(_KEY)
+    checkpoint = open_checkpoint(source)
+    path, stored = checkpoint.path, checkpoint.config.get(_KEY)
     cure = f"mrdiff quantize --checkpoint {path} --input PHOTOS"
-    if not kept:
+    if not stored:
         raise CheckpointError(f"{path} has no 8-bit ranges: first {cure}")
     try:
-        return {str(name): (float(least), float(most)) for name, (least, most) in kept.items()}
+        return {str(name): (float(least), float(most)) for name, (least, most) in stored.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its 8-bit ranges are broken: {cure}") from error

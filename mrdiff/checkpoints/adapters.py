@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from mrdiff.checkpoints.description import CheckpointError
 
-__all__ = ["is_adapter", "merge", "plain_state"]
-
 _BASE = ".base_layer."  # peft moves the layer that it adapts one level down
 _ADAPTER = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])\.default\.weight")
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a weight of this name is one half of an adapter."""
     return _ADAPTER.fullmatch(name) is not None
 
 
@@ -26,22 +23,19 @@ def plain_state(network: nn.Module) -> dict[str, Tensor]:
 
     They are the network's own: what is copied into them is in the network.
     """
-    state = network.state_dict()
-    adapted = any(map(is_adapter, state))
-    return _beneath(state) if adapted else dict(state)
+    return _beneath(network.state_dict())
 
 
 def _beneath(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    kept = {name: value for name, value in weights.items() if not is_adapter(name)}
-    return {name.replace(_BASE, "."): value for name, value in kept.items()}
+    if not any(map(is_adapter, weights)):
+        return dict(weights)
+    return {n.replace(_BASE, "."): value for n, value in weights.items() if not is_adapter(n)}
 
 
 def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, Tensor]:
     """Plain weights that compute what the adapted ones do: W + alpha / rank B A.
 
-    Args:
-        weights: of a network with adapters, as peft names them.
-        lora: ``rank`` and ``alpha`` of the adapters.
+    ``lora`` has the ``rank`` and the ``alpha`` of the adapters.
 
     Raises:
         CheckpointError: the parts do not belong together.
@@ -58,7 +52,7 @@ def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, T
             change = up.flatten(1).float() @ down.flatten(1).float()
             scale = float(lora["alpha"]) / int(lora["rank"])
             added = base.float() + scale * change.reshape(base.shape)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             reason = f"the adapter of {match['layer']} is damaged"
             raise CheckpointError(f"{reason}: {str(error).splitlines()[0]}") from error
         merged[f"{match['layer']}.weight"] = added.to(base.dtype)

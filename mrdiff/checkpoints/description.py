@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.process import MRProcess
 from mrdiff.diffusion.schedule import MRSchedule
 
+CONFIG_KEY = "mrdiff"  # of the description in a checkpoint
+FORMAT = 1
 ALLOWED_PACKAGES = ("mrdiff",)
-_PLAIN = (str, int, float, bool, type(None))
+_PARTS = (MRProcess, MRSchedule, nn.Module)  # the objects that a description may contain
+# A subclass, such as numpy's float64 or an enumeration's str, as exactly its plain type.
+_EXACT: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+_ADAPTER = {"rank", "alpha", "targets"}  # of a description's ``lora``
 T = TypeVar("T")
 
 
@@ -21,41 +34,78 @@ class CheckpointError(ValueError):
 
 
 def describe(value: Any) -> Any:
-    """Plain dicts from which :func:`build` makes an equal object.
+    """Plain values of which :func:`build` makes an equal object; arrays become lists.
 
-    The object must keep each argument of its constructor as an attribute of the same name.
+    An object has each argument of its constructor as an attribute of the same name.
 
     Raises:
-        TypeError: if it does not.
+        TypeError: it has not, or is neither plain nor a process, a schedule or a module.
     """
-    if isinstance(value, _PLAIN):
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
         return value
+    for plain, exact in _EXACT.items():
+        if isinstance(value, plain):
+            return exact(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        return value.tolist()
-    names = list(inspect.signature(type(value)).parameters)
+        return {describe(key): describe(item) for key, item in value.items()}
+    kind = type(value)
+    if not isinstance(value, _PARTS):
+        raise TypeError(f"{kind.__qualname__} {value!r} cannot be written to a checkpoint")
+    names = list(inspect.signature(kind).parameters)
     missing = [name for name in names if not hasattr(value, name)]
     if missing:
         raise TypeError(
-            f"{type(value).__qualname__} cannot be written to a checkpoint: keep the constructor "
+            f"{kind.__qualname__} cannot be written to a checkpoint: keep the constructor "
             f"argument {missing[0]!r} as an attribute of the same name"
         )
     init_args = {name: describe(getattr(value, name)) for name in names}
-    kind = type(value)
+    return {"class_path": public_path(kind), "init_args": init_args}
+
+
+def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
+    """The part of a checkpoint's description that sampling needs."""
     return {
-        "class_path": public_path(kind),
-        "init_args": init_args,
+        "network": describe(denoiser.network),
+        "process": describe(denoiser.process),
+        "parameterization": denoiser.parameterization.name,
+        "data_std": describe(denoiser.data_std),
     }
 
 
-def public_path(kind: type) -> str:
-    """The import path of a class: the shortest of its packages that has it in ``__all__``.
+def check_description(config: Any) -> None:
+    """Raise CheckpointError unless this is a description with all that a model is built of."""
+    if not isinstance(config, Mapping):
+        raise CheckpointError(f"not written by mrdiff: there is no {CONFIG_KEY!r} entry")
+    if config.get("format") != FORMAT:
+        found = config.get("format")
+        raise CheckpointError(f"this is checkpoint format {found}; this version reads {FORMAT}")
+    model = config.get("model")
+    if not isinstance(model, Mapping):
+        raise CheckpointError("its description has no model")
+    process = process_arguments(model.get("process"))
+    std: Any = model.get("data_std")
+    lora, freeze = model.get("lora"), model.get("freeze") or []
+    sound = {
+        "network": _is_object(model.get("network")),
+        "process": isinstance(process, Mapping) and _is_object(process.get("schedule")),
+        "parameterization": isinstance(model.get("parameterization"), str),
+        "data_std": type(std) in (int, float) and std > 0,
+        "lora": lora is None or (isinstance(lora, Mapping) and lora.keys() <= _ADAPTER),
+        "freeze": isinstance(freeze, list) and all(isinstance(name, str) for name in freeze),
+    }
+    for key, right in sound.items():
+        if not right:
+            raise CheckpointError(f"model.{key} in its description is missing or damaged")
 
-    A class that none of them has there is named by its own module.
-    """
+
+def public_path(kind: type) -> str:
+    """The import path of a class: its uppermost package with it in ``__all__``, or its module."""
     parts = kind.__module__.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
@@ -64,34 +114,60 @@ def public_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) -> T:
-    """The object that a ``class_path`` / ``init_args`` dict describes.
+def _is_object(spec: Any) -> bool:
+    return isinstance(spec, Mapping) and isinstance(spec.get("class_path"), str)
 
-    Args:
-        spec: the description; nested descriptions are built too.
-        base: the class it must be an instance of.
-        allow: packages allowed besides mrdiff itself.
+
+def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) -> T:
+    """The instance of ``base`` that a ``class_path`` / ``init_args`` dict describes.
+
+    Descriptions among its arguments, in lists and mappings too, are built as well.
 
     Raises:
-        CheckpointError: class outside the allowed packages, not found, or of another kind.
+        CheckpointError: a class outside mrdiff and the packages to ``allow``, not found, or of
+            another kind; or its constructor refuses the arguments.
     """
-    class_path = str(spec.get("class_path"))
+    arguments = (spec.get("init_args") or {}) if _is_object(spec) else None
+    if not isinstance(arguments, Mapping):
+        raise CheckpointError(f"no class_path with init_args: {spec!r:.80}")
+    class_path = spec["class_path"]
     kind = find_class(class_path, base, allow=allow)
-    arguments = {}
-    for key, value in (spec.get("init_args") or {}).items():
-        nested = isinstance(value, Mapping) and "class_path" in value
-        arguments[key] = _build_part(value, allow) if nested else value
+    built = {key: _build_value(value, allow) for key, value in arguments.items()}
     try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{class_path} cannot be built: {error}") from error
+        return kind(**built)
+    except Exception as error:  # of arguments that nobody has checked
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(f"{class_path} cannot be built: {reason}") from error
+
+
+def _build_value(value: Any, allow: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_build_value(item, allow) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "class_path" not in value:
+        return {key: _build_value(item, allow) for key, item in value.items()}
+    kind = find_class(str(value["class_path"]), object, allow=allow)
+    base = next((part for part in _PARTS if issubclass(kind, part)), nn.Module)
+    return build(value, base, allow=allow)
+
+
+def process_arguments(spec: Any) -> Any:
+    """The arguments in a description of the process, or bare ones as a configuration has them."""
+    return spec.get("init_args", spec) if isinstance(spec, Mapping) else None
+
+
+def build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> MRProcess:
+    """The process of a description or of bare arguments; raises as :func:`build`."""
+    bare = {"class_path": public_path(MRProcess), "init_args": spec}
+    return build(spec if "class_path" in spec else bare, MRProcess, allow=allow)
 
 
 def find_class(class_path: str, base: type[T], *, allow: Sequence[str] = ()) -> type[T]:
     """The class at an import path, which is imported only if its package is allowed.
 
     Raises:
-        CheckpointError: outside the allowed packages, not found, or of another kind.
+        CheckpointError: outside the allowed packages, not found, or not a ``base``.
     """
     _check_package(class_path, class_path, allow)
     module_name, _, name = class_path.rpartition(".")
@@ -116,16 +192,7 @@ def class_paths(spec: Any) -> list[str]:
     return []
 
 
-def _build_part(spec: Mapping[str, Any], allow: Sequence[str]) -> object:
-    """What a description may contain: a schedule or a module."""
-    try:
-        return build(spec, MRSchedule, allow=allow)  # type: ignore[type-abstract]
-    except CheckpointError:
-        return build(spec, nn.Module, allow=allow)
-
-
 def _check_package(home: str, class_path: str, allow: Sequence[str]) -> None:
-    """Refuse a class that lives outside the allowed packages."""
     package = home.partition(".")[0]
     if package not in (*ALLOWED_PACKAGES, *allow):
         raise CheckpointError(

@@ -11,20 +11,15 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import CONFIG_KEY, read_checkpoint
+from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.system.files import appearing, is_free
 
 
 def write_model(
     folder: str | os.PathLike[str], weights: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
-    """Write a model as a folder that :func:`mrdiff.load_model` reads.
-
-    Args:
-        folder: to be made; missing or empty.
-        weights: the network's, by the network's names.
-        config: the description, of plain values.
+    """Write weights, by the network's names, and a description as :func:`load_model` reads them.
 
     Raises:
         CheckpointError: ``folder`` exists and is not empty.
@@ -41,10 +36,6 @@ def write_model(
 
 
 def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Write ``model.safetensors`` (EMA weights) and ``config.yaml`` of a checkpoint.
-
-    Raises:
-        CheckpointError: unreadable checkpoint, or ``folder`` exists and is not empty.
-    """
+    """Write a checkpoint's EMA weights and description as a folder, see :func:`write_model`."""
     stored = read_checkpoint(checkpoint)
     write_model(folder, stored.weights, stored.config)

@@ -14,21 +14,13 @@ ParameterizationName = Literal["data", "noise", "velocity"]
 
 @dataclass(frozen=True)
 class Parameterization:
-    """A linear target out = a(t) y0 + b(t) eps.
-
-    Use the instances :data:`DATA`, :data:`NOISE`, :data:`VELOCITY` or
-    :meth:`Parameterization.named`.
-    """
+    """A linear target out = a(t) y0 + b(t) eps: :data:`DATA`, :data:`NOISE` or :data:`VELOCITY`."""
 
     name: ParameterizationName
 
     @classmethod
     def named(cls, name: str) -> Parameterization:
-        """The instance of that name.
-
-        Raises:
-            ValueError: for any other name.
-        """
+        """The instance of that name; ValueError for any other name."""
         for known in (DATA, NOISE, VELOCITY):
             if known.name == name:
                 return known

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def expand_like(value: Tensor, image: Tensor) -> Tensor:
@@ -20,6 +25,20 @@ def _wide(t: Tensor) -> Tensor:
     if not t.is_floating_point():
         raise TypeError(f"times are floating-point tensors in [0, 1], got {t.dtype}")
     return t.float() if t.device.type == "mps" else t.double()
+
+
+def remembered(function: F) -> F:
+    """``lru_cache`` for functions of a process, whose schedule may be a user's without a hash."""
+    cached = lru_cache(maxsize=256)(function)
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return cached(*args)
+        except TypeError:
+            return function(*args)
+
+    return cast(F, call)
 
 
 @dataclass(frozen=True)
@@ -74,12 +93,7 @@ class MRProcess:
         return self.schedule.inverse(integral).clamp(0, 1).to(log_snr.dtype)
 
     def marginal(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t given the clean and the degraded image (IR-SDE Eq. 6).
-
-        Args:
-            x0, mu, eps: ``[B, C, H, W]``; images in [0, 1], eps ~ N(0, 1).
-            t: 0-dim or ``[B]``.
-        """
+        """x_t of ``x0``, ``mu`` in [0, 1] and eps ~ N(0, 1), ``[B, C, H, W]``, at t ``[B]``."""
         alpha, sigma = expand_like(self.alpha(t), x0), expand_like(self.sigma(t), x0)
         return mu + alpha * (x0 - mu) + sigma * eps
 
@@ -98,11 +112,7 @@ class MRProcess:
         """Mean and standard deviation of x_s given x_t and x0, for any 0 <= s < t <= 1.
 
         Bayes' rule on two Gaussian marginals; for neighbouring steps the mean is the optimal
-        reverse state of IR-SDE Eq. 13.
-
-        Args:
-            x_t, x0, mu: ``[B, C, H, W]``.
-            t, s: 0-dim or ``[B]``.
+        reverse state of IR-SDE Eq. 13. Images ``[B, C, H, W]``; times 0-dim or ``[B]``.
         """
         wide_t, wide_s = _wide(t), _wide(s)
         gap = self.elapsed(wide_s, wide_t)

@@ -1,8 +1,7 @@
-"""Noise schedules: everything derives from one primitive, the integral of theta.
+"""Noise schedules: the rate theta_t at which a process forgets its start (IR-SDE Eq. 3).
 
-A mean-reverting process forgets its start at rate theta_t (IR-SDE Eq. 3).  A schedule
-therefore is the function ``integral(t)`` = ∫_0^t theta, its inverse, and nothing else;
-alpha, sigma and log-SNR are computed from it in :mod:`mrdiff.diffusion.process`.
+All derives from one primitive, ``integral(t)`` = ∫_0^t theta, and its inverse; alpha, sigma and
+log-SNR are computed from it in :mod:`mrdiff.diffusion.process`.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-_COSINE_OFFSET = 0.008  # Nichol & Dhariwal 2021, Sec. 3.2; IR-SDE keeps it
+_COSINE_OFFSET = 0.008  # Nichol & Dhariwal 2021, Sec. 3.2, and IR-SDE
 _LINEAR_RATIO = 0.005  # theta_0 / theta_1 of IR-SDE's linear table (1e-4 / 2e-2)
 
 
 class MRSchedule(ABC):
-    """∫theta and its inverse. Both take and return float64 tensors of any shape.
+    """∫theta and its inverse, for float64 tensors of any shape.
 
     Schedules do not change once made (frozen dataclasses): grids and coefficients are remembered.
     """
@@ -40,26 +39,9 @@ def _check_alpha_min(alpha_min: float) -> None:
         raise ValueError(f"alpha_min must lie in (0, 1), got {alpha_min}")
 
 
-def _bisect(schedule: MRSchedule, integral: Tensor) -> Tensor:
-    """Invert a monotone ``schedule.integral`` to the last bit of float64 in [0, 1]."""
-    low, high = torch.zeros_like(integral), torch.ones_like(integral)
-    for _ in range(64):
-        middle = 0.5 * (low + high)
-        above = schedule.integral(middle) > integral
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return 0.5 * (low + high)
-
-
-def _angle_less_sine(angle: Tensor) -> Tensor:
-    """(a - sin a) / 2 for a >= 0, by its series where the difference cancels."""
-    square = angle**2
-    series = angle * square * (1 / 12 - square * (1 / 240 - square * (1 / 10080 - square / 725760)))
-    return torch.where(angle < 0.1, series, 0.5 * (angle - torch.sin(angle)))
-
-
 @dataclass(frozen=True)
-class CosineTheta(MRSchedule):
-    """theta_t ∝ 1 - cos²(u_t)/cos²(u_0), u_t = (t + s)/(1 + s) π/2: IR-SDE's cosine schedule.
+class _ContinuousTheta(MRSchedule):
+    """A theta that is known but for its unit.
 
     Args:
         alpha_min: alpha at t = 1, the share of the clean residual that is left; in (0, 1).
@@ -69,6 +51,49 @@ class CosineTheta(MRSchedule):
 
     def __post_init__(self) -> None:
         _check_alpha_min(self.alpha_min)
+
+    @property
+    def total(self) -> float:
+        """∫_0^1 theta."""
+        return -math.log(self.alpha_min)
+
+
+class ConstantTheta(_ContinuousTheta):
+    """Constant theta."""
+
+    def integral(self, t: Tensor) -> Tensor:
+        return self.total * t
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        return integral / self.total
+
+
+class LinearTheta(_ContinuousTheta):
+    """theta_t ∝ r + (1 - r) t with r = 1/200: the linear schedule of IR-SDE."""
+
+    @property
+    def _rate(self) -> float:
+        return 2 * self.total / (1 + _LINEAR_RATIO)
+
+    def integral(self, t: Tensor) -> Tensor:
+        return self._rate * (_LINEAR_RATIO * t + (1 - _LINEAR_RATIO) * t**2 / 2)
+
+    def inverse(self, integral: Tensor) -> Tensor:
+        # The root of a quadratic in the form that does not cancel for small integrals.
+        value = integral / self._rate
+        root = torch.sqrt(_LINEAR_RATIO**2 + 2 * (1 - _LINEAR_RATIO) * value)
+        return 2 * value / (_LINEAR_RATIO + root)
+
+
+def _angle_less_sine(angle: Tensor) -> Tensor:
+    """(a - sin a) / 2 for a >= 0, by its series where the difference cancels."""
+    square = angle**2
+    series = angle * square * (1 / 12 - square * (1 / 240 - square * (1 / 10080 - square / 725760)))
+    return torch.where(angle < 0.1, series, 0.5 * (angle - torch.sin(angle)))
+
+
+class CosineTheta(_ContinuousTheta):
+    """theta_t ∝ 1 - cos²(u_t)/cos²(u_0), u_t = (t + s)/(1 + s) π/2: IR-SDE's cosine schedule."""
 
     @staticmethod
     def _unscaled(t: Tensor) -> Tensor:
@@ -81,69 +106,21 @@ class CosineTheta(MRSchedule):
         return odd / (2 * rate * math.cos(u0) ** 2)
 
     def integral(self, t: Tensor) -> Tensor:
-        end = self._unscaled(torch.ones((), dtype=t.dtype, device=t.device))
-        return -math.log(self.alpha_min) * self._unscaled(t) / end
+        return self.total * self._unscaled(t) / self._unscaled(t.new_ones(()))
 
     def inverse(self, integral: Tensor) -> Tensor:
-        return _bisect(self, integral)
-
-
-@dataclass(frozen=True)
-class LinearTheta(MRSchedule):
-    """theta_t ∝ r + (1 - r) t with r = 1/200: the linear schedule of IR-SDE.
-
-    Args:
-        alpha_min: alpha at t = 1; in (0, 1).
-    """
-
-    alpha_min: float = 0.005
-
-    def __post_init__(self) -> None:
-        _check_alpha_min(self.alpha_min)
-
-    def _rate(self) -> float:
-        return -2 * math.log(self.alpha_min) / (1 + _LINEAR_RATIO)
-
-    def integral(self, t: Tensor) -> Tensor:
-        return self._rate() * (_LINEAR_RATIO * t + (1 - _LINEAR_RATIO) * t**2 / 2)
-
-    def inverse(self, integral: Tensor) -> Tensor:
-        # The root of a quadratic in the form that does not cancel for small integrals.
-        value = integral / self._rate()
-        root = torch.sqrt(_LINEAR_RATIO**2 + 2 * (1 - _LINEAR_RATIO) * value)
-        return 2 * value / (_LINEAR_RATIO + root)
-
-
-@dataclass(frozen=True)
-class ConstantTheta(MRSchedule):
-    """Constant theta.
-
-    Args:
-        alpha_min: alpha at t = 1; in (0, 1).
-    """
-
-    alpha_min: float = 0.005
-
-    def __post_init__(self) -> None:
-        _check_alpha_min(self.alpha_min)
-
-    def integral(self, t: Tensor) -> Tensor:
-        return -math.log(self.alpha_min) * t
-
-    def inverse(self, integral: Tensor) -> Tensor:
-        return integral / -math.log(self.alpha_min)
+        """By bisection, to the last bit of float64 in [0, 1]."""
+        low, high = torch.zeros_like(integral), torch.ones_like(integral)
+        for _ in range(64):
+            middle = 0.5 * (low + high)
+            above = self.integral(middle) > integral
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return 0.5 * (low + high)
 
 
 @dataclass(frozen=True)
 class TabulatedTheta(MRSchedule):
-    """∫theta given at t = k / steps and linear in between, as the official code defines it.
-
-    Args:
-        cumulative: ∫theta at t = 0, 1/steps, ..., 1; increasing.
-
-    Raises:
-        ValueError: if the table is shorter than 2 or does not increase.
-    """
+    """∫theta at t = 0, 1/steps, ..., 1 and linear in between, as the official code defines it."""
 
     cumulative: tuple[float, ...] = field(repr=False)
 
@@ -162,24 +139,18 @@ class TabulatedTheta(MRSchedule):
         eps: float = 0.005,
         keep_first: bool = False,
     ) -> TabulatedTheta:
-        """The discrete tables of the official code, in float64.
-
-        The official time k = 0..steps is our t = k / steps; the time unit is chosen so that
-        alpha(1) = ``eps``.
+        """The tables of the official code, whose time k = 0..steps is our t = k / steps.
 
         Args:
             kind: which table.
             steps: the official T.
             eps: alpha at t = 1; in (0, 1).
-            keep_first: IR-SDE's training code subtracts theta[0] from the cumulative sum
-                (False); the MaRS repository keeps it (True), so that alpha(0) is slightly
-                below 1.
+            keep_first: whether theta[0] stays in the cumulative sum, so that alpha(0) < 1: in the
+                MaRS repository, not in IR-SDE's training code.
         """
         _check_alpha_min(eps)
         theta = _irsde_thetas(kind, steps)
-        total = torch.cumsum(theta, dim=0)
-        if not keep_first:
-            total = total - theta[0]
+        total = torch.cumsum(theta, dim=0) - (0 if keep_first else theta[0])
         return cls(tuple((total * (-math.log(eps) / total[-1])).tolist()))
 
     def _table(self, like: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """LPIPS v0.1 on AlexNet features (Zhang et al., CVPR 2018), in plain torch, without torchvision.
 
-Two sets of weights are needed. The five linear layers ship inside torchmetrics. The AlexNet
-features are read from a file that is already there, and nothing here ever downloads one. To put the
-file where it is found, once: `torch.hub.load_state_dict_from_url(
-"https://download.pytorch.org/models/alexnet-owt-7be5be79.pth")`.
+The five linear layers ship inside torchmetrics. The AlexNet features are read from a file that is
+already there, and nothing here ever downloads one. To put it where it is found, once:
+``torch.hub.load_state_dict_from_url(
+"https://download.pytorch.org/models/alexnet-owt-7be5be79.pth")``.
 """
 
 import os
@@ -30,19 +30,12 @@ class LPIPSWeightsError(ValueError):
 
 
 def find_lpips_weights(path: str | Path | None = None) -> Path | None:
-    """Find the AlexNet features on this machine. Never downloads.
+    """The AlexNet features on this machine: ``path``, MRDIFF_LPIPS_WEIGHTS or torch hub's cache.
 
-    Looked up in this order: `path`, the environment variable MRDIFF_LPIPS_WEIGHTS, and the cache
-    of torch hub.
-
-    Args:
-        path: an explicit file, or None.
-
-    Returns:
-        The file, or None if nothing was named and torch hub's cache has none.
+    None if nothing was named and the cache has none.
 
     Raises:
-        LPIPSWeightsError: if `path` or the variable names a file that does not exist.
+        LPIPSWeightsError: ``path`` or the variable names a file that does not exist.
     """
     named = path or os.environ.get(WEIGHTS_VARIABLE)
     if named:
@@ -56,7 +49,7 @@ def find_lpips_weights(path: str | Path | None = None) -> Path | None:
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:
-    """Load a state dict safely, onto the CPU (one of the files was saved from a GPU)."""
+    # One of the files was saved from a GPU.
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -68,51 +61,38 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _alexnet_features() -> nn.Sequential:
-    """Build AlexNet's convolutions up to the fifth ReLU.
+    """AlexNet's convolutions up to the fifth ReLU (Krizhevsky 2014, "One weird trick").
 
-    Krizhevsky, "One weird trick" (2014), numbered so that the keys are torchvision's `features.N`.
+    Numbered so that the keys are torchvision's ``features.N``.
     """
     c1, c2, c3, c4, c5 = _CHANNELS
-    return nn.Sequential(
-        nn.Conv2d(3, c1, 11, stride=4, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),
-        nn.Conv2d(c1, c2, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2),
-        nn.Conv2d(c2, c3, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(c3, c4, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(c4, c5, 3, padding=1),
-        nn.ReLU(),
-    )
+    layers = [nn.Conv2d(3, c1, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
+    layers += [nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
+    for inputs, outputs in ((c2, c3), (c3, c4), (c4, c5)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 _STAGES = tuple(pairwise((0, 2, 5, 8, 10, 12)))  # each ends with a ReLU whose output is compared
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Scale every pixel's feature vector to length one (Zhang et al., Eq. 1)."""
+    """Every pixel's feature vector at length one (Zhang et al., Eq. 1)."""
     return features / (features.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance of two images; lower is closer.
+    """Learned perceptual distance of two images; lower is closer. Frozen, in evaluation mode.
 
-    Make one with `LPIPS.from_file`. Weights are frozen, and the module stays in evaluation mode.
+    Args:
+        features: AlexNet in torchvision's key layout; keys other than ``features.*`` are ignored.
+        linear: ``lin0.model.1.weight`` ... ``lin4.model.1.weight``, each ``[1, C, 1, 1]``.
+
+    Raises:
+        RuntimeError, KeyError: keys are missing or shapes differ.
     """
 
     def __init__(self, features: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> None:
-        """Build the network from two state dicts.
-
-        Args:
-            features: AlexNet in torchvision's key layout; keys other than `features.*` are ignored.
-            linear: `lin0.model.1.weight` ... `lin4.model.1.weight`, each [1, C, 1, 1].
-
-        Raises:
-            RuntimeError, KeyError: if keys are missing or shapes differ.
-        """
         super().__init__()
         with torch.device("meta"):  # no random initial weights: the global generator stays as it is
             self.features = _alexnet_features()
@@ -131,10 +111,10 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "LPIPS":
-        """Load the AlexNet features from `path`, the linear layers from torchmetrics.
+        """With the AlexNet features from ``path`` and the linear layers from torchmetrics.
 
         Raises:
-            LPIPSWeightsError: one line, naming the file, if it is not usable.
+            LPIPSWeightsError: the file is not usable.
         """
         file = Path(path).expanduser()
         if not file.is_file():
@@ -153,18 +133,15 @@ class LPIPS(nn.Module):
         return super().train(False)
 
     def forward(self, restored: Tensor, target: Tensor) -> Tensor:
-        """Distance per image.
+        """Distance ``[B]``, 0 for identical images.
 
         Args:
-            restored: RGB in [0, 1], [B, 3, H, W], at least 31 px a side; values outside [0, 1] are
-                neither clamped nor rounded: pass `RGB.prepare(image)` to measure what is saved.
+            restored: RGB in [0, 1], ``[B, 3, H, W]``, at least 31 px a side; neither clamped nor
+                rounded: pass ``RGB.prepare(image)`` to measure what is saved.
             target: the ground truth, same shape.
 
-        Returns:
-            [B], 0 for identical images.
-
         Raises:
-            ValueError: if shapes differ, are not RGB, or are too small.
+            ValueError: shapes differ, are not RGB, or are too small.
         """
         shape = tuple(restored.shape)
         if restored.shape != target.shape or restored.ndim != 4 or shape[1] != 3:

@@ -5,38 +5,29 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# BT.601 luma of full-range RGB in [0, 1], in "studio swing", 16..235 out of 255: the numbers of
-# MATLAB's `rgb2ycbcr` and of the test scripts of IR-SDE.
-LUMA_WEIGHTS = (65.481 / 255.0, 128.553 / 255.0, 24.966 / 255.0)
-LUMA_OFFSET = 16.0 / 255.0
+from mrdiff.photo.channels import LUMA
 
 
 def same_channels(image: Tensor) -> Tensor:
-    """Return the image as it is: all channels are measured together."""
+    """All channels, measured together."""
     return image
 
 
 def luma(image: Tensor) -> Tensor:
-    """BT.601 luma in studio swing, as MATLAB's `rgb2ycbcr` and the IR-SDE test scripts compute it.
+    """BT.601 luma ``[B, 1, H, W]`` in [16/255, 235/255] of RGB ``[B, 3, H, W]`` in [0, 1].
 
-    The value is not rounded again after the conversion (IR-SDE does not; MATLAB does when it is
-    given uint8). Black is 16/255 and white 235/255, so errors shrink by 219/255 while the
-    data range stays 1: a grey error scores 1.32 dB more on Y than on RGB.
-
-    Args:
-        image: RGB in [0, 1], [B, 3, H, W].
-
-    Returns:
-        Luma in [16/255, 235/255], [B, 1, H, W].
+    In studio swing, as MATLAB's ``rgb2ycbcr`` and IR-SDE's scripts have it. Not rounded again, as
+    in IR-SDE (MATLAB rounds uint8). Errors shrink by 219/255 while the data range stays 1: a grey
+    error scores 1.32 dB more on Y than on RGB.
 
     Raises:
-        ValueError: if there are not three channels.
+        ValueError: there are not three channels.
     """
     if image.shape[-3] != 3:
         raise ValueError(f"luma needs RGB images [B, 3, H, W], got {tuple(image.shape)}")
     red, green, blue = image.split(1, dim=-3)
-    r, g, b = LUMA_WEIGHTS
-    return r * red + g * green + b * blue + LUMA_OFFSET
+    r, g, b = (weight * 219 / 255 for weight in LUMA)
+    return r * red + g * green + b * blue + 16 / 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +36,11 @@ class Protocol:
 
     Attributes:
         name: short name, used in log keys.
-        channels: maps [B, C, H, W] in [0, 1] to the channels that are measured.
-        crop_border: pixels dropped on each side first (0 for restoration; super-resolution papers
-            drop as many as the scale).
-        levels: number of grey steps to which values are rounded after clamping to [0, 1]: 255 for
-            8-bit files, so that a number computed in memory equals the one computed from the saved
-            PNG; None leaves values unrounded.
+        channels: maps ``[B, C, H, W]`` in [0, 1] to the channels that are measured.
+        crop_border: pixels dropped on each side first; super-resolution papers drop the scale.
+        levels: grey steps to which values are rounded after clamping to [0, 1]: 255 for 8-bit
+            files, so that a number computed in memory equals that of the saved PNG; None leaves
+            values unrounded.
     """
 
     name: str
@@ -59,16 +49,10 @@ class Protocol:
     levels: int | None = 255
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Clamp to [0, 1], round, crop and convert.
-
-        Args:
-            image: [B, C, H, W], nominally in [0, 1]; any float type, computed in float32 or better.
-
-        Returns:
-            Float tensor [B, C', H - 2 crop, W - 2 crop].
+        """``[B, C, H, W]``, clamped to [0, 1], rounded, cropped and converted, float32 or wider.
 
         Raises:
-            ValueError: if the image is not four-dimensional, or not larger than the crop.
+            ValueError: the image is not four-dimensional, or not larger than the crop.
         """
         if image.ndim != 4:
             raise ValueError(f"images must be [B, C, H, W], got {tuple(image.shape)}")
@@ -84,7 +68,7 @@ class Protocol:
         return self.channels(image)
 
     def describe(self) -> dict[str, str | int | None]:
-        """The protocol in plain values, as checkpoints keep it."""
+        """The protocol in plain values, for checkpoints."""
         return {"name": self.name, "crop_border": self.crop_border, "levels": self.levels}
 
 
@@ -94,5 +78,5 @@ Y = Protocol(name="y", channels=luma)
 # which for anything but super-resolution is 1, and measure the 8-bit pictures.
 IR_SDE = Protocol(name="ir-sde", crop_border=1)
 IR_SDE_Y = Protocol(name="ir-sde-y", channels=luma, crop_border=1)
-# What tables are made with: the protocols of RGB and of luma.
+# The protocols of RGB and of luma.
 PROTOCOLS = {"standard": (RGB, Y), "ir-sde": (IR_SDE, IR_SDE_Y)}

@@ -1,16 +1,16 @@
-"""PSNR and SSIM of each image of a batch, under a named protocol."""
+"""PSNR and SSIM of each image of a batch under a named protocol, and all metrics by name."""
 
-from typing import cast
+from collections.abc import Sequence
 
+from kornia.metrics import ssim as similarity
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from mrdiff.metrics.protocol import RGB, Protocol
+from mrdiff.metrics.lpips import LPIPS
+from mrdiff.metrics.protocol import PROTOCOLS, RGB, Protocol
+from mrdiff.names import METRICS
 
-SSIM_SIGMA = 1.5
+SSIM_SIGMA = 1.5  # kornia's
 SSIM_WINDOW = 11
 
 
@@ -23,57 +23,69 @@ def _prepare_pair(restored: Tensor, target: Tensor, protocol: Protocol) -> tuple
 
 
 def psnr(restored: Tensor, target: Tensor, *, protocol: Protocol = RGB) -> Tensor:
-    """Peak signal-to-noise ratio in dB, peak 1.
+    """Peak signal-to-noise ratio ``[B]`` in dB of ``[B, C, H, W]`` in [0, 1], peak 1.
 
-    Args:
-        restored: [B, C, H, W] in [0, 1]; values outside are clamped.
-        target: the ground truth, same shape.
-        protocol: what is measured, `RGB` or `Y` for the usual tables.
-
-    Returns:
-        [B], in dB; `inf` where the two images are identical.
+    ``inf`` where the two images are identical.
 
     Raises:
-        ValueError: if the shapes differ or do not suit the protocol.
+        ValueError: the shapes differ or do not suit the protocol.
     """
     a, b = _prepare_pair(restored, target, protocol)
     return peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
 def ssim(restored: Tensor, target: Tensor, *, protocol: Protocol = RGB) -> Tensor:
-    """Structural similarity (Wang et al., 2004): Gaussian window of 11 px, sigma 1.5, range 1.
+    """Structural similarity ``[B]`` in [-1, 1] of ``[B, C, H, W]`` in [0, 1] (Wang et al., 2004).
 
-    The mean runs over positions where the whole window lies inside the image, as in the authors'
-    MATLAB code, scikit-image and IR-SDE's scripts, and over channels. torchmetrics alone averages
-    over a reflected border too, which moves the value by up to 0.010 on rainy photos of
-    480 x 320 px (measured), hence the cut border here. It agrees with scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)` to 1e-5.
-
-    Args:
-        restored: [B, C, H, W] in [0, 1]; values outside are clamped.
-        target: the ground truth, same shape.
-        protocol: what is measured, `RGB` or `Y` for the usual tables.
-
-    Returns:
-        [B], in [-1, 1].
+    Gaussian window of 11 px, sigma 1.5, range 1. The mean runs over positions where the whole
+    window lies inside the image, as in the authors' MATLAB code and IR-SDE's scripts, and over
+    channels. Scikit-image's ``structural_similarity(gaussian_weights=True,
+    use_sample_covariance=False)`` agrees to 1e-5.
 
     Raises:
-        ValueError: if the shapes differ, or a side is shorter than the window.
+        ValueError: the shapes differ, or a side is shorter than the window.
     """
     a, b = _prepare_pair(restored, target, protocol)
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
             f"SSIM needs at least {SSIM_WINDOW} px a side, got {a.shape[-2]} x {a.shape[-1]}"
         )
-    result = structural_similarity_index_measure(
-        a,
-        b,
-        sigma=SSIM_SIGMA,
-        kernel_size=SSIM_WINDOW,
-        data_range=1.0,
-        reduction="none",
-        return_full_image=True,
-    )
-    _, full = cast(tuple[Tensor, Tensor], result)
-    border = SSIM_WINDOW // 2
-    return full[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+    by_pixel: Tensor = similarity(a, b, SSIM_WINDOW, eps=0.0, padding="valid")
+    return by_pixel.mean(dim=(1, 2, 3))
+
+
+def measure(
+    restored: Tensor,
+    target: Tensor,
+    *,
+    names: Sequence[str] = METRICS,
+    lpips: LPIPS | None = None,
+    protocol: str = "standard",
+) -> dict[str, Tensor]:
+    """Measure each image of a batch: one tensor ``[B]`` a metric, in the order of ``names``.
+
+    Args:
+        restored: RGB in [0, 1], ``[B, 3, H, W]``; clamped and rounded to 8 bit first.
+        target: the ground truth, same shape.
+        names: of ``METRICS``; "psnr" and "ssim" are on RGB, those with "_y" on luma.
+        lpips: the network, of whole images in all protocols; without it "lpips" is left out.
+        protocol: one of ``PROTOCOLS``.
+
+    Raises:
+        ValueError: for an unknown name, or images that a metric cannot take.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    rgb, y = PROTOCOLS[protocol]
+    results: dict[str, Tensor] = {}
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+        if name == "lpips":
+            if lpips is not None:
+                results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))
+        else:
+            metric = psnr if name.startswith("psnr") else ssim
+            chosen = y if name.endswith("_y") else rgb
+            results[name] = metric(restored, target, protocol=chosen)
+    return results

@@ -1,13 +1,9 @@
 """A distance between the patch distributions of two sets of images."""
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import unfold
-
-
-def _patches(images: Tensor, size: int, stride: int) -> Tensor:
-    """All patches of all images as rows, `[N, C size²]`."""
-    return unfold(images, size, stride=stride).transpose(1, 2).flatten(0, 1)
 
 
 def sliced_wasserstein(
@@ -27,7 +23,7 @@ def sliced_wasserstein(
     distance between the sorted projections.
 
     Args:
-        restored: `[B, C, H, W]` in [0, 1].
+        restored: ``[B, C, H, W]`` in [0, 1].
         target: the same shape.
         patch: side of the patches in px.
         stride: between patches, in px.
@@ -35,7 +31,7 @@ def sliced_wasserstein(
         seed: of the directions.
 
     Raises:
-        ValueError: if the shapes differ or the images are smaller than a patch.
+        ValueError: the shapes differ or the images are smaller than a patch.
     """
     if restored.shape != target.shape or min(target.shape[-2:]) < patch:
         shapes = f"{tuple(restored.shape)} and {tuple(target.shape)}"
@@ -43,8 +39,9 @@ def sliced_wasserstein(
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(target.shape[1] * patch**2, projections, generator=generator)
     directions = (directions / directions.norm(dim=0)).to(target)
+    patches = (unfold(images, patch, stride=stride) for images in (restored.to(target), target))
     ours, theirs = (
-        (_patches(images, patch, stride) @ directions).sort(dim=0).values
-        for images in (restored.to(target), target)
+        (rearrange(rows, "b pixels n -> (b n) pixels") @ directions).sort(dim=0).values
+        for rows in patches
     )
     return float((ours - theirs).square().mean().sqrt())

@@ -1,15 +1,17 @@
-"""The network of DA-CLIP's universal restoration (Luo et al. 2024), told by CLIP what it sees."""
+"""The network of DA-CLIP's universal restoration (Luo et al. 2024), which takes CLIP's features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrdiff.networks.blocks.parts import LinearAttention
-from mrdiff.networks.conditional_unet import ConditionalUNet, Context
+from mrdiff.networks.conditional_unet import ConditionalUNet
+from mrdiff.networks.protocol import Context
 
 _HEAD = 32  # channels of an attention head
 _LOCAL = 3  # levels with linear attention; those below have the transformer
@@ -30,11 +32,11 @@ class Attention(nn.Module):
             # The weights of one value sum to 1: queries and keys have no say.
             return self.to_out(self.to_v(context)).expand_as(x)
         q, k, v = (
-            layer(given).unflatten(-1, (-1, _HEAD)).transpose(1, 2)
-            for layer, given in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+            rearrange(projected, "b n (head c) -> b head n c", c=_HEAD)
+            for projected in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        return self.to_out(rearrange(out, "b head n c -> b n (head c)"))
 
 
 class GEGLU(nn.Module):
@@ -49,27 +51,15 @@ class GEGLU(nn.Module):
         return value * F.gelu(gate)
 
 
-class FeedForward(nn.Module):
-    """Two linear layers with a gate between; the official dropout of 0 keeps its place."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        return out
-
-
 class TransformerBlock(nn.Module):
     """Attention to all pixels, then to the context, then two layers a pixel."""
 
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
         self.attn1 = Attention(width, width)
-        self.ff = FeedForward(width)
+        # The identity has the place of the official dropout of 0.
+        layers = GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)
+        self.ff = nn.ModuleDict({"net": nn.Sequential(*layers)})
         self.attn2 = Attention(width, context)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
 
@@ -77,12 +67,12 @@ class TransformerBlock(nn.Module):
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         x = x + self.attn2(self.norm2(x), token)
-        out: Tensor = x + self.ff(self.norm3(x))
+        out: Tensor = x + self.ff["net"](self.norm3(x))
         return out
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of an image, told a token."""
+    """A transformer block over the pixels of an image, conditioned on a token ``[B, 1, D]``."""
 
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
@@ -94,21 +84,20 @@ class SpatialTransformer(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        hidden = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
         for block in self.transformer_blocks:
             hidden = block(hidden, token)
-        out: Tensor = self.proj_out(hidden.transpose(1, 2).unflatten(-1, (height, width)))
+        image = rearrange(hidden, "b (h w) c -> b c h w", h=x.shape[-2])
+        out: Tensor = self.proj_out(image)
         return out + x
 
 
 class DACLIPUNet(ConditionalUNet):
     """The network of DA-CLIP's universal checkpoints (``ConditionalUNet`` there).
 
-    The context has two features of CLIP ViT-B/32 as its image controller gives them: ``text``
-    ``[B, D]``, the degradation, acts with the time; ``image`` ``[B, D]``, what is to be seen, acts
-    through the attention of the coarser levels. Without ``text`` the time acts alone, as the
-    official code has it; ``image`` is needed.
+    The context has two features ``[B, D]`` of DA-CLIP's image controller: ``text``, the
+    degradation, acts with the time, which without it acts alone as in the official code; ``image``,
+    the content, is needed and acts through the attention of the coarser levels.
 
     Args:
         channels: image channels C.
@@ -118,11 +107,8 @@ class DACLIPUNet(ConditionalUNet):
         context_width: D.
         text: whether it takes the degradation.
         image: whether it takes the content.
-        steps: the official T; raw times are t T.
-        gradient_checkpointing: see :class:`ConditionalUNet`.
-
-    Raises:
-        ValueError: a level with a transformer has a number of channels that 32 does not divide.
+        steps: see :class:`mrdiff.networks.official.OfficialNetwork`.
+        gradient_checkpointing: the same.
     """
 
     def __init__(
@@ -166,7 +152,6 @@ class DACLIPUNet(ConditionalUNet):
 
     @property
     def features(self) -> dict[str, int]:
-        """The features that it takes in its context, with their widths."""
         taken = {"text": self.text, "image": self.image}
         return {name: self.context_width for name, yes in taken.items() if yes}
 

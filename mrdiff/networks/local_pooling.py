@@ -1,18 +1,19 @@
 """Global averages made local, so that a network sees on a large photo what it saw in training.
 
-Channel attention (squeeze and excitation, NAFNet) multiplies its input by a function of the average
-over the whole input: of a patch in training, of a photo or of a tile later, which have other
-averages. Chu et al., "Improving Image Restoration by Revisiting Global Information Aggregation"
-(ECCV 2022), put an average over a window of the training size in its place.
+Channel attention multiplies its input by a function of the average over all of it, which in a photo
+or a tile is another than in a training patch. Chu et al., "Improving Image Restoration by
+Revisiting Global Information Aggregation" (ECCV 2022), average over a window of the training size.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mrdiff.networks.protocol import image_channels
 
 __all__ = ["LocalAverage", "localise"]
 
@@ -21,10 +22,7 @@ class LocalAverage(nn.Module):
     """The average over a window around each pixel, ``[B, C, H, W]`` in and out.
 
     Near the border it is that of the nearest window that lies within. An input no larger than the
-    window has one average, ``[B, C, 1, 1]``, as :class:`torch.nn.AdaptiveAvgPool2d` gives it.
-
-    Args:
-        height, width: of the window, >= 1.
+    window has one average, ``[B, C, 1, 1]``.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -45,18 +43,15 @@ class LocalAverage(nn.Module):
 def _sizes(
     network: nn.Module, pools: dict[str, nn.Module], size: int
 ) -> dict[str, tuple[int, int]]:
-    """Height and width that each pool is given for an image of ``size`` pixels a side."""
+    """Height and width of each pool's input for an image of ``size`` pixels a side."""
     found: dict[str, tuple[int, int]] = {}
 
-    def note(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Tensor]) -> None:
-            found[name] = (given[0].shape[-2], given[0].shape[-1])
+    def note(name: str, _: nn.Module, given: tuple[Tensor]) -> None:
+        found[name] = (given[0].shape[-2], given[0].shape[-1])
 
-        return hook
-
-    handles = [pool.register_forward_pre_hook(note(name)) for name, pool in pools.items()]
+    handles = [pool.register_forward_pre_hook(partial(note, name)) for name, pool in pools.items()]
     like = next(network.parameters())
-    image = like.new_zeros(1, getattr(network, "channels", 3), size, size)
+    image = like.new_zeros(1, image_channels(network), size, size)
     with torch.no_grad():
         network(image, image, like.new_ones(1))
     for handle in handles:
@@ -65,15 +60,12 @@ def _sizes(
 
 
 def localise(network: nn.Module, size: int, *, factor: float = 1.5) -> int:
-    """Replace every global average of a network, in place.
+    """Replace every :class:`torch.nn.AdaptiveAvgPool2d` to 1 of a network, and return their number.
 
     Args:
-        network: ``(x, mu, t)``; its averages are modules :class:`torch.nn.AdaptiveAvgPool2d` to 1.
+        network: changed in place.
         size: side of the training patches in pixels.
         factor: of the window to what a patch gives there; the paper's is 1.5.
-
-    Returns:
-        How many there were.
 
     Raises:
         ValueError: there is none, or ``size`` is too small for the network.

@@ -1,25 +1,18 @@
-"""The network of Refusion (Luo et al. 2023): NAFNet (Chen et al. 2022) told the time."""
+"""The network of Refusion (Luo et al. 2023): NAFNet (Chen et al. 2022) with a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from mrdiff.networks.blocks.nafblock import NAFBlock, SimpleGate
-from mrdiff.networks.blocks.parts import Sinusoids, padding, raw_time
-from mrdiff.networks.inference.prepared import Prepared, prepare
-
-Context = dict[str, Tensor]
+from mrdiff.networks.blocks.parts import NAFBlock, SimpleGate, Sinusoids, padding
+from mrdiff.networks.official import OfficialNetwork
 
 
-class RefusionNAFNet(nn.Module):
+class RefusionNAFNet(OfficialNetwork):
     """The network of Refusion's checkpoints (``ConditionalNAFNet`` there).
-
-    It sees ``[x - mu, mu]``.
 
     Args:
         channels: image channels C.
@@ -27,13 +20,14 @@ class RefusionNAFNet(nn.Module):
         encoder: blocks of each level going down.
         middle: blocks of the coarsest level.
         decoder: blocks of each level going up, the coarsest first.
-        steps: the official T; raw times are t T.
-        gradient_checkpointing: compute activations again in the backward pass of training, at a
-            third more time, instead of keeping those of every block.
+        steps: see :class:`OfficialNetwork`.
+        gradient_checkpointing: see :class:`OfficialNetwork`.
 
     Raises:
         ValueError: encoder and decoder have not the same number of levels.
     """
+
+    block = NAFBlock
 
     def __init__(
         self,
@@ -46,14 +40,13 @@ class RefusionNAFNet(nn.Module):
         steps: int = 100,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, steps=steps, gradient_checkpointing=gradient_checkpointing)
         if len(encoder) != len(decoder):
             raise ValueError(
                 f"encoder and decoder need as many levels, got {len(encoder)} and {len(decoder)}"
             )
-        self.channels, self.width, self.encoder = channels, width, tuple(encoder)
-        self.middle, self.decoder, self.steps = middle, tuple(decoder), steps
-        self.gradient_checkpointing = gradient_checkpointing
+        self.width, self.middle = width, middle
+        self.encoder, self.decoder = tuple(encoder), tuple(decoder)
         time = 4 * width
         self.time_mlp = nn.Sequential(
             Sinusoids(width), nn.Linear(width, 2 * time), SimpleGate(), nn.Linear(time, time)
@@ -75,61 +68,19 @@ class RefusionNAFNet(nn.Module):
         self.decoders = nn.ModuleList(map(stage, widths[-2::-1], decoder))
 
     @property
-    def size_multiple(self) -> int:
-        """Height and width are padded to a multiple of this."""
-        return int(2 ** len(self.encoders))
-
-    def films(self, t: Tensor, context: Context | None) -> list[Tensor]:
-        """Shifts and scales ``[B, 4 C]`` of every block, in the order of their use.
-
-        Raises:
-            ValueError: there is a context; this network takes none.
-        """
-        if context:
-            raise ValueError(f"this network takes no context, got {', '.join(sorted(context))}")
-        embedding = self.time_mlp(raw_time(t.to(self.ending.weight.dtype), self.steps))
-        # They are registered in the order of their use.
-        return [block.mlp(embedding) for block in self.modules() if isinstance(block, NAFBlock)]
+    def entry(self) -> nn.Conv2d:
+        return self.intro
 
     def padded(self, image: Tensor) -> Tensor:
-        """The image with zeros up to a height and width of multiples."""
         pad = padding(image, self.size_multiple)
         return F.pad(image, pad) if any(pad) else image
 
-    def token(self, context: Context | None) -> None:
-        """Nothing: it has no attention to tell of a context."""
-
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: Context | None = None) -> Tensor:
-        """The predicted noise.
-
-        Args:
-            x: state ``[B, C, H, W]``, any H and W.
-            mu: degraded image ``[B, C, H, W]`` in [0, 1].
-            t: ``[B]`` in [0, 1].
-            context: none.
-
-        Raises:
-            ValueError: there is a context.
-        """
-        first = self.intro(self.padded(torch.cat([x - mu, mu], dim=1)))
-        out = self.body(first, self.films(t, context))
-        return out[..., : x.shape[-2], : x.shape[-1]]
-
-    def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
-        """The network for one sampling run: see :mod:`mrdiff.networks.inference.prepared`."""
-        return prepare(self, self.intro, mu, times, context)
-
-    def body(self, first: Tensor, films: Sequence[Tensor], token: None = None) -> Tensor:
-        """All but the first convolution, whose result ``[B, width, H, W]`` it is given."""
+    def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         film = iter(films)
 
         def run(stage: nn.Module, x: Tensor) -> Tensor:
             for block in stage.children():
-                told = next(film)
-                if self.gradient_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(block, x, told, use_reentrant=False)
-                else:
-                    x = block(x, told)
+                x = self._run(block, x, next(film))
             return x
 
         hidden, skips = first, list[Tensor]()

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from mrdiff.networks.blocks.classifier import DegradationClassifier
 from mrdiff.networks.blocks.parts import padding
 from mrdiff.networks.blocks.residual_block import ResidualBlock, zero_conv
-from mrdiff.networks.inference.derived import derived
-from mrdiff.networks.inference.prepared import Prepared, inference_copy
+from mrdiff.networks.conditions import with_task
+from mrdiff.networks.inference.fast import inference_copy
+from mrdiff.networks.protocol import Context, Prepared
 
 
 class TimeEmbedding(nn.Module):
@@ -36,14 +37,13 @@ class TimeEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks of one width, one after the other."""
+    """Residual blocks of one width; ``films`` gives the modulation of the block next."""
 
     def __init__(self, width: int, count: int, time_width: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(width, time_width) for _ in range(count))
 
     def forward(self, x: Tensor, films: Iterator[Tensor]) -> Tensor:
-        """``films`` gives those of its blocks next."""
         for block in self.blocks:
             x = block(x, next(films))
         return x
@@ -53,9 +53,9 @@ class UNet(nn.Module):
     """Time-conditioned residual U-Net for any image size.
 
     It sees ``[input_gain (x - mu), 2 mu - 1]`` behind a pixel-unshuffle and starts by returning
-    zero. What can be said of the target from x - mu at the pixel alone, which near t = 0 is nearly
-    all, goes past the layers with a gain that depends on the time. Every layer is local, so what a
-    pixel sees is bounded: about 125 pixels around it at the default depth.
+    zero. x - mu itself, which near t = 0 is nearly the target, goes past the layers with a gain
+    that depends on the time. Every layer is local: a pixel sees about 125 pixels around it at the
+    default depth.
 
     Args:
         channels: image channels C.
@@ -66,9 +66,9 @@ class UNet(nn.Module):
         patch: pixel-unshuffle factor at the input.
         time_width: width of the time embedding.
         input_gain: factor that brings x - mu to unit size.
-        tasks: names of the degradations that the network is told apart by; empty for one alone.
-            With tasks there is a classifier, which stands in where no task is given.
-        mask: whether it also sees which pixels were kept.
+        tasks: names of the degradations that it distinguishes; empty for one alone. With tasks
+            there is a classifier, which stands in where no task is given.
+        mask: whether it also sees which pixels are known; without one in the context, all.
 
     Raises:
         ValueError: if the numbers of levels disagree, or a task is named twice.
@@ -125,77 +125,48 @@ class UNet(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width are padded to a multiple of this."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
     def classify(self, mu: Tensor) -> Tensor:
-        """Logits ``[B, K]`` of the K tasks for degraded images ``[B, C, H, W]`` in [0, 1]."""
         logits: Tensor = self.classifier(mu)
         return logits
 
-    def forward(
-        self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
-    ) -> Tensor:
-        """The raw prediction.
-
-        Args:
-            x: state ``[B, C, H, W]``, any H and W.
-            mu: degraded image ``[B, C, H, W]`` in [0, 1].
-            t: ``[B]`` in [0, 1].
-            context: with tasks, ``task`` ``[B, K]`` are their probabilities (None: those of the
-                classifier); with a mask, ``mask`` ``[B, 1, H, W]`` is 1 where the image was kept
-                and 0 in holes (None: kept everywhere).
-
-        Raises:
-            ValueError: the context holds something that this network does not take.
-        """
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: Context | None = None) -> Tensor:
+        given = with_task(self, mu, context)
         state = self.input_gain * (x - mu)
-        time = self._condition(t, mu, context or {})
-        out = self._levels(self._first(state, mu, context), self._films(time))
+        time = self._embed(t, given)
+        out = self._levels(self._first(state, mu, given), self._films(time))
         return self._finished(out, state, time)
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: dict[str, Tensor] | None = None
+        self, mu: Tensor | None, times: Tensor, context: Context | None = None
     ) -> Prepared | None:
-        """The network for one sampling run, without gradients.
-
-        What depends on the times or on ``mu`` alone is computed once; on the CPU the blocks are
-        those of :mod:`mrdiff.networks.inference.fast`.
-
-        Args:
-            mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles, and differ.
-            times: ``[N]`` in [0, 1].
-            context: as in :meth:`forward`.
-
-        Returns:
-            ``(x, mu, i) -> prediction`` at ``times[i]``; None for tiles whose mask differs, or that
-            it would have to judge one by one.
-        """
         given = context or {}
-        if mu is None and ("mask" in given or (self.tasks and "task" not in given)):
-            return None
-        fast: UNet = inference_copy(self)  # type: ignore[assignment]
-        like = self.tail.weight if mu is None else mu
-        embedded = [self._condition(t[None], like, given) for t in times]
-        films = [self._films(time) for time in embedded]
-        split = self.channels * self.patch**2
         if mu is not None:
-            rest = derived(self.head.weight, "rest", lambda w: w[:, split:].contiguous())
-            start = F.conv2d(self._rest(mu, context), rest, self.head.bias, padding=1)
+            given = with_task(self, mu, given)
+        elif "mask" in given or (self.tasks and "task" not in given):
+            return None  # each tile has its own
+        fast: UNet = inference_copy(self)  # type: ignore[assignment]
+        embedded = [self._embed(t[None], given) for t in times]
+        films = [self._films(time) for time in embedded]
+        if mu is not None:
+            split = self.channels * self.patch**2
+            state_weight, rest = (
+                weight.contiguous() for weight in self.head.weight.tensor_split([split], dim=1)
+            )
+            start = F.conv2d(self._rest(mu, given), rest, self.head.bias, padding=1)
 
         def run(x: Tensor, condition: Tensor, index: int) -> Tensor:
             state = self.input_gain * (x - condition)
             if mu is None:
-                first = self._first(state, condition, context)
+                first = self._first(state, condition, given)
             else:
-                weight = derived(self.head.weight, "state", lambda w: w[:, :split].contiguous())
-                first = F.conv2d(self._folded(state), weight, padding=1).add_(start)
+                first = F.conv2d(self._folded(state), state_weight, padding=1).add_(start)
             return self._finished(fast._levels(first, films[index]), state, embedded[index])
 
         return run
 
-    def _first(self, state: Tensor, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
-        """The first convolution's result, of input_gain (x - mu) and the rest."""
+    def _first(self, state: Tensor, mu: Tensor, context: Context) -> Tensor:
         first: Tensor = self.head(torch.cat([self._folded(state), self._rest(mu, context)], dim=1))
         return first
 
@@ -206,9 +177,8 @@ class UNet(nn.Module):
         image = F.pad(image, pad, mode="replicate") if any(pad) else image
         return F.pixel_unshuffle(image, self.patch)
 
-    def _rest(self, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
+    def _rest(self, mu: Tensor, context: Context) -> Tensor:
         """What the first convolution sees besides x - mu."""
-        context = context or {}
         unknown = {*context} - {"task" for _ in self.tasks} - ({"mask"} if self.mask else set())
         if unknown:
             raise ValueError(f"this UNet takes no {' or '.join(sorted(unknown))} in its context")
@@ -228,13 +198,10 @@ class UNet(nn.Module):
         direct = self.gain(time)[:, :, None, None] * state
         return direct + F.pixel_shuffle(out, self.patch)[..., :height, :width]
 
-    def _condition(self, t: Tensor, mu: Tensor, context: dict[str, Tensor]) -> Tensor:
+    def _embed(self, t: Tensor, context: Context) -> Tensor:
         """The embedding ``[B, time_width]`` of the time and, if there are any, the tasks."""
-        time: Tensor = self.time(t.to(mu.dtype))
-        if not self.tasks:
-            return time
-        task = context["task"] if "task" in context else self.classify(mu).softmax(dim=1)
-        return time + self.task(task.to(time.dtype))
+        time: Tensor = self.time(t.to(self.tail.weight.dtype))
+        return time + self.task(context["task"].to(time.dtype)) if self.tasks else time
 
     def _levels(self, first: Tensor, films: Sequence[Tensor]) -> Tensor:
         """All between the first convolution's result and the pixel-shuffle."""

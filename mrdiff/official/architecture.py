@@ -1,9 +1,8 @@
-"""Which network a file's weights belong to, told by their names and shapes."""
+"""Which network a file's weights belong to, by their names and shapes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,31 +13,20 @@ from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
 from mrdiff.official.weights import OfficialFile
 
-NETWORKS: dict[str, type[nn.Module]] = {
-    "irsde": IRSDEUNet,
-    "refusion": RefusionNAFNet,
-    "daclip": DACLIPUNet,
-}
-_LOOKS = {
-    "irsde": "IR-SDE's U-Net",
-    "refusion": "Refusion's NAFNet",
-    "daclip": "DA-CLIP's U-Net",
-}
+NETWORKS: dict[str, type[nn.Module]]
+NETWORKS = {"irsde": IRSDEUNet, "refusion": RefusionNAFNet, "daclip": DACLIPUNet}
+_LOOKS = {"irsde": "IR-SDE's U-Net", "refusion": "Refusion's NAFNet", "daclip": "DA-CLIP's U-Net"}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that weights fit: its kind, of ``NETWORKS``, and arguments."""
+    """A network that weights fit: its kind, of ``NETWORKS``, and its arguments."""
 
     kind: str
     arguments: dict[str, Any]
 
     def build(self, *, steps: int) -> nn.Module:
-        """The network without memory for its weights, told the official T.
-
-        Raises:
-            ValueError: there is no such network.
-        """
+        """The network on the meta device, with the official T; ValueError if it cannot be."""
         with torch.device("meta"):
             return NETWORKS[self.kind](**self.arguments, steps=steps)
 
@@ -48,57 +36,52 @@ class Architecture:
 
 
 class _Shapes:
-    """The shapes in a file, by name."""
+    """The shapes of a file's weights, by name."""
 
     def __init__(self, file: OfficialFile) -> None:
         self.path = file.path
         self.shapes = {name: tuple(value.shape) for name, value in file.weights.items()}
 
     def size(self, name: str, axis: int) -> int:
-        """The size of a weight along an axis."""
         shape = self.shapes.get(name, ())
         if axis >= len(shape):
             raise CheckpointError(f"{self.path}: the weight {name} is missing or of another kind")
         return shape[axis]
 
     def count(self, start: str) -> int:
-        """How many different numbers follow after ``start`` in the names."""
+        """How many different numbers follow ``start`` in the names."""
         pattern = re.compile(re.escape(start) + r"(\d+)\.")
         return len({found[1] for name in self.shapes if (found := pattern.match(name))})
 
     def find(self, part: str) -> str | None:
-        """The first name with a part in it."""
         return next((name for name in self.shapes if part in name), None)
 
 
-def recognise(file: OfficialFile, kind: str) -> Architecture:
+def recognise(file: OfficialFile, expected: str | None = None) -> Architecture:
     """The architecture that a file's weights are of.
 
-    Args:
-        file: what was read.
-        kind: what it is said to be, of ``NETWORKS``.
-
     Raises:
-        CheckpointError: it looks like something else, or like a variant that is not known here.
+        CheckpointError: it is none of ``NETWORKS``, another one than ``expected``, or a variant
+            that is not known here.
     """
     shapes = _Shapes(file)
-    looks = _kind(shapes)
-    _refuse_variants(shapes, looks)
-    if looks != kind:
+    kind = _kind(shapes)
+    _refuse_variants(shapes, kind)
+    if expected not in (None, kind):
         raise CheckpointError(
-            f"{file.path} was given as {kind}, but looks like {_LOOKS[looks]}: give --as {looks}"
+            f"{file.path} was given as {expected}, but looks like {_LOOKS[kind]}: leave out --as, "
+            f"or give --as {kind}"
         )
     arguments = {"irsde": _irsde, "refusion": _refusion, "daclip": _daclip}[kind](shapes)
     return Architecture(kind, arguments)
 
 
 def _kind(shapes: _Shapes) -> str:
-    """What the file looks like."""
     if "intro.weight" in shapes.shapes:
         return "refusion"
     if "init_conv.weight" in shapes.shapes:
-        told = "prompt" in shapes.shapes or shapes.find("transformer_blocks") is not None
-        return "daclip" if told or not _doubles(shapes) else "irsde"
+        context = "prompt" in shapes.shapes or shapes.find("transformer_blocks") is not None
+        return "daclip" if context or not _doubles(shapes) else "irsde"
     if shapes.find("visual.transformer.resblocks"):
         raise CheckpointError(
             f"{shapes.path} looks like a CLIP, which does not restore by itself: give the weights "
@@ -134,32 +117,23 @@ def _refuse_variants(shapes: _Shapes, kind: str) -> None:
         )
 
 
-def _unet(shapes: _Shapes) -> tuple[int, int, int]:
-    """(channels, width, levels) of a U-Net."""
-    channels, width = shapes.size("final_conv.weight", 0), shapes.size("init_conv.weight", 0)
-    return channels, width, shapes.count("downs.")
-
-
 def _doubles(shapes: _Shapes) -> bool:
-    """Whether each level has twice the channels of the one above, as far as they are there."""
-    _, width, levels = _unet(shapes)
-    outlets = (shapes.shapes.get(f"downs.{i}.3.weight") for i in range(levels))
+    """Whether each level that is there has twice the channels of the one above."""
+    width = shapes.size("init_conv.weight", 0)
+    outlets = (shapes.shapes.get(f"downs.{i}.3.weight") for i in range(shapes.count("downs.")))
     return all(s is None or s[:1] == (width * 2 ** (i + 1),) for i, s in enumerate(outlets))
 
 
 def _irsde(shapes: _Shapes) -> dict[str, Any]:
-    channels, width, depth = _unet(shapes)
-    return {"channels": channels, "width": width, "depth": depth}
+    channels, width = shapes.size("final_conv.weight", 0), shapes.size("init_conv.weight", 0)
+    return {"channels": channels, "width": width, "depth": shapes.count("downs.")}
 
 
 def _daclip(shapes: _Shapes) -> dict[str, Any]:
-    channels, width, levels = _unet(shapes)
-    outlets = [shapes.size(f"downs.{i}.3.weight", 0) for i in range(levels)]
-    arguments: dict[str, Any] = {
-        "channels": channels,
-        "width": width,
-        "multipliers": [outlet // max(width, 1) for outlet in outlets],
-    }
+    arguments = _irsde(shapes)
+    width, levels = arguments["width"], range(arguments.pop("depth"))
+    outlets = [shapes.size(f"downs.{i}.3.weight", 0) for i in levels]
+    arguments["multipliers"] = [outlet // max(width, 1) for outlet in outlets]
     text = "prompt" in shapes.shapes
     keys = shapes.find("transformer_blocks.0.attn2.to_k.weight")
     if text or keys:
@@ -181,15 +155,11 @@ def _refusion(shapes: _Shapes) -> dict[str, Any]:
 
 
 def check_weights(file: OfficialFile, network: nn.Module) -> None:
-    """Refuse weights that are not exactly the network's, or no numbers.
-
-    Raises:
-        CheckpointError: names or shapes differ, or a weight is not finite.
-    """
+    """Raise CheckpointError unless names and shapes are the network's and all weights finite."""
     ours = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in file.weights.items()}
     wrong = [name for name in ours if name in theirs and ours[name] != theirs[name]]
-    groups: Mapping[str, list[str]] = {
+    groups = {
         "missing": [name for name in ours if name not in theirs],
         "not known": [name for name in theirs if name not in ours],
         "of another shape": wrong,

@@ -1,7 +1,7 @@
 """The official MR Sampler (MaRS, ICLR 2025) formula for formula, to compare with.
 
 :class:`mrdiff.MRSampler` is the sampler to use. Raw times run from T = 100 to 0. Peculiarities of
-the official code, all kept; numbers for its cosine table, sigma_max = 50/255 and float64:
+the official code, all reproduced; numbers for its cosine table, sigma_max = 50/255 and float64:
 
 * alpha, sigma and lambda are interpolated one by one: between entries log(alpha / sigma) is off
   lambda by up to 0.054, alpha² + (sigma / sigma_max)² off 1 by up to 2.0e-4 (0.0042: constant).
@@ -18,29 +18,29 @@ the official code, all kept; numbers for its cosine table, sigma_max = 50/255 an
 * The karras schedules ignore lambda_min; karras-n interpolates times, it merges or rounds none.
 * In noise form denoise_last returns the predicted noise as the image, thresholding clips noise.
 * nfe = order - 1 makes one call more than nfe, steps twice to time 0 and reads its grid at -1.
-* Not kept: smaller nfe, which fails, and equal times ("leading" with nfe >= T), which give NaN
-  at order 2 and 3, are refused; a run does not end early at the first NaN.
+* Not reproduced: smaller nfe, which fails, and equal times ("leading" with nfe >= T), which give
+  NaN at order 2 and 3, are refused; a run does not end early at the first NaN.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike
-from mrdiff.official.mars_tables import OfficialTables, Point, Schedule, raw_times
-from mrdiff.solvers.noise import Noise
-from mrdiff.solvers.residual import Draw, StepCallback
+from mrdiff.diffusion.denoiser import DenoiserLike, widened
+from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, raw_times
+from mrdiff.solvers.noise import Noise, RunNoise
+from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback
 
 __all__ = ["MarsSampler", "OfficialTables"]
 
-Predict = Callable[[int, Tensor, Tensor, Point], Tensor]  # of (step, x, mu, where)
+Predict = Callable[[Tensor, Tensor, OfficialPoint], Tensor]  # of (x, mu, where)
 
 
 def order_plan(count: int, order: int) -> list[tuple[int, int]]:
@@ -53,7 +53,7 @@ def order_plan(count: int, order: int) -> list[tuple[int, int]]:
     return [*warm_up, *inner, (count, order)]
 
 
-def _integral(grid: list[Point], i: int, order: int, span: float, sign: int) -> list[float]:
+def _integral(grid: list[OfficialPoint], i: int, order: int, span: float, sign: int) -> list[float]:
     """Weights of the predictions, newest first, in the integral over the step to ``grid[i]``."""
     # In the repeated last step of order_plan j - 1 can be -1, the end, as in the official code.
     h, *older = (grid[j].log_snr - grid[j - 1].log_snr for j in range(i, i - order, -1))
@@ -71,36 +71,36 @@ def _integral(grid: list[Point], i: int, order: int, span: float, sign: int) -> 
     return [constant + new, -new - old, old]
 
 
-class Step(NamedTuple):
-    """x_t = keep x_s + mu mu + ∑_j weights[j] q_j + noise z; the newest prediction q first."""
+class OfficialStep(NamedTuple):
+    """x_t = decay x_s + shift mu + ∑_j weights_j q_j + noise z; the newest prediction q first."""
 
-    keep: float
-    mu: float
+    decay: float
+    shift: float
     weights: list[float]
     noise: float
 
 
-def data_step(grid: list[Point], i: int, order: int, kappa: int) -> Step:
+def data_step(grid: list[OfficialPoint], i: int, order: int, kappa: int) -> OfficialStep:
     """The step to ``grid[i]`` in data form, of the ODE (``kappa`` 1) or the SDE (2)."""
     s, t = grid[i - 1], grid[i]
     h = t.log_snr - s.log_snr
     weights = [-t.alpha * w for w in _integral(grid, i, order, kappa * h, -1)]
     ratio = t.sigma / s.sigma
     if kappa == 1:
-        return Step(ratio, 1 - ratio + ratio * s.alpha - t.alpha, weights, 0.0)
+        return OfficialStep(ratio, 1 - ratio + ratio * s.alpha - t.alpha, weights, 0.0)
     gain = -math.expm1(-2 * h)
-    mu = 1 - t.alpha / s.alpha * (1 - gain) - t.alpha * gain
-    return Step(ratio * math.exp(-h), mu, weights, t.sigma * math.sqrt(gain))
+    shift = 1 - t.alpha / s.alpha * (1 - gain) - t.alpha * gain
+    return OfficialStep(ratio * math.exp(-h), shift, weights, t.sigma * math.sqrt(gain))
 
 
-def noise_step(grid: list[Point], i: int, order: int, kappa: int) -> Step:
+def noise_step(grid: list[OfficialPoint], i: int, order: int, kappa: int) -> OfficialStep:
     """The same in noise form."""
     s, t = grid[i - 1], grid[i]
     h = t.log_snr - s.log_snr
     weights = [-kappa * t.sigma * w for w in _integral(grid, i, order, h, 1)]
     ratio = t.alpha / s.alpha
     noise = t.sigma * math.sqrt((kappa - 1) * math.expm1(2 * h))
-    return Step(ratio, 1 - ratio, weights, noise)
+    return OfficialStep(ratio, 1 - ratio, weights, noise)
 
 
 def dynamic_threshold(image: Tensor, ratio: float, maximum: float) -> Tensor:
@@ -110,7 +110,7 @@ def dynamic_threshold(image: Tensor, ratio: float, maximum: float) -> Tensor:
 
 
 def convert(
-    pair: tuple[str, str], out: Tensor, x: Tensor, mu: Tensor, p: Point, sigma_max: float
+    pair: tuple[str, str], out: Tensor, x: Tensor, mu: Tensor, p: OfficialPoint, sigma_max: float
 ) -> Tensor:
     """x0 or the noise (the second of ``pair``) from a network that returns the first, at ``p``."""
     y = x - mu
@@ -129,13 +129,10 @@ def convert(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarsSampler:
-    """The official sampler under its own options, called like :class:`mrdiff.MRSampler`.
+class MarsSampler(Sampler):
+    """The official sampler under its own options; ValueError where the official code fails."""
 
-    Raises:
-        ValueError: for unknown options and where the official code fails.
-    """
-
+    temperature = 1.0
     nfe: int = 20  # steps asked for
     solver: Literal["ode", "sde"] = "ode"
     order: int = 2  # up to 3 for the ODE, 2 for the SDE
@@ -160,8 +157,11 @@ class MarsSampler:
         if self.parameterization not in ("data", "noise"):
             raise ValueError(f"unknown parameterization {self.parameterization!r}")
 
-    def grid(self, sigma_max: float) -> list[Point]:
-        """Where a run goes through, from the first raw time to the last."""
+    def options(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def grid(self, sigma_max: float) -> list[OfficialPoint]:
+        """The points of a run, from the first raw time to the last."""
         tables = OfficialTables.build(
             self.schedule, steps=self.steps, eps=self.eps, sigma_max=sigma_max, dtype=self.dtype
         )
@@ -187,13 +187,10 @@ class MarsSampler:
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """As :meth:`mrdiff.MRSampler.__call__`; takes ``x0`` or ``eps`` of the predictions."""
+        image = ImageDenoiser(denoiser, mu, callback)
 
-        def predict(step: int, x: Tensor, mu: Tensor, point: Point) -> Tensor:
-            t = point.time / self.steps
-            prediction = denoiser(x, torch.tensor(t, dtype=x.dtype, device=x.device), mu)
-            if callback is not None:
-                callback(step, t, x, prediction)
+        def predict(x: Tensor, mu: Tensor, point: OfficialPoint) -> Tensor:
+            prediction = image(x, point.time / self.steps)
             return prediction.x0 if self.parameterization == "data" else prediction.eps
 
         return self._solve(predict, mu, denoiser.process.sigma_max, noise)
@@ -209,7 +206,7 @@ class MarsSampler:
     ) -> Tensor:
         """Restore with a bare network ``(x, mu, raw time) -> fit_target``, ``[B, C, H, W]``."""
 
-        def predict(step: int, x: Tensor, mu: Tensor, point: Point) -> Tensor:
+        def predict(x: Tensor, mu: Tensor, point: OfficialPoint) -> Tensor:
             pair = fit_target, self.parameterization
             return convert(pair, network(x, mu, point.time), x, mu, point, sigma_max)
 
@@ -218,12 +215,12 @@ class MarsSampler:
     def _solve(self, predict: Predict, mu: Tensor, sigma_max: float, noise: Noise) -> Tensor:
         grid, kappa = self.grid(sigma_max), 1 if self.solver == "ode" else 2
         coefficients = data_step if self.parameterization == "data" else noise_step
-        mu = mu.to(torch.promote_types(mu.dtype, torch.float32))
+        mu = widened(mu)
         plan = order_plan(len(grid) - 1, self.order)
-        draw, history = Draw(noise, mu), list[Tensor]()
+        draw, history = RunNoise(noise, mu), list[Tensor]()
         x = mu + sigma_max * draw(0)
         for number, (i, order) in enumerate(plan, start=1):
-            q = predict(number - 1, x, mu, grid[i - 1]).to(x.dtype)
+            q = predict(x, mu, grid[i - 1]).to(x.dtype)
             if self.thresholding:
                 q = dynamic_threshold(q, self.threshold_ratio, self.threshold_max)
             if self.denoise_last and number == len(plan):
@@ -231,7 +228,7 @@ class MarsSampler:
                 break
             history = [q, *history[:2]]
             step = coefficients(grid, i, order, kappa)
-            x = step.keep * x + step.mu * mu
+            x = step.decay * x + step.shift * mu
             for weight, old in zip(step.weights, history, strict=False):
                 x = x + weight * old
             if step.noise:

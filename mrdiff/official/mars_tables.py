@@ -12,8 +12,8 @@ from mrdiff.diffusion.schedule import TabulatedTheta
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-class Point(NamedTuple):
-    """A raw time 0..T and what the tables give there, sigma in image units."""
+class OfficialPoint(NamedTuple):
+    """A raw time 0..T and its entries of the tables, sigma in image units."""
 
     time: float
     alpha: float
@@ -33,7 +33,7 @@ class OfficialTables(NamedTuple):
     def build(
         kind: Schedule, *, steps: int, eps: float, sigma_max: float, dtype: torch.dtype
     ) -> OfficialTables:
-        """The tables of the MaRS repository, which keeps theta[0]; alpha(T) = ``eps``."""
+        """The tables of the MaRS repository, theta[0] included; alpha(T) = ``eps``."""
         theta = TabulatedTheta.irsde(kind, steps=steps, eps=eps, keep_first=True)
         integral = torch.tensor(theta.cumulative, dtype=dtype)
         alpha = torch.exp(-integral)
@@ -42,10 +42,10 @@ class OfficialTables(NamedTuple):
         times = torch.arange(steps + 1, dtype=dtype)
         return OfficialTables(times, alpha, sigma, torch.log(alpha) - torch.log(sigma))
 
-    def at(self, times: Tensor) -> list[Point]:
+    def at(self, times: Tensor) -> list[OfficialPoint]:
         """alpha, sigma and log-SNR at ``times`` ``[N]``, each interpolated by itself."""
         columns = [interpolate(times, self.times, table).tolist() for table in self[1:]]
-        return [Point(*row) for row in zip(times.tolist(), *columns, strict=True)]
+        return [OfficialPoint(*row) for row in zip(times.tolist(), *columns, strict=True)]
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

@@ -21,24 +21,22 @@ _EMA, _PARALLEL = "ema_model.", "module."
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """The weights in a file by their official names.
-
-    Args:
-        path: of the file.
-        weights: as they are stored.
-        wrapping: what was taken off to get at them, in words; empty for a plain state dict.
-    """
+    """The weights in a file by their official names."""
 
     path: Path
     weights: dict[str, Tensor]
-    wrapping: tuple[str, ...]
+    wrapping: tuple[str, ...]  # what was taken off to get at them, in words
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """What ``torch.save`` wrote, in its present or old format: tensors and plain values alone."""
+    # Files of old versions of PyTorch are no zip archives and cannot be mapped.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _read(path: Path) -> Any:
     try:
-        # Files of old versions of PyTorch are no zip archives and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return load(path)
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds for a file that it cannot read
@@ -54,12 +52,12 @@ def _load(path: Path) -> Any:
 
 
 def read_official(path: Path) -> OfficialFile:
-    """Read what ``torch.save`` wrote, with ``weights_only=True`` and by no other way.
+    """The weights in a file that ``torch.save`` wrote.
 
     Raises:
-        CheckpointError: it cannot be read so, or holds no weights by name.
+        CheckpointError: it cannot be read with ``weights_only=True``, or has no weights by name.
     """
-    content, wrapping = _load(path), list[str]()
+    content, wrapping = _read(path), list[str]()
     if isinstance(content, Mapping):
         if {"optimizers", "schedulers"} & {*content}:
             raise CheckpointError(

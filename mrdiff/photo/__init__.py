@@ -10,7 +10,7 @@ from mrdiff.photo.channels import (
     to_rgb,
     to_uint8,
 )
-from mrdiff.photo.errors import IMAGE_SUFFIXES, JPEG_SUFFIXES, PhotoError, list_images
+from mrdiff.photo.files import FORMATS, IMAGE_SUFFIXES, PhotoError, list_images
 from mrdiff.photo.metadata import Metadata
 from mrdiff.photo.reading import (
     PhotoFile,
@@ -20,13 +20,12 @@ from mrdiff.photo.reading import (
     read_rgb,
     upright_size,
 )
-from mrdiff.photo.writing import FORMATS, encode_photo, write_image, write_photo
+from mrdiff.photo.writing import encode_photo, write_image, write_photo
 
 __all__ = [
     "FORMATS",
     "GREY_MODES",
     "IMAGE_SUFFIXES",
-    "JPEG_SUFFIXES",
     "Metadata",
     "PhotoError",
     "PhotoFile",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 __all__ = [
     "GREY_MODES",
+    "LUMA",
     "centre_crop",
     "composite",
     "from_pil",
@@ -22,14 +24,14 @@ __all__ = [
     "to_uint8",
 ]
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 _EIGHT_BIT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 GREY_MODES = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
 
 
 def _scaled(values: np.ndarray, *, top: float) -> np.ndarray:
-    """``values / top`` in float32; values beyond [0, top] are refused, never clipped."""
+    """``values / top`` in float32; values beyond are refused, never clipped."""
     low, high = float(values.min()), float(values.max())
     if not (low >= 0.0 and high <= top):  # also catches NaN
         raise ValueError(f"values from {low:g} to {high:g}, expected 0 to {top:g}")
@@ -39,11 +41,8 @@ def _scaled(values: np.ndarray, *, top: float) -> np.ndarray:
 def from_pil(image: Image.Image) -> Tensor:
     """A Pillow image as float32 ``[C, H, W]`` in [0, 1]; C = 1 grey, 2 grey+alpha, 3 RGB, 4 RGBA.
 
-    The EXIF orientation is not applied here (see :func:`read_image`). 16-bit RGB files come from
-    Pillow in 8 bits already; 16-bit grey keeps all its bits.
-
-    Raises:
-        ValueError: floating-point or 32-bit values outside [0, 1] or [0, 65535].
+    The EXIF orientation is not applied. 16-bit RGB files come from Pillow in 8 bits already; 16-bit
+    grey keeps all its bits. Floating-point or 32-bit values outside the range are a ValueError.
     """
     if image.mode in _SIXTEEN_BIT:
         return torch.from_numpy(_scaled(np.asarray(image), top=65535.0))[None]
@@ -57,7 +56,7 @@ def from_pil(image: Image.Image) -> Tensor:
     pixels = np.array(image if image.mode == mode else image.convert(mode))  # a writable copy
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255.0).contiguous()
+    return rearrange(torch.from_numpy(pixels), "h w c -> c h w").float().div(255.0).contiguous()
 
 
 def composite(image: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def to_pil(image: Tensor) -> Image.Image:
     """Float ``[C, H, W]`` in [0, 1], C in 1 to 4, as an 8-bit Pillow image (L, LA, RGB, RGBA)."""
     if image.ndim != 3 or image.shape[0] not in _EIGHT_BIT:
         raise ValueError(f"expected [C, H, W] with 1 to 4 channels, got {tuple(image.shape)}")
-    pixels = to_uint8(image).permute(1, 2, 0).cpu().contiguous().numpy()
+    pixels = rearrange(to_uint8(image).cpu(), "c h w -> h w c").contiguous().numpy()
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
@@ -86,9 +85,6 @@ def to_rgb(image: Tensor) -> Tensor:
 
     Fully transparent pixels take the colour of the nearest visible one: what lies under them is
     arbitrary, black mostly, and would bleed into its surroundings.
-
-    Raises:
-        ValueError: C is not 1 to 4, or the image is not three-dimensional.
     """
     if image.ndim != 3 or not 1 <= image.shape[0] <= 4:
         raise ValueError(f"expected [C, H, W] with 1 to 4 channels, got {tuple(image.shape)}")
@@ -110,7 +106,7 @@ def like_original(rgb: Tensor, original: Tensor) -> Tensor:
     Grey stays grey and alpha is the original's, and so are the colours that it hides wholly.
     """
     if original.shape[0] <= 2:
-        weights = torch.tensor(_LUMA, dtype=rgb.dtype, device=rgb.device)
+        weights = torch.tensor(LUMA, dtype=rgb.dtype, device=rgb.device)
         rgb = torch.einsum("chw,c->hw", rgb, weights)[None]
     if original.shape[0] in (1, 3):
         return rgb

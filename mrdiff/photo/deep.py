@@ -35,11 +35,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def decode_deep(data: bytes) -> Pixels:
-    """The pixels ``[H, W, C]`` of a PNG or TIFF as they lie in the file, C = 2, 3 or 4.
-
-    Raises:
-        Exception: of any kind, if the file is broken.
-    """
+    """The pixels ``[H, W, C]`` of a PNG or TIFF as they lie in the file, C = 2, 3 or 4."""
     if data.startswith(b"\x89PNG"):
         return np.asarray(imagecodecs.png_decode(data))
     with tifffile.TiffFile(io.BytesIO(data)) as file:

@@ -7,32 +7,30 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from mrdiff.photo import from_pil, to_pil, to_uint8
 
-__all__ = ["Photo", "channels_of"]
+__all__ = ["Picture", "channels_of"]
 
-Photo = TypeVar("Photo", Image.Image, np.ndarray, Tensor)
-_KEPT = ("icc_profile", "dpi")
+Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
+_CARRIED = ("icc_profile", "dpi")
 
 
 def channels_of(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """A picture as float32 ``[C, H, W]`` in [0, 1], C in 1 to 4, and the way back to its kind.
 
-    Args:
-        image: a Pillow image, an array ``[H, W]`` or ``[H, W, C]`` of uint8, uint16 or floats, or a
-            float tensor ``[C, H, W]``.
-
-    Raises:
-        TypeError: for another kind of object or number.
-        ValueError: for another shape.
+    It is a Pillow image, an array ``[H, W]`` or ``[H, W, C]`` of uint8, uint16 or floats, or a
+    float tensor ``[C, H, W]``; another is a TypeError.
     """
     if isinstance(image, Image.Image):
         return from_pil(ImageOps.exif_transpose(image)), lambda x: _picture(x, image)
     if isinstance(image, np.ndarray):
-        return _from_array(image), lambda x: _array(x, image)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(_top(image)))
+        pixels = pixels[None] if image.ndim == 2 else rearrange(pixels, "h w c -> c h w")
+        return pixels, lambda x: _array(x, image)
     if isinstance(image, Tensor):
         if not image.is_floating_point():
             raise TypeError(f"expected a float tensor in [0, 1], got {image.dtype}")
@@ -45,22 +43,16 @@ def _picture(channels: Tensor, like: Image.Image) -> Image.Image:
         result = Image.fromarray((channels[0] * 65535).round().numpy().astype(np.uint16))
     else:
         result = to_pil(channels)
-    result.info.update({key: like.info[key] for key in _KEPT if key in like.info})
+    result.info.update({key: like.info[key] for key in _CARRIED if key in like.info})
     return result
 
 
 def _top(image: np.ndarray) -> float:
-    """The largest value of the array's type: that of white."""
     if np.issubdtype(image.dtype, np.floating):
         return 1.0
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"expected uint8, uint16 or float, got {image.dtype}")
     return float(np.iinfo(image.dtype).max)
-
-
-def _from_array(image: np.ndarray) -> Tensor:
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(_top(image)))
-    return pixels[None] if image.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _array(channels: Tensor, like: np.ndarray) -> np.ndarray:
@@ -69,5 +61,5 @@ def _array(channels: Tensor, like: np.ndarray) -> np.ndarray:
         channels = to_uint8(channels)
     elif top > 1:
         channels = (channels * top).round()
-    result = channels[0] if like.ndim == 2 else channels.permute(1, 2, 0)
+    result = channels[0] if like.ndim == 2 else rearrange(channels, "c h w -> h w c")
     return result.contiguous().numpy().astype(like.dtype)

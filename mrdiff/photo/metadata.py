@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,31 +13,17 @@ _ORIENTATION = ExifTags.Base.Orientation
 _WIDTH, _HEIGHT = ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight
 # What says something about the picture. All else of a TIFF's first directory tells how the file
 # stores it, and a thumbnail would show the degraded photo.
-_KEPT = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-    ExifTags.Base.Rating,
-    ExifTags.Base.XPTitle,
-    ExifTags.Base.XPComment,
-    ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords,
-    ExifTags.Base.XPSubject,
-)
+_TEXTS = "ImageDescription Make Model Software DateTime Artist Copyright Rating"
+_TEXTS += " XPTitle XPComment XPAuthor XPKeywords XPSubject"
+_CARRIED = [ExifTags.Base[name] for name in _TEXTS.split()]
 
 
 @dataclass(frozen=True)
 class Metadata:
     """What is carried over from a photo to the restored one.
 
-    Attributes:
-        icc: the colour profile that the pixels' numbers mean; None is sRGB or unknown.
-        exif: camera, time, place, lens; upright, without a thumbnail.
-        dpi: pixels an inch across and down.
+    ``icc`` is the colour profile that the pixels' numbers mean (None: sRGB or unknown); ``exif``
+    is upright, without a thumbnail; ``dpi`` are pixels an inch across and down.
     """
 
     icc: bytes | None = None
@@ -57,37 +42,29 @@ def orientation_of(image: Image.Image) -> int:
 
 def _exif(image: Image.Image, width: int, height: int) -> bytes | None:
     given = image.getexif()
-    kept = Image.Exif()
-    for tag in _KEPT:
-        if tag in given:
-            kept[tag] = given[tag]
+    carried = Image.Exif()
+    carried.update({tag: given[tag] for tag in _CARRIED if tag in given})
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         entries = {k: v for k, v in given.get_ifd(directory).items() if not isinstance(v, dict)}
         for tag, length in ((_WIDTH, width), (_HEIGHT, height)):
             if tag in entries:
                 entries[tag] = length
         if entries:
-            kept.get_ifd(directory).update(entries)
+            carried.get_ifd(directory).update(entries)
     if _ORIENTATION in given:
-        kept[_ORIENTATION] = 1
+        carried[_ORIENTATION] = 1
     # Of an empty one Pillow would write a header.
-    return kept.tobytes() if len(kept) or any(kept.get_ifd(d) for d in ExifTags.IFD) else None
+    some = len(carried) or any(carried.get_ifd(directory) for directory in ExifTags.IFD)
+    return carried.tobytes() if some else None
 
 
 def _dpi(given: Any) -> tuple[float, float] | None:
     across, down = (float(value) for value in given)
-    if math.isfinite(across) and math.isfinite(down) and 0 < across < 1e5 and 0 < down < 1e5:
-        return across, down
-    return None
+    return (across, down) if 0 < across < 1e5 and 0 < down < 1e5 else None
 
 
 def read_metadata(image: Image.Image, width: int, height: int) -> tuple[Metadata, list[str]]:
-    """The metadata of an opened photo, and what of it is broken and left out.
-
-    Args:
-        image: whose header, at least, was read.
-        width, height: of the upright photo.
-    """
+    """The metadata of an opened photo of this upright size, and a line on each broken part."""
     broken = []
     exif = dpi = None
     try:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from mrdiff.photo.channels import composite, from_pil
 from mrdiff.photo.deep import TIFF_STARTS, decode_deep, is_deep
-from mrdiff.photo.errors import PhotoError
+from mrdiff.photo.files import PhotoError
 from mrdiff.photo.metadata import Metadata, orientation_of, read_metadata
 
 __all__ = ["PhotoFile", "read_image", "read_mask", "read_photo", "read_rgb", "upright_size"]
@@ -28,16 +29,11 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # EXIF
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo as it was read.
+    """A photo as it was read: upright float32 ``[C, H, W]`` in [0, 1], C as in ``from_pil``.
 
-    Attributes:
-        image: float32 ``[C, H, W]`` in [0, 1], upright; C = 1 grey, 2 grey and alpha, 3 RGB,
-            4 RGBA.
-        kind: the file's format by Pillow's name, such as ``"PNG"``.
-        bits: of a channel in the file: 8, 16, or 32 for floating point.
-        lossless: whether the file kept all pixels as they were; a WebP can do either.
-        metadata: colour profile, EXIF, resolution.
-        notes: what could not be kept, for the user.
+    ``kind`` is the file's format by Pillow's name; a channel has 8, 16 or (floating point) 32
+    ``bits``; ``lossless`` if the file holds all pixels as they were; ``notes`` say to the user what
+    could not be carried over.
     """
 
     image: Tensor
@@ -62,12 +58,9 @@ def _naming(name: Path | str) -> Iterator[None]:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         what = f"more than {limit:.0f} megapixels; raise --max_megapixels if you trust it"
         raise PhotoError(f"{name}: {what}") from error
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        raise PhotoError(f"{name}: {reason}") from error
     except Exception as error:  # decoders of broken files raise nearly every exception there is
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PhotoError(f"{name}: {reason}") from error
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise PhotoError(f"{name}: {said or type(error).__name__}") from error
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
@@ -79,7 +72,7 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Print colours and others that are no RGB in sRGB, through the profile of the file."""
+    """Print colours and others that are no RGB in sRGB, through the file's profile."""
     source: Any
     if image.mode == "CMYK" and (icc := image.info.get("icc_profile")):
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -95,7 +88,7 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _lossless(kind: str, data: bytes) -> bool:
-    """Whether the file keeps its pixels exactly, by its format or, of a WebP, by its chunks."""
+    """Whether the file keeps its pixels exactly: by its format or, of a WebP, by its chunks."""
     if kind != "WEBP":
         return kind != "JPEG"
     position = 12
@@ -109,11 +102,11 @@ def _lossless(kind: str, data: bytes) -> bool:
 
 
 def _deep_pixels(data: bytes) -> Tensor:
-    return torch.from_numpy(decode_deep(data).astype("float32")).permute(2, 0, 1) / 65535
+    pixels = torch.from_numpy(decode_deep(data).astype("float32"))
+    return rearrange(pixels, "h w c -> c h w") / 65535
 
 
 def _decoded(image: Image.Image, data: bytes) -> PhotoFile:
-    """The pixels and what was done to them; see :func:`_carrying` for all else."""
     notes = []
     if is_deep(image):
         orientation = orientation_of(image)
@@ -132,7 +125,7 @@ def _decoded(image: Image.Image, data: bytes) -> PhotoFile:
 
 
 def _carrying(photo: PhotoFile, image: Image.Image, data: bytes) -> PhotoFile:
-    """With what a restored photo takes over: half as much work again, which training needs not."""
+    """With what a restored photo takes over; half as much work again, which training spares."""
     frames = getattr(image, "n_frames", 1)
     pages = [f"the first of {frames} pictures"] if frames > 1 else []
     metadata, broken = read_metadata(image, photo.image.shape[2], photo.image.shape[1])
@@ -164,45 +157,29 @@ def _read(source: Path | str | bytes, name: str, *, carrying: bool) -> PhotoFile
 
 
 def read_photo(source: Path | str | bytes, *, name: str = "") -> PhotoFile:
-    """Read a photo with all that belongs to it.
+    """Read a photo, a path or the content of a file, with all that belongs to it.
 
     Pixels stay in the colour space of the file's profile, but for CMYK and Lab, which become sRGB.
-    Images beyond Pillow's limit against decompression bombs are refused.
-
-    Args:
-        source: a path, or the content of a file.
-        name: of the content, for errors.
 
     Raises:
-        PhotoError: the file is missing, broken, too large, or not a photo.
+        PhotoError: it is missing, broken, beyond Pillow's limit against decompression bombs, or
+            not a photo; so do the other readers.
     """
     return _read(source, name, carrying=True)
 
 
 def read_image(path: Path | str) -> Tensor:
-    """Read a photo upright as float32 ``[C, H, W]`` in [0, 1], channels as in ``from_pil``.
-
-    Raises:
-        PhotoError: as :func:`read_photo`.
-    """
+    """Read a photo upright as float32 ``[C, H, W]`` in [0, 1], channels as in ``from_pil``."""
     return _read(path, "", carrying=False).image
 
 
 def read_rgb(path: Path | str) -> Tensor:
-    """Read a photo upright as float32 RGB ``[3, H, W]`` in [0, 1]; alpha is laid on white.
-
-    Raises:
-        PhotoError: the file is missing, broken, or not a photo.
-    """
+    """Read a photo upright as float32 RGB ``[3, H, W]`` in [0, 1]; alpha is laid on white."""
     return composite(read_image(path))
 
 
 def read_mask(path: Path | str) -> Tensor:
-    """A mask as float32 ``[1, H, W]``: 1 where it is white and 0 where it is black.
-
-    Raises:
-        PhotoError: it cannot be read.
-    """
+    """A mask as float32 ``[1, H, W]``: 1 where it is white and 0 where it is black."""
     return (read_rgb(path)[:1] >= 0.5).float()
 
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrdiff.solvers.baselines import BaselineSampler
-from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.run import Sampler
 
 __all__ = ["Ensemble", "check_spread", "draw", "numbered"]
 
@@ -17,20 +16,15 @@ __all__ = ["Ensemble", "check_spread", "draw", "numbered"]
 class Ensemble(NamedTuple):
     """Mean and standard deviation of K restorations, ``[B, C, H, W]`` each, pixel by pixel.
 
-    Where a model has learnt the distribution of clean images, the deviation tells how far the mean
-    is off to be expected: it is small where the degraded image says what was there.
+    The deviation is small where the degraded image says what was there.
     """
 
     mean: Tensor
     std: Tensor
 
 
-def check_spread(sampler: MRSampler | BaselineSampler, samples: int) -> None:
-    """Refuse several restorations by a sampler without noise, of which all are the same.
-
-    Raises:
-        ValueError: for fewer than one, or for more than one without noise.
-    """
+def check_spread(sampler: Sampler, samples: int) -> None:
+    """Raise ValueError for no sample, or for several of a sampler without noise: all are alike."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if samples > 1 and sampler.temperature == 0:
@@ -48,13 +42,11 @@ def numbered(name: str, index: int) -> str:
 def draw(restore: Callable[[int], Tensor], samples: int) -> Ensemble:
     """Mean and deviation of ``restore(0)``, ``restore(1)``, ..., two images in memory at a time.
 
-    Args:
-        restore: the restoration of that number, of one shape for all.
-        samples: how many, K; of a single one the deviation is 0.
+    Of a single sample the deviation is 0.
     """
     mean = restore(0)
     if samples == 1:
-        return Ensemble(mean, torch.zeros((), dtype=mean.dtype).expand_as(mean))
+        return Ensemble(mean, mean.new_zeros(()).expand_as(mean))
     squares = torch.zeros_like(mean)
     for index in range(1, samples):
         image = restore(index)

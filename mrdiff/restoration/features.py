@@ -1,4 +1,4 @@
-"""Features of photos, for networks that are told by another network what they see.
+"""Features of photos, for networks that another network helps to see.
 
 Either something makes them of the photo, or they lie in a file that ``mrdiff features`` wrote.
 """
@@ -13,26 +13,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mrdiff.networks.conditions import Context, FeatureError, known_features, pick_features
+from mrdiff.networks.conditions import FeatureError, pick_features
+from mrdiff.networks.protocol import Context, known_features
 from mrdiff.system.files import replacing
 
-__all__ = ["FeatureMaker", "Known", "StoredFeatures", "check_features", "gather_features"]
+__all__ = ["FeatureMaker", "StoredFeatures", "check_features", "gather_features"]
 
 # Of an image [1, 3, H, W] in [0, 1] the features [1, D] by their names.
 FeatureMaker = Callable[[Tensor], Mapping[str, Tensor]]
-# Of each image the features [1, D] that are known beforehand, perhaps none.
-Known = Sequence[Mapping[str, Tensor]]
 
 _KINDS = ("text", "image")
 _TASK = "task/"
 
 
 def check_features(network: nn.Module, task: str, make: FeatureMaker | None) -> None:
-    """Refuse features for a network that takes none, and a task's name for one that takes some.
-
-    Raises:
-        FeatureError: one line.
-    """
+    """Raise FeatureError if a network takes no features, or takes them instead of a task's name."""
     taken = known_features(network)
     if make is not None and not taken:
         raise FeatureError("this model takes no features: leave out --daclip and --context")
@@ -44,16 +39,12 @@ def check_features(network: nn.Module, task: str, make: FeatureMaker | None) -> 
 def gather_features(
     network: nn.Module,
     mu: Tensor,
-    given: Known | None,
+    given: Sequence[Mapping[str, Tensor]] | None,
     make: FeatureMaker | None,
 ) -> Context:
-    """The features ``[B, D]`` that a network takes, of each image by itself.
+    """The features ``[B, D]`` that a network takes, of each image ``[B, 3, H, W]`` by itself.
 
-    Args:
-        network: tells what it takes.
-        mu: degraded images ``[B, 3, H, W]`` in [0, 1], on the network's device.
-        given: what is known beforehand.
-        make: is asked for what is not known.
+    ``given`` are of each image those that are known, ``[1, D]``; ``make`` makes the others.
 
     Raises:
         FeatureError: one is missing or has another width.
@@ -73,14 +64,7 @@ class StoredFeatures:
 
     ``NAME/text`` and ``NAME/image`` are those of the photo NAME, its path without the suffix;
     ``text`` and ``image`` serve all photos without their own; ``task/NAME`` is the text feature of
-    a task.
-
-    Args:
-        path: of the file, for errors.
-        tensors: by key.
-
-    Raises:
-        FeatureError: a key means nothing, or a tensor is no feature; one line with file and key.
+    a task. A key or a tensor that is none of these is a FeatureError of one line.
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -89,11 +73,7 @@ class StoredFeatures:
 
     @classmethod
     def read(cls, path: Path) -> StoredFeatures:
-        """Read a file.
-
-        Raises:
-            FeatureError: as the class does, or it is no such file.
-        """
+        """Read a file; one that is none is a FeatureError, too."""
         try:
             return cls(path, load_file(path))
         except FileNotFoundError:
@@ -102,24 +82,15 @@ class StoredFeatures:
             raise FeatureError(f"{path} is not a readable .safetensors file: {error}") from error
 
     def write(self) -> None:
-        """Write the file; it appears when it is whole.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write the file; it appears when it is whole."""
         content = save({key: value[0].cpu().clone() for key, value in self._tensors.items()})
         with replacing(self.path) as temporary:
             temporary.write_bytes(content)
 
     def of(self, name: str, *, task: str | None = None) -> Context:
-        """The features ``[1, D]`` that are stored for a photo, perhaps none.
+        """The features ``[1, D]`` that are stored for the photo ``name``, perhaps none.
 
-        Args:
-            name: the photo's relative path without its suffix, with ``/``.
-            task: whose text feature is taken instead of the photo's.
-
-        Raises:
-            FeatureError: there is none of this task.
+        The text feature is that of ``task``, if given; a FeatureError if there is none.
         """
         for_all = {kind: self._tensors[kind] for kind in _KINDS if kind in self._tensors}
         own = {kind: f"{name}/{kind}" for kind in _KINDS if f"{name}/{kind}" in self._tensors}
@@ -133,11 +104,7 @@ class StoredFeatures:
         return found
 
     def check(self, taken: Mapping[str, int]) -> None:
-        """Refuse features of other widths than those that a network takes.
-
-        Raises:
-            FeatureError: one line with file and key.
-        """
+        """Raise FeatureError unless the widths are those of the features that a network takes."""
         for key, value in self._tensors.items():
             width = taken.get("text" if _of_task(key) else key.rpartition("/")[2])
             if width not in (None, value.shape[1]):
@@ -145,7 +112,6 @@ class StoredFeatures:
                 raise FeatureError(f"{self.path}: {key} has {value.shape[1]}, but {ours}")
 
     def _checked(self, key: str, value: Tensor) -> Tensor:
-        """A tensor as a feature: float32 ``[1, D]``."""
         if not _of_task(key) and key.rpartition("/")[2] not in _KINDS:
             known = "NAME/text, NAME/image, text, image, task/NAME"
             raise FeatureError(f"{self.path}: unknown key {key}: use {known}")

@@ -52,16 +52,7 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-_TRIED: weakref.WeakKeyDictionary[torch.nn.Module, dict[torch.device, float]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _as_built(denoiser: Denoiser) -> Denoiser:
-    """The denoiser without what runs its network faster, whose memory nobody can see."""
-    plain = copy.copy(denoiser)
-    plain._modules = {**denoiser._modules, "network": as_built(denoiser.network)}
-    return plain
+_TRIED = weakref.WeakKeyDictionary[torch.nn.Module, dict[torch.device, float]]()
 
 
 @torch.no_grad()
@@ -70,16 +61,15 @@ def bytes_a_pixel(
 ) -> float:
     """Memory that one prediction takes for a pixel, by trying a small image once a device.
 
-    Args:
-        denoiser: what predicts.
-        like: an image ``[1, C, H, W]`` of the device and the channels to try.
-        context: without which the network would not run.
+    ``like``, ``[1, C, H, W]``, has the device and the channels to try.
     """
     known = _TRIED.setdefault(denoiser, {})
     if like.device not in known:
         image = like.new_zeros(1, like.shape[1], _PROBE, _PROBE)
+        plain = copy.copy(denoiser)  # nobody sees the memory of what runs a network faster
+        plain._modules = {**denoiser._modules, "network": as_built(denoiser.network)}
         with _Live() as live:
-            _as_built(denoiser)(image, like.new_tensor(0.5), image, context)
+            plain(image, like.new_tensor(0.5), image, context)
         known[like.device] = live.peak / _PROBE**2
     return known[like.device]
 

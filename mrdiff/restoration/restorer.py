@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import load_model
+from mrdiff.checkpoints.reading import Checkpoint, load_model, open_checkpoint
 from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike, Prediction
-from mrdiff.networks.conditions import Context, check_task, known_tasks, make_context
+from mrdiff.networks.conditions import check_task, make_context
+from mrdiff.networks.protocol import Context, known_tasks
 from mrdiff.photo import like_original, to_rgb
-from mrdiff.photo.comparison import Comparison
-from mrdiff.photo.kinds import Photo, channels_of
+from mrdiff.photo.kinds import Picture, channels_of
+from mrdiff.photo.sheets import Comparison
 from mrdiff.restoration.ensemble import Ensemble, check_spread, draw, numbered
-from mrdiff.restoration.features import FeatureMaker, Known, check_features, gather_features
+from mrdiff.restoration.features import FeatureMaker, check_features, gather_features
 from mrdiff.restoration.tiles import Tiler
-from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.sampler import MRSampler, named_sampler
+from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
+from mrdiff.solvers.run import Sampler
+from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
-from mrdiff.tuning.kept_sampler import read_sampler, resolve_sampler
+from mrdiff.tuning.checkpoint_sampler import read_sampler
 
 __all__ = ["Restorer"]
 
 # Called as (step, nfe, x0) after each network call.
 Preview = Callable[[int, int, Tensor], None]
+OnTask = Callable[[list[str]], None]
 
 
 class Restorer:
@@ -42,22 +45,20 @@ class Restorer:
         sampler: a name of :data:`mrdiff.names.SAMPLERS`, or a sampler.
         nfe: network calls a photo, if the sampler is given by name.
         seed: of the noise.
-        tile: ``"auto"`` (the largest tiles that the memory holds, and whole photos up to that),
-            ``"off"``, or a side in pixels >= 64.
-        task: what spoilt the photos, for a model of several tasks; ``"auto"`` lets it judge.
+        tile: as for :class:`mrdiff.restoration.tiles.Tiler`.
+        task: what degraded the photos, for a model of several tasks; ``"auto"`` lets it judge.
         features: makes the features of a photo ``[1, 3, H, W]`` for a model that takes some, such
             as :class:`mrdiff.official.daclip.ImageController`.
 
     Raises:
-        ValueError: for an unknown sampler or task, a wrong ``nfe`` or ``tile``, or features for a
-            model that takes none.
+        ValueError: an option is wrong, or does not fit the model.
     """
 
     def __init__(
         self,
         denoiser: Denoiser,
         *,
-        sampler: str | MRSampler | BaselineSampler = "mr-ode-2",
+        sampler: str | Sampler = "mr-ode-2",
         nfe: int = 5,
         seed: int = 0,
         tile: str | int = "auto",
@@ -67,7 +68,7 @@ class Restorer:
         check_features(denoiser.network, task, features)
         check_task(task, known_tasks(denoiser.network))
         self.denoiser = denoiser
-        self.sampler = named_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
+        self.sampler = make_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
         self.tiler = Tiler(denoiser, tile)
         self.task = task
@@ -76,7 +77,7 @@ class Restorer:
     @classmethod
     def from_checkpoint(
         cls,
-        path: Path | str,
+        source: str | os.PathLike[str] | Checkpoint,
         *,
         device: str = "auto",
         sampler: str | None = None,
@@ -89,31 +90,21 @@ class Restorer:
         features: FeatureMaker | None = None,
         allow: Sequence[str] = (),
     ) -> Restorer:
-        """Load a ``.ckpt`` or an exported folder.
+        """Load a ``.ckpt``, an exported folder or an opened checkpoint.
 
-        Without a sampler's name the checkpoint's own is used, which ``mrdiff sweep --save`` keeps
-        in it, else ``mr-ode-2``; without ``nfe`` that sampler's, else 5.
-
-        Args:
-            path: of the checkpoint.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
-            sampler: a name of :data:`mrdiff.names.SAMPLERS`.
-            nfe: network calls a photo.
-            grid: instead of the sampler's: a name, a ``.yaml`` file, times.
-            temperature: instead of the sampler's own.
-            seed: as for the class.
-            tile: as for the class.
-            task: as for the class.
-            features: as for the class.
-            allow: packages besides mrdiff whose classes the checkpoint may name.
+        Without a sampler's name the checkpoint's own is used, else ``mr-ode-2``; without ``nfe``
+        that sampler's, else 5. ``grid`` (a name, a ``.yaml`` file, times) and ``temperature``
+        replace the sampler's own; classes of the packages in ``allow`` may be built.
 
         Raises:
             CheckpointError: the file is missing or is no checkpoint of ours.
             ValueError: the sampler, its grid or another option is wrong.
         """
-        denoiser = load_model(path, device=device, allow=allow)
-        stored = read_sampler(path) if sampler is None else None
-        chosen = resolve_sampler(stored, name=sampler, nfe=nfe, grid=grid, temperature=temperature)
+        checkpoint = open_checkpoint(source)
+        denoiser = load_model(checkpoint, device=device, allow=allow)
+        stored = read_sampler(checkpoint) if sampler is None else None
+        spec = sampler or stored or DEFAULT_NAME
+        chosen = make_sampler(spec, nfe=nfe, grid=grid, temperature=temperature)
         if isinstance(chosen, MRSampler):
             try:
                 chosen.times(denoiser.process)  # a grid that does not fit is known at once
@@ -121,7 +112,7 @@ class Restorer:
                 if stored is None or grid is not None:
                     raise
                 raise CheckpointError(
-                    f"{path}: the sampler it keeps does not fit ({error}): name a sampler"
+                    f"{checkpoint.path}: the sampler in it does not fit ({error}): name a sampler"
                 ) from error
         return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task, features=features)
 
@@ -137,28 +128,23 @@ class Restorer:
         names: Sequence[str],
         *,
         mask: Tensor | None = None,
-        features: Known | None = None,
+        features: Sequence[Context] | None = None,
         callback: Preview | None = None,
-        on_task: Callable[[list[str]], None] | None = None,
+        on_task: OnTask | None = None,
     ) -> Tensor:
-        """Restore RGB images ``[B, 3, H, W]`` in [0, 1], one name each, on any device.
+        """Restore RGB images ``[B, 3, H, W]`` in [0, 1] on any device; float32, clamped, on theirs.
 
         On the CPU they go through the network one by one: the last bits of a convolution depend on
         how many images it is given, and those of a file must not.
 
         Args:
             lq: the degraded images.
-            names: what the noise is drawn from, besides the seed.
-            mask: ``[B, 1, H, W]``, 1 where the images were kept and 0 in holes, for a model that
-                takes one.
-            features: of each image those that are known, ``[1, D]``; the restorer's own
-                ``features`` make the others.
+            names: what the noise of each is drawn from, besides the seed.
+            mask: ``[B, 1, H, W]``, 1 where the images are intact and 0 in holes.
+            features: of each image those that are known, ``[1, D]``; the restorer makes the others.
             callback: called as ``(step, nfe, x0)`` after each network call, from step 1 to nfe,
                 with what is believed of the clean images then, ``[B, 3, H, W]``, not clamped.
             on_task: called with the task of each image, if the model knows several.
-
-        Returns:
-            Float32 ``[B, 3, H, W]``, clamped to [0, 1], on the device of ``lq``.
 
         Raises:
             MemoryError: not even the smallest tiles fit.
@@ -166,29 +152,26 @@ class Restorer:
         """
         if self.device.type == "cpu" and len(lq) > 1:
             masks = [None] * len(lq) if mask is None else list(mask[:, None])
-            known = [{}] * len(lq) if features is None else features
-            return torch.cat(
-                [
-                    self.restore(
-                        x, [name], mask=m, features=[f], callback=callback, on_task=on_task
-                    )
-                    for x, name, m, f in zip(lq[:, None], names, masks, known, strict=True)
-                ]
-            )
+            each = zip(lq[:, None], names, masks, features or [{}] * len(lq), strict=True)
+            alone = [
+                self.restore(x, [name], mask=m, features=[f], callback=callback, on_task=on_task)
+                for x, name, m, f in each
+            ]
+            return torch.cat(alone)
         mu = lq.to(self.device, torch.float32)
         context = self.context(mu, mask=mask, features=features, on_task=on_task)
         nfe = self.sampler.nfe
 
-        def told(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
+        def on_step(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
             if callback is not None:
                 callback(step + 1, nfe, prediction.x0)
 
         def run(model: DenoiserLike) -> Tensor:
             noise = named_noise(self.seed, names)
-            return self.sampler(model, mu, noise=noise, callback=told)
+            return self.sampler(model, mu, noise=noise, callback=on_step)
 
         restored = self.tiler.run(run, *lq.shape[-2:], context=context)
-        return restored.float().clamp_(0.0, 1.0).to(lq.device)
+        return restored.float().clamp(0.0, 1.0).to(lq.device)
 
     def draw(
         self,
@@ -197,23 +180,14 @@ class Restorer:
         *,
         samples: int,
         mask: Tensor | None = None,
-        features: Known | None = None,
+        features: Sequence[Context] | None = None,
         callback: Preview | None = None,
-        on_task: Callable[[list[str]], None] | None = None,
+        on_task: OnTask | None = None,
     ) -> Ensemble:
-        """Restore images several times and tell mean and standard deviation.
+        """Mean and deviation of several restorations; arguments as of :meth:`restore`.
 
-        Args:
-            lq: as for :meth:`restore`, and so are the others.
-            names: the first sample is that of :meth:`restore`.
-            samples: how many; 1 has the deviation 0.
-            mask: as above.
-            features: as above.
-            callback: as above, for each sample anew.
-            on_task: called once.
-
-        Raises:
-            ValueError: more than one sample of a sampler without noise.
+        The first sample is that of :meth:`restore`; ``on_task`` is called once. Several samples of
+        a sampler without noise are a ValueError.
         """
         check_spread(self.sampler, samples)
         # Once, however many samples: another network looks at the photo for them.
@@ -242,16 +216,15 @@ class Restorer:
         mu: Tensor,
         *,
         mask: Tensor | None = None,
-        features: Known | None = None,
-        on_task: Callable[[list[str]], None] | None = None,
+        features: Sequence[Context] | None = None,
+        on_task: OnTask | None = None,
     ) -> Context | None:
-        """What the network is told of ``mu`` ``[B, 3, H, W]``; arguments as of :meth:`restore`."""
+        """The network's conditions for ``mu`` ``[B, 3, H, W]``; arguments as of :meth:`restore`."""
         network = self.denoiser.network
-        task = None if self.task == "auto" else self.task
         context = make_context(
             network,
             mu,
-            task=task,
+            task=None if self.task == "auto" else self.task,
             mask=None if mask is None else mask.to(mu),
             features=gather_features(network, mu, features, self.features),
         )
@@ -260,24 +233,19 @@ class Restorer:
             on_task([tasks[int(index)] for index in context["task"].argmax(dim=1)])
         return context
 
-    def __call__(self, image: Photo, *, name: str = "", callback: Preview | None = None) -> Photo:
-        """Restore one photo; grey stays grey and alpha passes through unchanged.
+    def __call__(
+        self, image: Picture, *, name: str = "", callback: Preview | None = None
+    ) -> Picture:
+        """Restore one photo, a Pillow image (turned upright), an array or a tensor.
 
-        Args:
-            image: a Pillow image (turned upright), an array
-                ``[H, W]`` or ``[H, W, C]`` (uint8, uint16 or float in [0, 1]), or a float tensor
-                ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1]; C is 1 to 4 (grey, grey and alpha,
-                RGB, RGBA).
-            name: what the noise is drawn from, besides the seed.
-            callback: called as ``(step, nfe, x0)``, see :meth:`restore`.
+        Arrays are ``[H, W]`` or ``[H, W, C]`` of uint8, uint16 or floats in [0, 1], tensors floats
+        ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1], C in 1 to 4: grey, grey and alpha, RGB, RGBA.
+        Other kinds and shapes are a TypeError or a ValueError. The noise is drawn from ``name``,
+        besides the seed; ``callback`` is that of :meth:`restore`.
 
         Returns:
-            The same kind, shape and number type; for Pillow one of L, LA, RGB, RGBA and I;16,
-            with the colour profile and the resolution of the original.
-
-        Raises:
-            TypeError: for another kind of object or number.
-            ValueError: for another shape.
+            The same kind, shape and number type; grey stays grey and alpha passes through. Pillow's
+            are L, LA, RGB, RGBA or I;16, with the original's colour profile and resolution.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
             names = [f"{name}/{i}" if i else name for i in range(len(image))]

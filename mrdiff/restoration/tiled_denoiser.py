@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, product
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import ContextDenoiser, DenoiserLike, Prediction
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.denoiser import (
+    Context,
+    ContextDenoiser,
+    DenoiserLike,
+    DenoiserWrapper,
+    Prediction,
+    prepared,
+)
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 
@@ -58,7 +63,7 @@ def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
     """Weights of a tile along one axis, float32 ``[stop - start]``.
 
     At an edge within the image: 0 over a quarter of the overlap, where the tile's own border
-    spoils the prediction, then a linear rise over the middle half. At the image's edge: 1.
+    harms the prediction, then a linear rise over the middle half. At the image's edge: 1.
     """
     start, stop = span
     position = torch.arange(stop - start, dtype=torch.float32)
@@ -81,7 +86,7 @@ def _alike(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
             yield group[i : i + most]
 
 
-class TiledDenoiser:
+class TiledDenoiser(DenoiserWrapper):
     """A denoiser that sees an image tile by tile and blends the predictions.
 
     For a network whose reach is at most ``overlap // 4`` pixels and whose stride divides 16 the
@@ -89,15 +94,11 @@ class TiledDenoiser:
     through in one call.
 
     Args:
-        denoiser: ``(x, t, mu) -> Prediction`` with ``.process``.
+        denoiser: ``(x, t, mu) -> Prediction``; it takes a context as fourth argument, if any.
         tile: longest side of the tiles in pixels; more than ``overlap + 16``.
         overlap: pixels that neighbouring tiles share; >= 4.
-        context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them,
-            and the denoiser takes it as fourth argument.
+        context: of the whole images; what has pixels ``[B, C, H, W]`` in it is cut like them.
         together: tiles of one size that go through the network at once.
-
-    Raises:
-        ValueError: ``tile`` or ``overlap`` is too small.
     """
 
     def __init__(
@@ -106,34 +107,29 @@ class TiledDenoiser:
         tile: int,
         overlap: int = 32,
         *,
-        context: dict[str, Tensor] | None = None,
+        context: Context | None = None,
         together: int = 1,
     ) -> None:
         if overlap < 4 or tile <= overlap + _ALIGN:
             message = f"tile must exceed overlap + {_ALIGN} and overlap 3, got {tile} and {overlap}"
             raise ValueError(message)
-        self.denoiser = denoiser
+        super().__init__(denoiser)
         self.tile = tile
         self.overlap = overlap
         self.context = context
         self.together = together
 
-    @property
-    def process(self) -> MRProcess:
-        """The process of the denoiser."""
-        return self.denoiser.process
-
-    def prepare(self, mu: Tensor | None, times: Tensor) -> DenoiserLike:
-        """For one sampling run: see :func:`mrdiff.diffusion.denoiser.prepared`."""
-        make = getattr(self.denoiser, "prepare", None)
-        context = self.context or {}
+    def prepare(
+        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+    ) -> DenoiserLike:
+        given = context or self.context
         # What has pixels is cut with the tiles; the rest is theirs all alike, if of one image.
-        cut = any(value.ndim == 4 for value in context.values())
-        if make is None or cut or (mu is not None and len(mu) > 1 and self.together > 1):
+        cut = any(value.ndim == 4 for value in (given or {}).values())
+        several = mu is not None and len(mu) > 1 and self.together > 1
+        if cut or several or not hasattr(self.denoiser, "prepare"):
             return self
         whole = mu is not None and max(mu.shape[-2:]) <= self.tile
-        given = (self.context,) if self.context else ()
-        inner = make(mu if whole else None, times, *given)
+        inner = prepared(self.denoiser, mu if whole else None, times, given)
         return TiledDenoiser(inner, self.tile, self.overlap, together=self.together)
 
     def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
@@ -142,7 +138,7 @@ class TiledDenoiser:
         if max(height, width) <= self.tile:
             if self.context is None:
                 return self.denoiser(x, t, mu)
-            return cast(ContextDenoiser, self.denoiser)(x, t, mu, self.context)
+            return self.denoiser(x, t, mu, self.context)
         x0, total = torch.zeros_like(x), x.new_zeros(height, width)
         rows, columns = (
             tile_spans(length, even_tile(length, self.tile, self.overlap), self.overlap)
@@ -174,5 +170,5 @@ class TiledDenoiser:
                 key: cut(v) if v.ndim == 4 else v.repeat(len(parts), *[1] * (v.ndim - 1))
                 for key, v in self.context.items()
             }
-            x0 = cast(ContextDenoiser, self.denoiser)(cut(x), times, cut(mu), context).x0
+            x0 = self.denoiser(cut(x), times, cut(mu), context).x0
         return list(x0.chunk(len(parts)))

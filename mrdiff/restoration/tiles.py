@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser, DenoiserLike
-from mrdiff.networks.conditions import Context, known_features
+from mrdiff.networks.protocol import Context, known_features
 from mrdiff.restoration.footprint import budget, bytes_a_pixel, largest_tile, tiles_together
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.system.memory import is_out_of_memory
@@ -22,31 +23,23 @@ _LEAST = 256  # of our own choice they get no smaller
 def _side(tile: str | int) -> int | None:
     if tile in ("auto", "off"):
         return None
-    try:
-        side = int(tile)
-    except ValueError:
-        side = 0
-    if side < 64:
+    if not str(tile).isdecimal() or int(tile) < 64:
         raise ValueError(f"tile must be auto, off or a side of at least 64 pixels, got {tile}")
-    return side
+    return int(tile)
 
 
 class Tiler:
     """The tiles for photos of any size.
 
-    Args:
-        denoiser: the model.
-        tile: ``"auto"`` (the largest that the memory holds, and whole photos up to that),
-            ``"off"``, or a side in pixels >= 64.
-
-    Raises:
-        ValueError: for another ``tile``.
+    ``tile`` is ``"auto"`` (the largest that the memory holds, and whole photos up to that),
+    ``"off"``, or a side in pixels >= 64; anything else is a ValueError.
     """
 
     def __init__(self, denoiser: Denoiser, tile: str | int) -> None:
         self.denoiser = denoiser
         self.automatic = tile == "auto"
         self._chosen = _side(tile)
+        self._too_large = math.inf  # pixels of a whole photo that did not fit
 
     def side(self, height: int, width: int) -> int | None:
         """The side of the tiles for a photo of this size, or None for the whole photo at once."""
@@ -54,17 +47,8 @@ class Tiler:
             return self._chosen
         if self._chosen is None:  # asked for the first time on this device
             self._chosen = largest_tile(self._bytes_a_pixel(), budget(self._device))
-        return None if height * width <= self._chosen**2 else self._chosen
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
-
-    def _bytes_a_pixel(self) -> float:
-        like = next(self.denoiser.parameters()).new_zeros(1, 3, 1, 1)
-        told = known_features(self.denoiser.network).items()
-        blank = {name: like.new_zeros(1, width) for name, width in told}
-        return bytes_a_pixel(self.denoiser, like, blank or None)
+        pixels = height * width
+        return None if pixels <= self._chosen**2 and pixels < self._too_large else self._chosen
 
     def run(
         self,
@@ -76,11 +60,7 @@ class Tiler:
     ) -> Tensor:
         """Do work with the model for photos of this size, again with smaller tiles if need be.
 
-        Args:
-            work: what is done with the denoiser.
-            height: of the photos.
-            width: of the photos.
-            context: what the network is told of them.
+        The network is given ``context``, which is that of the photos.
 
         Raises:
             MemoryError: there is not enough for the tiles that were asked for, or the smallest.
@@ -89,15 +69,28 @@ class Tiler:
             side = self.side(height, width)
             try:
                 return work(self._model(side, context))
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 used = side or max(height, width)
                 if not self.automatic or used <= _LEAST:
                     raise MemoryError(f"no memory for tiles of {used} pixels") from error
-            self._chosen = max(_LEAST, used // 2)
+            if side is None:  # tiles of a quarter of its pixels, however long it is
+                self._too_large = min(self._too_large, height * width)
+                side = math.isqrt(height * width)
+            self._chosen = max(_LEAST, side // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def _bytes_a_pixel(self) -> float:
+        like = next(self.denoiser.parameters()).new_zeros(1, 3, 1, 1)
+        features = known_features(self.denoiser.network).items()
+        blank = {name: like.new_zeros(1, width) for name, width in features}
+        return bytes_a_pixel(self.denoiser, like, blank or None)
 
     def _model(self, side: int | None, context: Context | None) -> DenoiserLike:
         if side is None:

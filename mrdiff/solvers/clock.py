@@ -6,8 +6,13 @@ With y_t = alpha_t y0 + sigma_t eps the same flow reads
     d(y/alpha) = eps d(sigma/alpha)     noise     clock sigma/alpha
     dy         = v dphi                 velocity  clock phi = arccos(alpha)
 
-so a solver may replace y0, eps or v by a polynomial in the clock that goes with it. The first two
-have a stochastic form for every eta > 0 (MR Sampler, ICLR 2025, for eta = 1); the third has none.
+so a solver may replace f = y0, eps or v by a polynomial in the clock that goes with it. Between two
+times, for any f of the share u of the step that is done, measured in the clock,
+
+    y_t = decay y_s + gain ∫_0^1 e^(-rate (1 - u)) f(u) du + noise z
+
+The first two have a stochastic form for every eta > 0 (MR Sampler, ICLR 2025, for eta = 1); the
+third has none.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ ClockName = Literal["data", "noise", "velocity"]
 
 
 class Point(NamedTuple):
-    """What a transition needs to know of a time; plain float64 numbers."""
+    """A time and what a transition needs to know of it, in float64."""
 
     t: float
     alpha: float
@@ -42,13 +47,9 @@ class Point(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """y_t = keep y_s + gain ∫_0^1 e^(-rate (1 - v)) f(v) dv + noise z, exact for any f.
+    """The coefficients of the module's last equation."""
 
-    f is the clock's quantity (y0, eps or velocity) as a function of the share v of the step that
-    is done, measured in the clock.
-    """
-
-    keep: float
+    decay: float
     gain: float
     rate: float
     noise: float
@@ -56,25 +57,15 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True)
 class Clock:
-    """A coordinate, the quantity that is a polynomial in it, and the transition between times.
+    """A coordinate, the quantity that is a polynomial in it, and the transition between times."""
 
-    Attributes:
-        target: the quantity, as coefficients of y0 and eps.
-        coordinate: the clock's reading at a point.
-        transition: from a point to a later one (smaller t) under stochasticity eta.
-    """
-
-    target: Parameterization
+    target: Parameterization  # the quantity, as coefficients of y0 and eps
     coordinate: Callable[[Point], float]
-    transition: Callable[[Point, Point, float], Transition]
+    transition: Callable[[Point, Point, float], Transition]  # (s, t, eta), t < s
 
     @staticmethod
     def named(name: str) -> Clock:
-        """``"data"``, ``"noise"`` or ``"velocity"``.
-
-        Raises:
-            ValueError: for any other name.
-        """
+        """``"data"``, ``"noise"`` or ``"velocity"``; ValueError for any other name."""
         if name not in _CLOCKS:
             raise ValueError(f"unknown prediction {name!r}: use data, noise or velocity")
         return _CLOCKS[name]
@@ -93,9 +84,9 @@ def _data(s: Point, t: Point, eta: float) -> Transition:
     """r_t = e^(-kappa h) r_s + ∫_0^h kappa e^(-kappa (h - u)) y0 du + …, r = y / alpha."""
     h, kappa = t.log_snr - s.log_snr, 1 + eta**2
     # (alpha_t / alpha_s) e^(-kappa h), with e^(-h) = alpha_s sigma_t / (sigma_s alpha_t)
-    keep = t.sigma / s.sigma * math.exp(-(eta**2) * h)
+    decay = t.sigma / s.sigma * math.exp(-(eta**2) * h)
     noise = t.sigma * math.sqrt(-math.expm1(-2 * eta**2 * h))
-    return Transition(keep, t.alpha * kappa * h, kappa * h, noise)
+    return Transition(decay, t.alpha * kappa * h, kappa * h, noise)
 
 
 def _noise(s: Point, t: Point, eta: float) -> Transition:

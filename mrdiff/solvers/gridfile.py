@@ -31,13 +31,9 @@ def is_grid_file(grid: str) -> bool:
 
 @dataclass(frozen=True)
 class GridFile:
-    """Times by NFE.
+    """For each NFE its ``nfe + 1`` times from 1 to 0; called as ``(process, nfe)``, a grid.
 
-    Attributes:
-        times: for each NFE its ``nfe + 1`` times from 1 to 0.
-        process: description of the process that the times are of.
-        made: how they were made, for people to read.
-        path: where they were read from.
+    ``process`` is the description of that which the times are of, ``made`` for people to read.
     """
 
     times: Mapping[int, list[float]]
@@ -46,11 +42,7 @@ class GridFile:
     path: str = ""
 
     def for_process(self, process: MRProcess) -> Mapping[int, list[float]]:
-        """The times by NFE, if they are of this process.
-
-        Raises:
-            GridFileError: they are of another.
-        """
+        """The times by NFE; GridFileError if they are of another process."""
         mine = describe(process)
         if mine != self.process:
             raise GridFileError(
@@ -59,12 +51,7 @@ class GridFile:
             )
         return self.times
 
-    def at(self, nfe: int, process: MRProcess) -> Tensor:
-        """The times for this many calls, float64 ``[nfe + 1]``.
-
-        Raises:
-            GridFileError: they are of another process, or there are none for this NFE.
-        """
+    def __call__(self, process: MRProcess, nfe: int) -> Tensor:
         times = self.for_process(process)
         if nfe not in times:
             known = ", ".join(map(str, sorted(times)))
@@ -106,20 +93,15 @@ def _check(content: Any, path: str) -> GridFile:
 
 
 def read_grid(path: str | os.PathLike[str]) -> GridFile:
-    """Read a grid file.
-
-    Raises:
-        GridFileError: it is missing, not YAML, or holds something else.
-    """
+    """Read a grid file; GridFileError if it is missing, not YAML, or holds something else."""
     name = os.fspath(path)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise GridFileError(f"{name}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # PyYAML passes on what a date raises
-        raise GridFileError(
-            f"{name} is not readable YAML: {' '.join(str(error).split())}"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise GridFileError(f"{name} is not readable YAML: {reason}") from error
     return _check(content, name)
 
 
@@ -130,18 +112,13 @@ def write_grid(
     *,
     made: Mapping[str, Any],
 ) -> None:
-    """Write a grid file, whole or not at all.
+    """Write a grid file with what :class:`GridFile` has, whole or not at all.
 
-    Args:
-        path: of the file; an existing one is replaced.
-        times: for each NFE its ``nfe + 1`` times from 1 to 0.
-        process: the times are of this process.
-        made: how they were made; plain values.
+    Raises:
+        GridFileError: the times are none that could be read again.
     """
-    content = {
-        "times": dict(sorted(times.items())),
-        "process": describe(process),
-        "made": dict(made),
-    }
+    times = dict(sorted(times.items()))
+    content = {"times": times, "process": describe(process), "made": dict(made)}
+    _check(content, os.fspath(path))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
     write_text(Path(path), text)

@@ -13,15 +13,10 @@ Noise = torch.Generator | NoiseSource | None
 
 
 def named_noise(seed: int, names: Sequence[str]) -> NoiseSource:
-    """A noise source for samplers: each image has a stream of its own.
+    """A noise source ``(step, shape) -> N(0, 1)`` in which each image has a stream of its own.
 
-    Args:
-        seed: any integer.
-        names: one name per image of the batch.
-
-    Returns:
-        ``noise(step, shape)`` with shape ``[len(names), C, H, W]``: float32 on the CPU, where
-        the generator is the same on every machine.
+    The shape is ``[len(names), C, H, W]``; float32 on the CPU, where the generator is the same on
+    every machine.
     """
 
     def source(step: int, shape: Sequence[int]) -> Tensor:
@@ -38,23 +33,33 @@ def _one(seed: int, name: str, step: int, shape: Sequence[int]) -> Tensor:
     return torch.randn(*shape, generator=generator)
 
 
-def draw(noise: Noise, step: int, like: Tensor) -> Tensor:
-    """N(0, 1) of the shape, dtype and device of ``like`` from whatever the caller gave.
+class RunNoise:
+    """The noise of one sampling run: ``noise(step)`` is N(0, temperature²).
 
-    Args:
-        noise: None (torch's global generator), a Generator, or a callable ``(step, shape)``.
-        step: 0 is the prior; step i > 0 is added by the i-th solver step.
+    It has the shape, dtype and device of ``like``; at temperature 0 nothing is drawn, and it is a
+    0-dim zero. Step 0 is the prior; step i > 0 is added by the i-th solver step.
     """
-    if noise is None:
-        return torch.randn_like(like)
-    if isinstance(noise, torch.Generator):
-        shape, dtype = like.shape, like.dtype
-        drawn = torch.randn(shape, generator=noise, dtype=dtype, device=noise.device)
-    else:
+
+    def __init__(self, noise: Noise, like: Tensor, temperature: float = 1.0) -> None:
+        self._noise, self._like, self._temperature = noise, like, temperature
+
+    def __call__(self, step: int) -> Tensor:
+        if self._temperature == 0:
+            return self._like.new_zeros(())
+        drawn = self._draw(step).to(self._like)
+        return drawn if self._temperature == 1 else self._temperature * drawn
+
+    def _draw(self, step: int) -> Tensor:
+        like, noise = self._like, self._noise
+        if noise is None:
+            return torch.randn_like(like)
+        if isinstance(noise, torch.Generator):
+            # On the generator's device, which need not be the images'.
+            return torch.randn(like.shape, generator=noise, dtype=like.dtype, device=noise.device)
         drawn = noise(step, tuple(like.shape))
         if drawn.shape != like.shape:
             raise ValueError(f"noise has shape {tuple(drawn.shape)}, not {tuple(like.shape)}")
-    return drawn.to(device=like.device, dtype=like.dtype)
+        return drawn
 
 
 def keyed_generator(device: torch.device, *key: int) -> torch.Generator:

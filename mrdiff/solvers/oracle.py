@@ -1,16 +1,14 @@
 """Closed-form denoisers: problems with a known answer, for testing solvers.
 
 Where every pixel's residual y0 is an independent draw of a Gaussian or of a 1-D Gaussian mixture,
-Bayes' rule gives the perfect denoiser, and the probability-flow ODE has a closed form, too. In one
-dimension it is the monotone map that carries each marginal into the next, so with F_t the
-distribution function of y_t it ends at
+Bayes' rule gives the perfect denoiser. The probability-flow ODE is the monotone map that carries
+each marginal into the next, so with F_t the distribution function of y_t it ends at
 
     y_0 = F_0^-1(F_1(y_1)).
 
-Lowering the temperature tau of a sampler has an exact bias here. It scales y_1, and so, with
-eta = 0, the result's standard deviation for Gaussian data. For a mixture it draws all results
-towards F_0^-1(F_1(0)), the median of the data but for what alpha_1 > 0 leaves of its mean in F_1:
-at tau = 0 there is one restoration, and all modes but the one around the median are lost.
+Lowering the temperature of a sampler scales y_1, and so, with eta = 0, the result's standard
+deviation for Gaussian data. For a mixture it draws all results towards F_0^-1(F_1(0)), nearly the
+median of the data: at 0 all modes but the one around it are lost.
 """
 
 from __future__ import annotations
@@ -37,13 +35,7 @@ def _marginal(process: MRProcess, t: Tensor, image: Tensor) -> tuple[Tensor, Ten
 
 @dataclass
 class GaussianOracle:
-    """The exact denoiser where the residual y0 is N(mean, std²) in every pixel.
-
-    Attributes:
-        process: of the states.
-        mean, std: of the residual, in image units; std > 0.
-        calls: how often it was called.
-    """
+    """The exact denoiser where the residual y0 is N(mean, std²), image units, in every pixel."""
 
     process: MRProcess
     mean: float = 0.3
@@ -74,14 +66,7 @@ class GaussianOracle:
 class MixtureOracle:
     """The exact denoiser where every pixel's y0 is a draw of a 1-D Gaussian mixture.
 
-    Attributes:
-        process: of the states.
-        means, stds: of the components, in image units; stds > 0.
-        weights: of the components, > 0; scaled to the sum 1.
-        calls: how often it was called.
-
-    Raises:
-        ValueError: for a value outside its range, or lists of different lengths.
+    Means and stds > 0 are in image units; weights > 0 are scaled to the sum 1.
     """
 
     process: MRProcess
@@ -119,10 +104,7 @@ class MixtureOracle:
         return Prediction(mu + y0, eps)
 
     def cdf(self, y: Tensor, t: float = 0.0) -> Tensor:
-        """P(y_t <= y), float64 of the shape of ``y``; of the data itself for t = 0.
-
-        Near 1 it has the resolution of float64: beyond 8 deviations above, it is 1.
-        """
+        """P(y_t <= y), float64 of the shape of ``y``; 1 beyond 8 deviations above."""
         y = y.double()
         alpha, sigma = _marginal(self.process, torch.tensor(t, dtype=torch.float64), y[..., None])
         means, stds, weights = self._components(y)
@@ -158,15 +140,10 @@ def wasserstein2(samples: Tensor, oracle: GaussianOracle | MixtureOracle) -> flo
     """2-Wasserstein distance between samples of the residual and their exact distribution.
 
     In one dimension the best transport is monotone: W2² = ∫_0^1 (G(u) - F^-1(u))² du, with G the
-    samples' quantile function, which is the i-th sorted sample on the i-th of n equal parts of
-    [0, 1]. On each part F^-1 is taken at its middle: this is the exact distance to the n
-    midpoint quantiles of the mixture. They are within O(1/sqrt(n)) of the mixture in W2, so by
-    the triangle inequality the result is that close to the distance to the mixture itself.
-    Unlike that it is 0 for a perfect flow from midpoint quantiles of the prior.
-
-    Args:
-        samples: of y0, in image units, any shape.
-        oracle: knows the distribution.
+    quantile function of the n samples. On each of n equal parts of [0, 1], where G is the i-th
+    sorted sample, F^-1 is taken at its middle: the result is the exact distance to the n midpoint
+    quantiles, which are within O(1/sqrt(n)) of the distribution in W2. Unlike the distance to that
+    it is 0 for a perfect flow from midpoint quantiles of the prior.
     """
     ordered = samples.double().flatten().sort().values
     exact = oracle.quantile(midpoints(ordered.numel()).to(ordered.device))
@@ -174,14 +151,9 @@ def wasserstein2(samples: Tensor, oracle: GaussianOracle | MixtureOracle) -> flo
 
 
 def stratified_prior(count: int) -> Callable[[int, Sequence[int]], Tensor]:
-    """Noise for samplers that only draw the prior: the normal quantiles at the midpoints.
+    """Noise ``(step, shape)`` of ``count`` pixels for samplers that only draw the prior.
 
-    Args:
-        count: number of pixels.
-
-    Returns:
-        ``noise(step, shape)``, float64. W2 of a deterministic sampler then has no Monte-Carlo
-        noise.
+    The normal quantiles at the midpoints, float64: W2 then has no Monte-Carlo noise.
     """
     normal = torch.special.ndtri(midpoints(count))
     return lambda step, shape: normal.reshape(*shape)

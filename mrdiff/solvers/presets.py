@@ -1,12 +1,21 @@
-"""The samplers behind the names: the paper's, and the best found at each NFE.
+"""From a name or plain options to a sampler.
 
-``fidelity`` and ``perceptual`` were chosen by measurement; docs/sampling.md has the evidence.
+The names are the MR Sampler paper's, the best found at each NFE and the baselines. ``fidelity`` and
+``perceptual`` were chosen by measurement; docs/sampling.md has the evidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from mrdiff.names import BASELINES, SAMPLERS
+from mrdiff.solvers.baselines import BaselineSampler
+from mrdiff.solvers.run import Sampler
+from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.timegrid import Grid
+
+DEFAULT_NAME, DEFAULT_NFE = "mr-ode-2", 5
 
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "mr-ode-1": {"order": 1, "eta": 0.0},
@@ -31,7 +40,48 @@ EVIDENCE: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
 }
 
 
-def chosen(name: str, nfe: int) -> Mapping[str, Any]:
-    """The options of :class:`mrdiff.MRSampler` that ``name`` has at this NFE."""
-    rows = EVIDENCE[name]
+def _preset(name: str, nfe: int) -> Mapping[str, Any]:
+    """The options of :class:`MRSampler` that ``name`` has at this NFE."""
+    rows = EVIDENCE.get(name) or {1: PAPER[name]}
     return rows[max((least for least in rows if least <= nfe), default=min(rows))]
+
+
+def make_sampler(
+    spec: str | Mapping[str, Any] = DEFAULT_NAME,
+    *,
+    nfe: int | None = None,
+    grid: Grid | None = None,
+    temperature: float | None = None,
+) -> Sampler:
+    """The sampler of a name or of plain options.
+
+    Args:
+        spec: a name of :data:`mrdiff.names.SAMPLERS`, or options of :class:`MRSampler`, which may
+            have a ``name`` among them: then they change that sampler.
+        nfe, grid, temperature: instead of the sampler's own; without any NFE it is 5.
+
+    Raises:
+        ValueError: an unknown name or option, a value out of range, or a grid for a baseline.
+    """
+    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    changes = {"nfe": nfe, "grid": grid, "temperature": temperature}
+    options |= {key: value for key, value in changes.items() if value is not None}
+    options.setdefault("nfe", DEFAULT_NFE)
+    try:
+        sampler = _made(**options)
+    except TypeError as error:
+        raise ValueError(f"sampler options {options}: {error}") from error
+    sampler.spec = options if "name" in options else None
+    return sampler
+
+
+def _made(*, name: str | None = None, nfe: int, **options: Any) -> Sampler:
+    if name is None:
+        return MRSampler(nfe=nfe, **options)
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}: use one of {', '.join(SAMPLERS)}")
+    if name not in BASELINES:
+        return MRSampler(nfe=nfe, **{**_preset(name, nfe), **options})
+    if "grid" in options:
+        raise ValueError(f"a grid is for the mr samplers, not for {name}")
+    return BaselineSampler(name=name, nfe=nfe, **options)

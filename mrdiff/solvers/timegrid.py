@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from os import PathLike, fspath
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.process import MRProcess, remembered
 from mrdiff.solvers.gridfile import is_grid_file, read_grid
 
 TimeGrid = Callable[[MRProcess, int], Tensor]
@@ -31,6 +32,7 @@ _ALPHA_MIN = 1e-3
 _CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in float64
 
 
+@remembered
 def start_time(process: MRProcess) -> float:
     """Where sampling starts: 1, or the time at which alpha has fallen to 1e-3."""
     if float(process.alpha(torch.ones((), dtype=torch.float64))) >= _ALPHA_MIN:
@@ -40,7 +42,7 @@ def start_time(process: MRProcess) -> float:
 
 
 def check_times(times: Tensor, start: float = 1.0) -> Tensor:
-    """The same times in float64 on the CPU, if they are a grid; a first time of 1 becomes start.
+    """The same times in float64 on the CPU; a first time of 1 becomes ``start``.
 
     Raises:
         ValueError: unless they are 1-d, start at 1, end at 0 and fall by a share > 1e-12.
@@ -66,6 +68,13 @@ def power(process: MRProcess, nfe: int, *, rho: float = 2.0) -> Tensor:
     return start_time(process) * torch.linspace(1, 0, nfe + 1, dtype=torch.float64) ** rho
 
 
+def _ends(process: MRProcess) -> tuple[float, float]:
+    """log-SNR at the start and at t = 0, where a table that has its first theta is finite."""
+    ends = torch.tensor([start_time(process), 0.0], dtype=torch.float64)
+    start, end = process.log_snr(ends).tolist()
+    return start, end
+
+
 def _edges(process: MRProcess, nfe: int) -> tuple[float, float]:
     """log-SNR at the start and where the grid leaves for t = 0."""
     sigma = _SIGMA_END_FEW * min(1.0, _FEW / nfe) ** 2
@@ -73,13 +82,6 @@ def _edges(process: MRProcess, nfe: int) -> tuple[float, float]:
     alpha = math.sqrt(1 - (sigma / process.sigma_max) ** 2)
     start, bound = _ends(process)
     return start, min(math.log(alpha / sigma), bound - 1e-6)
-
-
-def _ends(process: MRProcess) -> tuple[float, float]:
-    """log-SNR at the start and at t = 0, where a table that keeps its first theta is finite."""
-    ends = torch.tensor([start_time(process), 0.0], dtype=torch.float64)
-    start, end = process.log_snr(ends).tolist()
-    return start, end
 
 
 def _between_ends(process: MRProcess, log_snr: Tensor) -> Tensor:
@@ -113,20 +115,14 @@ def uniform_angle(process: MRProcess, nfe: int) -> Tensor:
 
 
 def leading(process: MRProcess, nfe: int) -> Tensor:
-    """The MaRS repository's ``leading``, k / (nfe + 1), made to start where the prior is.
-
-    There the first time is nfe / (nfe + 1), although the state is drawn for t = 1.
-    """
+    """The MaRS repository's k / (nfe + 1), but for the first: the state is drawn for the start."""
     times = torch.arange(nfe, -1, -1, dtype=torch.float64) / (nfe + 1) * start_time(process)
     times[0] = start_time(process)
     return times
 
 
 def trailing(process: MRProcess, nfe: int) -> Tensor:
-    """The MaRS repository's ``trailing``, 1 - k / (nfe + 1), made to end at 0.
-
-    There the last time is 1 / (nfe + 1), and the result keeps that much noise.
-    """
+    """The MaRS repository's 1 - k / (nfe + 1), but for the last: there noise is left over."""
     times = 1 - torch.arange(nfe + 1, dtype=torch.float64) / (nfe + 1)
     times[-1] = 0
     return start_time(process) * times
@@ -145,11 +141,7 @@ _CURVED: dict[str, Callable[..., Tensor]] = {"karras": karras, "power": power}
 
 
 def named_grid(name: str) -> TimeGrid:
-    """A grid by name, ``karras`` and ``power`` also with their rho: ``"power(2)"``.
-
-    Raises:
-        ValueError: for an unknown name, a rho that the grid does not have, or one that is not > 0.
-    """
+    """A grid by name, ``karras`` and ``power`` also with their rho > 0: ``"power(2)"``."""
     match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
     kind, rho = match.groups() if match else (name, None)
     if kind not in _NAMED:
@@ -166,50 +158,49 @@ def named_grid(name: str) -> TimeGrid:
     return partial(_CURVED[kind], rho=value)
 
 
-def _named_times(name: str, process: MRProcess, nfe: int) -> Tensor:
-    return check_times(named_grid(name)(process, nfe), start_time(process))
-
-
 # Inverting a schedule takes milliseconds, and runs repeat.
-_cached_times = lru_cache(maxsize=256)(_named_times)
+@remembered
+def _named_times(name: str, process: MRProcess, nfe: int) -> Tensor:
+    return named_grid(name)(process, nfe)
 
 
-def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
-    """The grid by name or file, by function ``(process, nfe) -> times`` or as given times.
-
-    Args:
-        grid: a name, the path of a ``.yaml`` grid file, a function, the times, or times by NFE.
-        process: the times are of this process.
-        nfe: number of network calls.
-
-    Returns:
-        float64 ``[nfe + 1]``, from 1 to 0.
-
-    Raises:
-        ValueError: for an unknown name, a wrong number of times, times that do not fall, or a
-            grid file that cannot be read, is for another process or lacks this NFE.
-    """
-    if isinstance(grid, PathLike):
-        grid = fspath(grid)
-    if isinstance(grid, str):
-        if is_grid_file(grid):
-            return check_times(read_grid(grid).at(nfe, process), start_time(process))
-        try:
-            return _cached_times(grid, process, nfe).clone()
-        except TypeError:  # a schedule of the user's that has no hash
-            return _named_times(grid, process, nfe)
+def _given_times(grid: Any, process: MRProcess, nfe: int) -> Tensor:
+    del process
     if isinstance(grid, Mapping):
         if nfe not in grid:
             known = ", ".join(map(str, sorted(grid)))
             raise ValueError(f"the grid has no times for nfe={nfe}, only for {known}")
         grid = grid[nfe]
-    if callable(grid) and not isinstance(grid, Tensor):
-        times = grid(process, nfe)
-    else:
-        try:
-            times = torch.as_tensor(grid, dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the times of a grid are numbers, got {grid!r}") from error
+    try:
+        return torch.as_tensor(grid, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the times of a grid are numbers, got {grid!r}") from error
+
+
+def as_function(grid: Grid) -> TimeGrid:
+    """A grid as ``(process, nfe) -> times``; a file is read now, and once.
+
+    Raises:
+        ValueError: for an unknown name, or a grid file that cannot be read.
+    """
+    if isinstance(grid, PathLike):
+        grid = fspath(grid)
+    if isinstance(grid, str):
+        if is_grid_file(grid):
+            return read_grid(grid)
+        named_grid(grid)  # an unknown name is known at once
+        return partial(_named_times, grid)
+    return grid if callable(grid) and not isinstance(grid, Tensor) else partial(_given_times, grid)
+
+
+def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
+    """The times of a grid for this process: float64 ``[nfe + 1]``, from 1 to 0.
+
+    Raises:
+        ValueError: as :func:`as_function`; for a wrong number of times, or times that do not fall;
+            for a grid file of another process or without this NFE.
+    """
+    times = as_function(grid)(process, nfe)
     if times.shape != (nfe + 1,):
         raise ValueError(f"a grid for nfe={nfe} has {nfe + 1} times, got {tuple(times.shape)}")
     return check_times(times, start_time(process))

@@ -1,1 +1,1 @@
-"""What the machine has and keeps: files written whole or not at all, cores, devices, memory."""
+"""The machine: files written whole or not at all, cores, devices, memory."""

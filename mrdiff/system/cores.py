@@ -7,8 +7,7 @@ microseconds) and ``OMP_NUM_THREADS`` = the cores this process may really use: i
 and its container's CPU quota, not the host's count. ``benchmarks/threads.py`` measures them.
 
 glibc gives large blocks back to the system when they are freed and asks for new ones, each page of
-which the system clears at its first use. It is told to keep them, up to 2 GB beyond what is in use;
-``benchmarks/official_nets.py`` measures it (``prepared`` against ``kept``).
+which the system clears at its first use. Here it keeps them (``benchmarks/official_nets.py``).
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ import ctypes
 import os
 import platform
 from pathlib import Path
-
-__all__ = ["available_cores", "keep_freed_memory", "set_process_defaults"]
 
 
 def _quota_cores(folder: Path) -> float:
@@ -47,10 +44,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep large blocks that are freed; whether it does.
-
-    It is left alone if the user has set it (``MALLOC_…``, ``GLIBC_TUNABLES``) or it is not glibc.
-    """
+    """Let glibc keep freed blocks, up to 2 GB, unless the user has set it; whether it does."""
     own = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if own or platform.libc_ver()[0] != "glibc":
         return False

@@ -6,8 +6,6 @@ import atexit
 
 import torch
 
-__all__ = ["computes_bf16", "leave_group_at_exit", "pick_device", "pick_precision"]
-
 
 def pick_device(device: str) -> torch.device:
     """``auto`` is CUDA, then Apple's GPU, then the CPU; anything else is torch's own name."""

@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["appearing", "is_free", "replacing", "write_text"]
-
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -39,13 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, see :func:`replacing`."""
+    """Write a file in UTF-8, see :func:`replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder can be written there and nothing is lost: it is missing or empty."""
+    """Whether it is missing or empty: nothing is lost if it is written."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 

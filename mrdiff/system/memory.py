@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["available", "forget_peak", "is_out_of_memory", "limited", "peak"]
-
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _GROUP = Path("/sys/fs/cgroup")
 # What torch, its allocator on the CPU, and oneDNN say; none has a class of its own.
@@ -79,8 +77,7 @@ def peak(device: torch.device) -> int | None:
 def limited(device: torch.device) -> Iterator[None]:
     """Let allocations on the CPU fail where the system would rather kill this process.
 
-    The limit is what is in use and what is free; on a GPU, and where the system does not tell or
-    cannot do it, there is none.
+    The limit is what is in use and what is free, where the system says so.
     """
     room, used = available(device), _kilobytes(_STATUS, "VmData")
     if device.type != "cpu" or room is None or used is None:

@@ -1,10 +1,9 @@
 """Training: objective, losses, optimizers, freezing, transfer, LoRA, the LightningModule."""
 
-from mrdiff.training.lion import Lion
 from mrdiff.training.lora import LoRA
 from mrdiff.training.losses import L1, L2, Charbonnier
 from mrdiff.training.objective import Objective, OptimalStep, ScaledTarget
-from mrdiff.training.optim import Muon, WarmupCosine
+from mrdiff.training.optim import Lion, Muon, WarmupCosine
 
 __all__ = [
     "L1",

@@ -8,8 +8,6 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-__all__ = ["freeze", "match_names", "tally", "trainable"]
-
 
 def _closest(pattern: str, names: Sequence[str]) -> str:
     """`` (did you mean …?)`` with the nearest names, whole branches included; or nothing."""
@@ -20,15 +18,10 @@ def _closest(pattern: str, names: Sequence[str]) -> str:
 
 
 def match_names(patterns: Iterable[str], names: Sequence[str], *, key: str) -> set[str]:
-    """The names that one of the patterns matches.
-
-    Args:
-        patterns: as of :mod:`fnmatch`, case and all; ``*`` also goes over dots.
-        names: what there is.
-        key: names the option in the error.
+    """The names that a pattern matches, case and all; ``*`` also goes over dots.
 
     Raises:
-        ValueError: a pattern matches nothing; names the closest.
+        ValueError: a pattern matches nothing; names the option ``key`` and the closest name.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -40,7 +33,7 @@ def match_names(patterns: Iterable[str], names: Sequence[str], *, key: str) -> s
 
 
 def freeze(network: nn.Module, patterns: Iterable[str]) -> None:
-    """Take the parameters that match out of training. Buffers are not concerned.
+    """Take the parameters that match out of training; buffers stay as they are.
 
     Raises:
         ValueError: a pattern matches no parameter, or nothing is left to train.

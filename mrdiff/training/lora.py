@@ -14,8 +14,6 @@ from torch import nn
 from mrdiff.checkpoints.adapters import is_adapter
 from mrdiff.training.freezing import match_names
 
-__all__ = ["LoRA", "MissingPeftError", "add_adapters"]
-
 
 class MissingPeftError(ImportError):
     """The optional package peft is not installed."""
@@ -26,13 +24,10 @@ class LoRA:
     """What to adapt, and how much.
 
     Args:
-        rank: of the adapters.
-        alpha: the adapters' product counts ``alpha / rank``.
+        rank: of the adapters, at least 1.
+        alpha: the adapters' product counts ``alpha / rank``; positive.
         targets: names or patterns of layers, linear ones or convolutions; left out, every linear
             layer and every 1x1 convolution.
-
-    Raises:
-        ValueError: the rank or alpha is not positive.
     """
 
     rank: int = 8
@@ -44,40 +39,28 @@ class LoRA:
             raise ValueError(f"model.lora: need rank >= 1 and alpha > 0, got {self}")
 
 
-def _is_linear(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
-    )
-
-
 def _targets(network: nn.Module, patterns: Sequence[str] | None) -> list[str]:
-    """The names of the layers to adapt, sorted.
-
-    Raises:
-        ValueError: there is none, or a pattern matches none that can be adapted.
-    """
-    layers = {
-        name: layer
+    """The names of the layers to adapt, sorted."""
+    kernels = {
+        name: getattr(layer, "kernel_size", (1, 1))
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
     }
     if patterns is not None:
-        found = match_names(patterns, list(layers), key="model.lora.targets")
+        found = match_names(patterns, list(kernels), key="model.lora.targets")
     else:
-        found = {name for name, layer in layers.items() if _is_linear(layer)}
+        found = {name for name, kernel in kernels.items() if kernel == (1, 1)}
     if not found:
         raise ValueError("model.lora: the network has no linear layer and no 1x1 convolution")
     return sorted(found)
 
 
 def add_adapters(network: nn.Module, lora: LoRA) -> None:
-    """Put adapters into the network, in place, and freeze everything else.
-
-    They start as zero: the network computes what it did.
+    """Put adapters, which are zero, into the network, in place, and freeze everything else.
 
     Raises:
         MissingPeftError: peft is not installed.
-        ValueError: there is nothing to adapt.
+        ValueError: there is nothing to adapt, or a pattern of the targets matches nothing.
     """
     names = _targets(network, lora.targets)
     try:

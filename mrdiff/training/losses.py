@@ -16,16 +16,9 @@ def stratified_times(
     """One time in each of ``batch`` equally likely parts of (0, 1], in random order.
 
     Low variance at no cost: the batch always covers the whole range, and each time alone has the
-    density ``power t^(power - 1)`` (Kingma et al. 2021, App. I.1 in the stratified form).
-
-    Args:
-        batch: how many.
-        generator: of the draw; None for torch's own.
-        power: 1 is uniform; above, late times are likelier, at which little of the clean image is
-            left to see and the restoration proper is learnt.
-        steps: None, or a number T: only the times k / T, k = 1..T. Each time of the continuous
-            draw is taken up to the next of these, so that each k has the probability of its
-            interval: 1 / T if ``power`` is 1.
+    density ``power t^(power - 1)`` (Kingma et al. 2021, App. I.1 in the stratified form). Above 1,
+    late times are likelier, at which little of the clean image is left to see and the restoration
+    proper is learnt. With ``steps`` each time is rounded up to one of k / steps, k = 1..steps.
 
     Returns:
         float32 ``[batch]`` on the generator's device, in (0, 1].
@@ -39,20 +32,18 @@ def stratified_times(
     return (t if steps is None else (t * steps).ceil() / steps).float()
 
 
-class L1(nn.Module):
+class L1(nn.L1Loss):
     """Mean absolute error."""
 
-    def forward(self, out: Tensor, target: Tensor) -> Tensor:
-        """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
-        return (out - target).abs().mean()
+    def __init__(self) -> None:
+        super().__init__()
 
 
-class L2(nn.Module):
+class L2(nn.MSELoss):
     """Mean squared error."""
 
-    def forward(self, out: Tensor, target: Tensor) -> Tensor:
-        """Both ``[B, C, H, W]``; returns a 0-dim tensor."""
-        return (out - target).square().mean()
+    def __init__(self) -> None:
+        super().__init__()
 
 
 # The scaled target of a barely degraded image is near zero: it is not made to weigh without bound.
@@ -64,12 +55,9 @@ class Charbonnier(nn.Module):
 
     Args:
         epsilon: where it turns from quadratic to linear, in units of the scaled target; > 0.
-        balance: 0 weighs the errors of all images alike. Above, the difference d of each image is
-            first divided by its target's root mean square to that power, so that a fog of 0.2 of
-            the range does not outweigh the traces of JPEG, of 0.04; 1 makes the loss relative.
-
-    Raises:
-        ValueError: epsilon is not positive, or balance not in [0, 1].
+        balance: in [0, 1]; 0 weighs the errors of all images alike. Above, the difference d of each
+            image is first divided by its target's root mean square to that power, so that a fog of
+            0.2 of the range does not outweigh the traces of JPEG, of 0.04; 1 is a relative loss.
     """
 
     def __init__(self, *, epsilon: float = 0.01, balance: float = 0.0) -> None:

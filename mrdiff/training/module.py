@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -17,53 +17,54 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mrdiff.checkpoints.description import CheckpointError, describe
-from mrdiff.checkpoints.reading import (
+from mrdiff.checkpoints.checks import check_fit, check_meaning, check_optimizer, check_tuning
+from mrdiff.checkpoints.description import (
     CONFIG_KEY,
     FORMAT,
-    check_fit,
-    check_meaning,
-    check_optimizer,
-    check_tuning,
+    check_description,
+    describe,
     describe_denoiser,
-    network_weights,
 )
+from mrdiff.checkpoints.reading import network_weights
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.metrics import RGB, Y
-from mrdiff.networks.conditions import (
-    check_tasks,
-    classifier_parameters,
-    classify,
-    judge,
-    known_tasks,
-    make_context,
-    training_context,
-)
+from mrdiff.networks.conditions import check_tasks, classify, judge, make_context, training_context
+from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import keyed_generator, named_noise
-from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.solvers.run import Sampler
 from mrdiff.training.freezing import freeze as freeze_parameters
 from mrdiff.training.freezing import trainable
 from mrdiff.training.lora import LoRA, add_adapters
 from mrdiff.training.losses import L1, stratified_times
 from mrdiff.training.objective import Objective, ScaledTarget
-from mrdiff.training.optim import Factories, WarmupCosine, default_optimizer
-from mrdiff.tuning.kept_sampler import SAMPLER_KEY, describe_sampler
+from mrdiff.training.optim import WarmupCosine, default_optimizer
+from mrdiff.tuning.checkpoint_sampler import SAMPLER_KEY, describe_sampler
 
 
 class Batch(TypedDict, total=False):
-    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict.
-
-    ``degradation`` ``[B]`` int64 are indices of the network's tasks; ``mask`` ``[B, 1, H, W]`` is 1
-    where the images were kept and 0 in holes.
-    """
+    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict."""
 
     lq: Tensor
     gt: Tensor
     name: list[str]
-    degradation: Tensor
-    mask: Tensor
+    degradation: Tensor  # ``[B]`` int64: indices of the network's tasks
+    mask: Tensor  # ``[B, 1, H, W]``: 0 in holes, else 1
+
+
+class _Factories(NamedTuple):
+    """Shared by copies of a module, as an average is.
+
+    Behind configured ones stands the command line, which cannot be copied once processes talk.
+    """
+
+    optimizer: OptimizerCallable
+    scheduler: LRSchedulerCallable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Factories:
+        return self
 
 
 class MRDiffusion(pl.LightningModule):
@@ -80,8 +81,7 @@ class MRDiffusion(pl.LightningModule):
         time_steps: train at the times k / time_steps alone, k = 1..time_steps; None for all times.
         optimizer: parameters -> optimizer.
         lr_scheduler: optimizer -> scheduler, stepped at every optimizer step.
-        sampler: restores at predict, and is kept in the checkpoints: the sampler of those who load
-            one and name none.
+        sampler: of predict; also written into the checkpoints, as their default sampler.
         freeze: names or patterns of the network's parameters that stay as they are.
         lora: adapters to train instead of all weights of the network.
         channels_last: memory format of the network.
@@ -106,7 +106,7 @@ class MRDiffusion(pl.LightningModule):
         time_steps: int | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable = WarmupCosine,
-        sampler: MRSampler | None = None,
+        sampler: Sampler | None = None,
         freeze: Sequence[str] = (),
         lora: LoRA | None = None,
         channels_last: bool = True,
@@ -129,21 +129,19 @@ class MRDiffusion(pl.LightningModule):
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         self.loss = loss if loss is not None else L1()
         self.objective = objective if objective is not None else ScaledTarget()
-        self.sampler = sampler if sampler is not None else MRSampler()
-        self._kept_sampler = None if sampler is None else describe_sampler(sampler)
-        self._factories = Factories(optimizer, lr_scheduler)
+        self.sampler = sampler if sampler is not None else make_sampler()
+        self._sampler_options = None if sampler is None else describe_sampler(sampler)
+        self._factories = _Factories(optimizer, lr_scheduler)
         self.time_power, self.time_steps = time_power, time_steps
         self._compile_network = compile
         self._tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
 
     @property
     def network(self) -> nn.Module:
-        """The network inside the denoiser."""
         return self.denoiser.network
 
     @property
     def process(self) -> MRProcess:
-        """The mean-reverting process."""
         return self.denoiser.process
 
     @property
@@ -152,11 +150,7 @@ class MRDiffusion(pl.LightningModule):
         return self.denoiser.parameterization
 
     def setup(self, stage: str) -> None:
-        """Compare the tasks of the data and the network.
-
-        Raises:
-            TaskError: they differ.
-        """
+        """Raise TaskError if the tasks of the data and the network differ."""
         given = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
         check_tasks(self.network, given or ())
         if stage == "fit" and given == () and known_tasks(self.network):
@@ -166,19 +160,13 @@ class MRDiffusion(pl.LightningModule):
                 parameter.requires_grad_(False)
 
     def on_fit_start(self) -> None:
-        if self.config is None:
-            describe_denoiser(self.denoiser)  # a model that cannot be saved fails here, not later
+        self._checkpoint_settings()  # a model that cannot be saved fails here, not later
         if self._compile_network:
             # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
             self.network.compile()
 
     def _noised_loss(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        logits: Tensor | None,
-        *,
-        blind: float,
+        self, batch: Batch, generator: torch.Generator, logits: Tensor | None, *, blind: float
     ) -> Tensor:
         """The loss of denoising, given the logits of the tasks if the network knows several."""
         lq, gt = batch["lq"], batch["gt"]
@@ -189,7 +177,7 @@ class MRDiffusion(pl.LightningModule):
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step of denoising at stratified times, and of telling the tasks apart."""
+        """The loss of denoising at stratified times, and of classifying the task."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
         generator = keyed_generator(self.device, seed, self.global_rank, step)
@@ -198,15 +186,16 @@ class MRDiffusion(pl.LightningModule):
         size = len(batch["lq"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if logits is not None and "degradation" in batch:
-            # The classifier shares no weight with the rest and is told nothing by its loss: the
-            # sum trains both, and the factor only keeps the clipped gradient the denoiser's.
+            # The classifier shares no weight and no gradient with the rest: the sum trains both,
+            # and the factor only keeps the clipped gradient the denoiser's.
             task_loss = cross_entropy(logits, batch["degradation"])
             self.log("train/task_loss", task_loss, batch_size=size)
             loss = loss + 0.1 * task_loss
         return loss
 
     def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
-        # The same times and noise at every validation, so that the curve is comparable.
+        """The training loss at fixed times and noise, the task being judged by the network."""
+        # The same at every validation, so that the curve is comparable.
         generator = keyed_generator(self.device, batch_idx)
         # As in use: large images are judged by windows.
         logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
@@ -218,11 +207,9 @@ class MRDiffusion(pl.LightningModule):
             log(f"{stage}/task_accuracy", right, batch_size=len(batch["lq"]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The training loss at fixed times and noise, the task being judged by the network."""
         self._evaluation_loss("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The training loss at fixed times and noise, the task being judged by the network."""
         self._evaluation_loss("test", batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -236,7 +223,6 @@ class MRDiffusion(pl.LightningModule):
         return {"name": batch["name"], "restored": restored.clamp(0, 1)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and a scheduler stepped at every optimizer step."""
         optimizer = self._factories.optimizer(trainable(self.network))
         scheduler = self._factories.scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
@@ -248,30 +234,37 @@ class MRDiffusion(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _describe(self) -> dict[str, Any]:
+    def _checkpoint_settings(self) -> dict[str, Any]:
+        """The description that makes a checkpoint complete without its config file.
+
+        Raises:
+            TypeError: something in it cannot be written.
+        """
         if self.config is None:
-            return {**describe_denoiser(self.denoiser), **self._tuning}
-        # The live process: a configuration may name a function that makes the schedule.
-        return {**self.config, "process": describe(self.process), **self._tuning}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse, before anything is loaded, weights of another meaning or another network."""
-        if CONFIG_KEY not in checkpoint:
-            raise CheckpointError("the checkpoint was not written by mrdiff")
-        check_meaning(checkpoint[CONFIG_KEY], self.denoiser, "the checkpoint")
-        check_tuning(checkpoint[CONFIG_KEY], self._tuning, "the checkpoint")
-        check_fit(network_weights(checkpoint), self.network, "the checkpoint")
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            ours = (self.config or {}).get("optimizer")
-            check_optimizer(checkpoint[CONFIG_KEY], ours, "the checkpoint")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the description that makes the checkpoint complete without its config file."""
-        checkpoint[CONFIG_KEY] = {
+            model = describe_denoiser(self.denoiser)
+        else:  # the live process: a configuration may name a function that makes the schedule
+            model = {**self.config, "process": self.process}
+        settings = {
             "format": FORMAT,
-            "model": self._describe(),
+            "model": {**model, **self._tuning},
             "data": self.data_config,
             "metrics": [protocol.describe() for protocol in (RGB, Y)],
         }
-        if self._kept_sampler is not None:
-            checkpoint[CONFIG_KEY][SAMPLER_KEY] = self._kept_sampler
+        if self._sampler_options is not None:
+            settings[SAMPLER_KEY] = self._sampler_options
+        described: dict[str, Any] = describe(settings)
+        return described
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self._checkpoint_settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse, before anything is loaded, weights of another meaning or another network."""
+        config: Any = checkpoint.get(CONFIG_KEY)
+        where = "the checkpoint"
+        check_description(config)
+        check_meaning(config, self.denoiser, where)
+        check_tuning(config, self._tuning, where)
+        check_fit(network_weights(checkpoint), self.network, where)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            check_optimizer(config, (self.config or {}).get("optimizer"), where)

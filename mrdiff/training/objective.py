@@ -32,7 +32,7 @@ class Objective(ABC):
             x0, mu: the clean and the degraded image ``[B, C, H, W]`` in [0, 1].
             t: times ``[B]`` in (0, 1].
             eps: noise ``[B, C, H, W]`` of the state x_t.
-            context: what the network is told besides.
+            context: further conditions of the network.
         """
 
 
@@ -65,15 +65,9 @@ class OptimalStep(Objective):
         2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t ,
 
     for small steps the error of the noise, times what a step makes of it.
-
-    Args:
-        steps: the number T of steps that lead from t = 1 to 0; >= 1.
-
-    Raises:
-        ValueError: steps is below 1.
     """
 
-    steps: int = 100
+    steps: int = 100  # T, which lead from t = 1 to 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:

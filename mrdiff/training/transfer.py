@@ -15,37 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.checkpoints.adapters import plain_state
+from mrdiff.checkpoints.checks import check_meaning
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import check_meaning, read_checkpoint
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.diffusion.denoiser import Denoiser
-
-__all__ = ["Transfer", "init_from", "load_fitting"]
 
 _LISTED = 6  # names or branches a line of the report
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What became of the weights: names of the network, and of the checkpoint for ``unused``.
+    """What became of the weights: names of the network, and of the checkpoint for ``unused``."""
 
-    Args:
-        loaded: taken as they are.
-        widened: taken, with zeros for further input channels.
-        reshaped: of another shape, hence not taken.
-        new: not in the checkpoint.
-        unused: in the checkpoint alone.
-        share: of the network's numbers that come from the checkpoint, in [0, 1].
-    """
-
-    loaded: tuple[str, ...]
-    widened: tuple[str, ...]
-    reshaped: tuple[str, ...]
-    new: tuple[str, ...]
-    unused: tuple[str, ...]
-    share: float
+    loaded: tuple[str, ...]  # taken as they are
+    widened: tuple[str, ...]  # taken, with zeros for further input channels
+    reshaped: tuple[str, ...]  # of another shape, hence not taken
+    new: tuple[str, ...]  # not in the checkpoint
+    unused: tuple[str, ...]  # in the checkpoint alone
+    share: float  # of the network's numbers that come from the checkpoint, in [0, 1]
 
     def report(self) -> list[str]:
-        """The lines for the user."""
         ours = len(self.loaded) + len(self.widened) + len(self.reshaped) + len(self.new)
         taken = len(self.loaded) + len(self.widened)
         if not (self.widened or self.reshaped or self.new or self.unused):
@@ -92,18 +81,13 @@ def _plain_convolutions(network: nn.Module) -> set[str]:
 
 def _widens(old: Tensor, new: Tensor) -> bool:
     """Whether the shapes differ in the input channels alone, of which the new one has more."""
-    kept = old.shape[:1] + old.shape[2:] == new.shape[:1] + new.shape[2:]
-    return old.ndim == new.ndim and kept and old.shape[1] < new.shape[1]
+    same = old.shape[:1] + old.shape[2:] == new.shape[:1] + new.shape[2:]
+    return old.ndim == new.ndim and same and old.shape[1] < new.shape[1]
 
 
 @torch.no_grad()
 def load_fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
-    """Copy into the network, or beneath its adapters, what fits by name and shape.
-
-    Args:
-        network: takes the weights.
-        weights: by the names of a network without adapters.
-    """
+    """Copy into the network, or beneath its adapters, what fits by name and shape."""
     convolutions = _plain_convolutions(network)
     loaded, widened, reshaped, new = [], [], [], []
     ours, taken = plain_state(network), 0
@@ -132,19 +116,15 @@ def load_fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
 def init_from(
     denoiser: Denoiser, path: str | os.PathLike[str], *, mismatch: bool = False
 ) -> Transfer:
-    """Start from old weights: load what fits of those in ``path`` into a new model's network.
-
-    Args:
-        denoiser: the new model.
-        path: a ``.ckpt`` file or an exported folder.
-        mismatch: take them even if process, parameterization or ``data_std`` differ.
+    """Load what fits of the weights of a checkpoint or exported folder into a new model's network.
 
     Raises:
-        CheckpointError: they differ, or nothing fits.
+        CheckpointError: nothing fits; or, without ``mismatch``, the process, the parameterization
+            or ``data_std`` differ.
     """
     stored = read_checkpoint(path)
     if not mismatch:
-        cure = "set the same, or take them all the same with --init_mismatch true"
+        cure = "set the same, or take them nevertheless with --init_mismatch true"
         check_meaning(stored.config, denoiser, str(path), cure=cure)
     transfer = load_fitting(denoiser.network, stored.weights)
     if not transfer.loaded and not transfer.widened:

@@ -1,1 +1,1 @@
-"""Samplers fitted to a model: times of the calls, spectra, the sampler a checkpoint keeps."""
+"""Samplers fitted to a model: times of the calls, spectra, the sampler in a checkpoint."""

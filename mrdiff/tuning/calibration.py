@@ -1,12 +1,10 @@
-"""Calibration of time grids: what a trained model makes of some images with given times.
-
-:mod:`mrdiff.tuning.search` searches for the times with the best value.
-"""
+"""Calibration of time grids: what a trained model makes of some images with given times."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +12,16 @@ from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.metrics import LPIPS, measure
-from mrdiff.solvers.noise import Noise, NoiseSource, draw
+from mrdiff.names import SEARCH_METRICS
+from mrdiff.solvers.noise import Noise, NoiseSource, RunNoise
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.tuning.search import (
     GREY_LEVELS,
     MAXIMISED,
     REFERENCE_CALLS,
-    SEARCH_METRICS,
     FoundGrid,
     Progress,
+    grid_sampler,
     search_grids,
 )
 
@@ -31,15 +30,12 @@ def _replayed(noise: Noise, like: Tensor) -> Callable[[slice], NoiseSource]:
     """The same noise in every run: drawn once for the whole batch, given out by its rows."""
     drawn: dict[int, Tensor] = {}
 
-    def part(rows: slice) -> NoiseSource:
-        def source(step: int, shape: Sequence[int]) -> Tensor:
-            if step not in drawn:
-                drawn[step] = draw(noise, step, like)
-            return drawn[step][rows]
+    def source(rows: slice, step: int, shape: Sequence[int]) -> Tensor:
+        if step not in drawn:
+            drawn[step] = RunNoise(noise, like)(step)
+        return drawn[step][rows]
 
-        return source
-
-    return part
+    return lambda rows: partial(source, rows)
 
 
 class Calibration:
@@ -52,16 +48,16 @@ class Calibration:
         denoiser: the model.
         mu: degraded images ``[B, C, H, W]`` in [0, 1], on the model's device.
         noise: as samplers take it; drawn once and used in every run.
-        metric: one of :data:`SEARCH_METRICS`.
-        truth: the ground truth like ``mu``, for the metrics other than distance.
-        lpips: the network, for ``"lpips"``.
+        metric: one of :data:`mrdiff.names.SEARCH_METRICS`.
+        truth: clean images like ``mu``, for the metrics other than distance.
+        lpips: for ``"lpips"``.
         chunk: images that go through the network at a time.
-        options: of :class:`mrdiff.MRSampler`, but for ``nfe`` and ``grid``.
+        options: of :func:`mrdiff.make_sampler`, but for ``nfe`` and ``grid``.
         progress: called as ``("reference", images done, images)``.
 
     Raises:
-        ValueError: for an unknown metric or one without what it needs, or for a distance with
-            eta > 0.
+        ValueError: options of no sampler with a grid, an unknown metric or one without what it
+            needs, or a distance with eta > 0.
     """
 
     def __init__(
@@ -78,24 +74,22 @@ class Calibration:
         progress: Progress | None = None,
     ) -> None:
         self._options = dict(options or {})
-        self._sampler(2, "uniform_t")  # wrong options are known before the reference is computed
-        _check_metric(metric, self._options.get("eta", 0.0), truth, lpips)
+        eta = grid_sampler(self._options, 2, "uniform_t").eta  # wrong options are known at once
+        _check_metric(metric, eta, truth, lpips)
         self.metric = metric
         self._denoiser, self._mu, self._lpips = denoiser, mu, lpips
         self._noise = _replayed(noise, mu)
         self._parts = [slice(i, i + chunk) for i in range(0, len(mu), chunk)]
         self._target = self._reference(progress) if metric == "distance" else truth
 
-    def _sampler(self, nfe: int, grid: Any) -> MRSampler:
-        return MRSampler(**{**self._options, "nfe": nfe, "grid": grid})
-
     @torch.no_grad()
     def _run(self, sampler: MRSampler, rows: slice) -> Tensor:
         return sampler(self._denoiser, self._mu[rows], noise=self._noise(rows))
 
     def _reference(self, progress: Progress | None) -> Tensor:
-        exact = {"order": 3, "prediction": "data", "corrector": False, "grid": "uniform_log_snr"}
-        sampler = MRSampler(**{**self._options, **exact, "nfe": REFERENCE_CALLS})
+        exact = {"order": 3, "prediction": "data", "corrector": False, "average": False}
+        options = {**self._options, **exact}
+        sampler = grid_sampler(options, REFERENCE_CALLS, "uniform_log_snr")
         done = []
         for rows in self._parts:
             done.append(self._run(sampler, rows))
@@ -106,7 +100,7 @@ class Calibration:
     def value(self, times: Tensor) -> float:
         """The distance or the metric with these times ``[nfe + 1]``, over all images."""
         assert self._target is not None
-        sampler, total = self._sampler(len(times) - 1, times), 0.0
+        sampler, total = grid_sampler(self._options, len(times) - 1, times), 0.0
         for rows in self._parts:
             restored, target = self._run(sampler, rows), self._target[rows]
             if self.metric == "distance":
@@ -118,7 +112,7 @@ class Calibration:
         return GREY_LEVELS * math.sqrt(mean) if self.metric == "distance" else mean
 
     def search(self, nfes: Sequence[int], **options: Any) -> dict[int, FoundGrid]:
-        """The best times for each NFE; ``options`` of :func:`search_times`."""
+        """The best times for each NFE; ``options`` of :func:`.search_times`."""
         more = {"maximise": self.metric in MAXIMISED, **options}
         return search_grids(self.value, self._denoiser.process, nfes, **more)
 

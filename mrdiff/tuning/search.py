@@ -1,9 +1,8 @@
 """Optimised time grids: the few times that serve a trained model best.
 
 The K - 1 inner times of a run of K network calls are chosen so that, on calibration images and
-from the same noise, its result is closest to that of 100 calls (or best in a metric against the
-ground truth): :class:`mrdiff.tuning.calibration.Calibration`. Only the times change: the solver
-and the cost of a run stay what they are.
+from the same noise, its result is closest to that of 100 calls, or best in a metric against the
+ground truth (:class:`mrdiff.tuning.calibration.Calibration`).
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from scipy import optimize
 from torch import Tensor
 
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.solvers.timegrid import make_times, uniform_log_snr
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.solvers.sampler import MRSampler
+from mrdiff.solvers.timegrid import Grid, make_times, uniform_log_snr
 
 NAMED_GRIDS = ("uniform_log_snr", "uniform_t", "power(2)")
-SEARCH_METRICS = ("distance", "psnr", "ssim", "lpips")
 MAXIMISED = ("psnr", "ssim")
 GREY_LEVELS = 255
 REFERENCE_CALLS = 100
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class FoundGrid:
-    """The ``nfe + 1`` times, their value and that of :data:`NAMED_GRIDS`, and what it took.
+    """The ``nfe + 1`` times from 1 to 0, their value and that of :data:`NAMED_GRIDS`.
 
     Seconds are without the reference; an evaluation is one run of the sampler on all images.
     """
@@ -53,8 +53,7 @@ class FoundGrid:
 class _Steps:
     """Times as free numbers: logarithms of the steps in log-SNR, relative to the last one.
 
-    That one leads from the last call to where sigma is invisible. Any numbers give falling times,
-    if not always so far apart as a grid's must be.
+    Any numbers give falling times, if not always so far apart as a grid's must be.
     """
 
     def __init__(self, process: MRProcess) -> None:
@@ -91,7 +90,7 @@ class _Steps:
 
 
 class _Search:
-    """Evaluates times, counts, and keeps the best."""
+    """Evaluates times, counts, and remembers the best."""
 
     def __init__(self, value: Value, maximise: bool, on_run: Callable[[int], None]) -> None:
         self._value, self._on_run = value, on_run
@@ -112,22 +111,18 @@ class _Search:
             self.best, self.times = cost, times
         return cost
 
-    def costs(self, grids: Sequence[Tensor]) -> list[float]:
-        """The :meth:`cost` of each of the first grids.
-
-        Raises:
-            ValueError: all are infinite.
-        """
-        costs = [self.cost(times) for times in grids]
-        if self.best == math.inf:
-            raise ValueError(f"no named grid of nfe={len(grids[0]) - 1} gives a finite value")
-        return costs
-
     def found(self, costs: Sequence[float], began: float) -> FoundGrid:
-        """The best times, with the costs of the named grids and the time since ``began``."""
         before = dict(zip(NAMED_GRIDS, (self._sign * cost for cost in costs), strict=False))
-        times, seconds = tuple(self.times.tolist()), time.perf_counter() - began
+        # From 1, as all grids are given, though sampling starts later where alpha vanishes.
+        times, seconds = (1.0, *self.times[1:].tolist()), time.perf_counter() - began
         return FoundGrid(times, before, self._sign * self.best, self.count, seconds)
+
+
+def grid_sampler(options: Mapping[str, Any], nfe: int, grid: Grid) -> MRSampler:
+    """The sampler of these options on ``grid``; ValueError if there is none that takes it."""
+    sampler = make_sampler(options, nfe=nfe, grid=grid)
+    assert isinstance(sampler, MRSampler)  # the others refuse a grid
+    return sampler
 
 
 def search_times(
@@ -148,7 +143,7 @@ def search_times(
 
     Args:
         value: of times ``[nfe + 1]``, float64.
-        process: the times are of this process.
+        process: of the times.
         nfe: network calls; >= 2.
         maximise: whether more is better.
         warm: times found for another nfe, a start like the named grids.
@@ -159,42 +154,26 @@ def search_times(
     Raises:
         ValueError: nfe below 2, or a value that is never finite.
     """
+    if nfe < 2:
+        raise ValueError(f"a grid of nfe={nfe} has no inner times to choose: nfe is 2 or more")
     began, each = time.perf_counter(), evaluations or 25 * (nfe - 1)
     total = each * starts + len(NAMED_GRIDS) + 2
-    report = _reporter(progress, f"nfe {nfe}", total)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(f"nfe {nfe}", min(done, total), total)
+
     search, steps = _Search(value, maximise, report), _Steps(process)
-    grids = _first_grids(steps, process, nfe, warm)
-    costs = search.costs(grids)
+    grids = [make_times(name, process, nfe) for name in (*NAMED_GRIDS, "karras")]
+    if warm is not None:
+        grids.append(steps.refined(make_times(warm, process, len(warm) - 1), nfe))
+    costs = [search.cost(times) for times in grids]
+    if search.best == math.inf:
+        raise ValueError(f"no named grid of nfe={nfe} gives a finite value")
     for start in sorted(range(len(grids)), key=costs.__getitem__)[:starts]:
         _follow(search, steps, grids[start], each)
     report(total)
     return search.found(costs, began)
-
-
-def _reporter(progress: Progress | None, label: str, total: int) -> Callable[[int], None]:
-    """Passes on how many runs are done, of at most ``total``."""
-
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(label, min(done, total), total)
-
-    return report
-
-
-def _first_grids(
-    steps: _Steps, process: MRProcess, nfe: int, warm: Sequence[float] | None
-) -> list[Tensor]:
-    """What a search can start from: :data:`NAMED_GRIDS`, then others.
-
-    Raises:
-        ValueError: nfe below 2.
-    """
-    if nfe < 2:
-        raise ValueError(f"a grid of nfe={nfe} has no inner times to choose: nfe is 2 or more")
-    grids = [make_times(name, process, nfe) for name in (*NAMED_GRIDS, "karras")]
-    if warm is not None:
-        grids.append(steps.refined(torch.tensor(warm, dtype=torch.float64), nfe))
-    return grids
 
 
 def _follow(search: _Search, steps: _Steps, start: Tensor, evaluations: int) -> None:

@@ -9,8 +9,7 @@ and so is the solver: the result is a sum of the noises that it drew, each times
 every noise by itself through the sampler gives the result's variance V_f exactly, and with it the
 2-Wasserstein distance ∑_f w_f (sqrt(V_f) - sqrt(S_f))² between what comes out and what should.
 For eta = 0 there is one gain, whose sign counts, and the distance is that to the exact solution
-from the same noise (but for the prior's own, tiny, error). The temperature scales V and S alike
-and does not move the best times.
+from the same noise. The temperature scales V and S alike and does not move the best times.
 """
 
 from __future__ import annotations
@@ -21,24 +20,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import pack, rearrange
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import Prediction
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.solvers.sampler import MRSampler
-from mrdiff.tuning.search import GREY_LEVELS, FoundGrid, Progress, search_grids
+from mrdiff.tuning.search import GREY_LEVELS, FoundGrid, Progress, grid_sampler, search_grids
 
 _BINS = 256
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Power by frequency.
+    """Power S ``[F]``, float64, > 0, in image units squared, and the share of each bin ``[F]``.
 
-    Attributes:
-        power: S ``[F]``, float64, > 0, in image units squared: white noise of standard deviation
-            s has S = s² at every frequency.
-        weight: share of the frequencies in each bin ``[F]``; they sum to 1.
+    White noise of standard deviation s has S = s² at every frequency. The shares sum to 1.
     """
 
     power: Tensor
@@ -58,33 +55,28 @@ def white_spectrum(std: float) -> Spectrum:
 
 
 def residual_spectrum(residuals: Sequence[Tensor], *, window: int = 64) -> Spectrum:
-    """The power spectrum of clean minus degraded images (Welch's method).
+    """The power spectrum of clean minus degraded images ``[C, H, W]`` in image units.
 
-    Hann-windowed squares, half of each over the next, all channels together. The mean residual of
-    each channel over all images, which any model learns, is taken off first: the power at
-    frequency 0 is what varies from place to place. Frequencies are then pooled by their power,
-    the one thing that counts here.
-
-    Args:
-        residuals: images ``[C, H, W]`` in image units, of any sizes.
-        window: side of the squares in pixels; no image may be smaller.
+    Welch's method: Hann-windowed squares of ``window`` pixels a side, half of each over the next,
+    all channels together. The mean residual of each channel over all images, which any model
+    learns, is taken off first. Frequencies are then pooled by their power, which alone counts here.
 
     Raises:
-        ValueError: no residuals, a smaller one, or nothing but zeros.
+        ValueError: no residuals, one smaller than the window, or nothing but zeros.
     """
     if not residuals or any(min(r.shape[-2:]) < window for r in residuals):
         raise ValueError(f"a spectrum needs residuals of at least {window} x {window} pixels")
-    flat = torch.cat([r.double().flatten(1) for r in residuals], dim=1)
-    mean = flat.mean(dim=1)[:, None, None]
+    flat, _ = pack([r.double() for r in residuals], "c *")
+    mean = rearrange(flat.mean(dim=1), "c -> c 1 1")
     hann = torch.hann_window(window, dtype=torch.float64)
-    taper = hann[:, None] * hann[None, :]
+    taper = torch.outer(hann, hann)
     total, count = torch.zeros(window, window, dtype=torch.float64), 0
     for residual in residuals:
         centred = residual.double() - mean
         patches = centred.unfold(1, window, window // 2).unfold(2, window, window // 2)
-        power = torch.fft.fft2(patches * taper).abs().square()  # [C, rows, columns, window, window]
-        total += power.sum(dim=(0, 1, 2))
-        count += math.prod(power.shape[:3])
+        patches = rearrange(patches, "c rows columns h w -> (c rows columns) h w")
+        total += torch.fft.fft2(patches * taper).abs().square().sum(dim=0)
+        count += len(patches)
     # Parseval: E|FFT(taper n)|² = s² ∑ taper² for white noise n.
     return _pooled(total / (count * taper.square().sum()))
 
@@ -102,16 +94,10 @@ def _pooled(power: Tensor) -> Spectrum:
 
 
 class SpectrumDenoiser:
-    """The exact denoiser of Gaussian residuals with this power in the last dimension.
-
-    Args:
-        process: of the states.
-        power: S ``[F]``; states are ``[B, 1, 1, F]``.
-    """
+    """The exact denoiser of Gaussian residuals of power S ``[F]``; states are ``[B, 1, 1, F]``."""
 
     def __init__(self, process: MRProcess, power: Tensor) -> None:
-        self.process = process
-        self.power = power
+        self.process, self.power = process, power
 
     def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
@@ -121,17 +107,16 @@ class SpectrumDenoiser:
 
 
 def _one_each(step: int, shape: Sequence[int]) -> Tensor:
-    """Noise of which step i has a 1 in row i and else nothing, so that rows are gains."""
+    """Noise of which step i is 1 in row i and else 0, so that rows are gains."""
     noise = torch.zeros(*shape, dtype=torch.float64)
     noise[step] = 1.0
     return noise
 
 
 def gains(sampler: MRSampler, process: MRProcess, spectrum: Spectrum) -> Tensor:
-    """What each noise that the sampler draws is multiplied with in its result.
+    """What each noise that the sampler draws is multiplied with in its result, float64.
 
-    Returns:
-        ``[noises, F]``, float64: the prior's first, then that of each step; an ODE has one row.
+    ``[noises, F]``: the prior's first, then that of each step; an ODE has one row.
     """
     rows = sampler.nfe if sampler.eta > 0 else 1
     zero = torch.zeros(rows, 1, 1, len(spectrum.power), dtype=torch.float64)
@@ -156,22 +141,15 @@ def search_spectrum(
     evaluations: int | None = None,
     progress: Progress | None = None,
 ) -> dict[int, FoundGrid]:
-    """The times with the least :func:`spectrum_error` for each NFE; seconds on a CPU.
+    """The times with the least :func:`spectrum_error` for each NFE >= 2; seconds on a CPU.
 
-    Args:
-        process: of the model that the times are for.
-        spectrum: of the residuals.
-        nfes: each >= 2.
-        options: of :class:`mrdiff.MRSampler`, but for ``nfe`` and ``grid``; temperature and
-            threshold have no part in it.
-        evaluations: as for :func:`mrdiff.tuning.search.search_times`.
-        progress: as there.
+    ``options`` are those of :func:`mrdiff.make_sampler` but for ``nfe`` and ``grid``; temperature
+    and threshold have no part in it. The others are as for :func:`.search_times`.
     """
-    linear = {"temperature": 1.0, "threshold": None}
+    linear = {**(options or {}), "temperature": 1.0, "threshold": None}
 
     def value(times: Tensor) -> float:
-        grid = {"nfe": len(times) - 1, "grid": times}
-        return spectrum_error(MRSampler(**{**(options or {}), **linear, **grid}), process, spectrum)
+        return spectrum_error(grid_sampler(linear, len(times) - 1, times), process, spectrum)
 
     search = {"starts": 3, "evaluations": evaluations, "progress": progress}
     return search_grids(value, process, nfes, **search)

@@ -36,10 +36,10 @@ needs_openvino = pytest.mark.skipif(
 
 
 def networks() -> dict[str, tuple[nn.Module, dict[str, Tensor] | None]]:
-    """Tiny ones with random weights, and what they are told."""
+    """Tiny ones with random weights, and their context."""
     torch.manual_seed(0)
     task, mask = torch.tensor([[0.3, 0.7]]), (torch.rand(1, 1, 33, 38) > 0.5).float()
-    told = {name: torch.randn(1, 16) for name in ("text", "image")}
+    given = {name: torch.randn(1, 16) for name in ("text", "image")}
     small = UNet(widths=(4, 8), time_width=8, **SMALL)
     several = UNet(widths=(4, 8), time_width=8, tasks=("a", "b"), mask=True, **SMALL)
     daclip = DACLIPUNet(width=32, multipliers=(1, 1), context_width=16)
@@ -48,7 +48,7 @@ def networks() -> dict[str, tuple[nn.Module, dict[str, Tensor] | None]]:
         "several tasks": (several, {"task": task, "mask": mask}),
         "nafnet": (RefusionNAFNet(width=8, **SMALL), None),
         "irsde": (IRSDEUNet(width=8, depth=2), None),
-        "daclip": (daclip, told),
+        "daclip": (daclip, given),
     }
     for network, _ in made.values():
         network.eval().requires_grad_(False)
@@ -90,8 +90,8 @@ def test_bf16_is_close() -> None:
 
 
 @needs_openvino
-def test_a_program_is_kept_for_each_of_the_last_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_KEPT", 2)
+def test_there_is_a_program_for_each_of_the_last_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_PROGRAMS", 2)
     network, _ = networks()["unet"]
     fast = OpenVINONetwork(network)
     for width in (16, 20, 16, 24):

@@ -14,7 +14,7 @@ from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.networks import RefusionNAFNet, UNet
-from mrdiff.networks.inference.prepared import is_plain
+from mrdiff.networks.protocol import is_plain
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.solvers.sampler import MRSampler
 
@@ -169,10 +169,10 @@ def test_a_channel_of_zeros_stays_one() -> None:
     assert inner(torch.randn(1, 8, 4, 4))[:, 3].unique().item() == network.wide.bias[3]
 
 
-def test_what_is_not_finite_is_told_at_once() -> None:
+def test_what_is_not_finite_is_said_at_once() -> None:
     network = small()
-    told = pytest.raises(RangeError, match="first is given values that are not finite")
-    with told, input_ranges(network):
+    refused = pytest.raises(RangeError, match="first is given values that are not finite")
+    with refused, input_ranges(network):
         network(torch.full((1, 3, 4, 4), math.nan))
     assert not network.first._forward_pre_hooks
 

@@ -80,7 +80,7 @@ def test_average_is_validated_saved_and_left_behind(tmp_path: Path, warmup: bool
         assert_same(parameters_of(file), average)
         assert_same(parameters_of(file, "current_model_state"), spy.trained[steps - 1])
     assert_same(weights(module), average)
-    # `last` is written after the average has become the module's weights.
+    # ``last`` is written after the average has become the module's weights.
     assert_same(parameters_of(tmp_path / "last.ckpt"), average)
     assert_same(parameters_of(tmp_path / "last.ckpt", "current_model_state"), spy.trained[-1])
 

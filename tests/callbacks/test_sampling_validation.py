@@ -29,7 +29,7 @@ from mrdiff.metrics import psnr
 from mrdiff.names import METRICS
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise
-from tests.tiny_training import TinyImages, loader, tiny_module, tiny_trainer
+from tests.tiny_training import SIZE, TinyImages, loader, tiny_module, tiny_trainer
 
 PLAIN = [name for name in METRICS if name != "lpips"]
 
@@ -112,7 +112,9 @@ def test_values_are_those_of_the_definition(tmp_path: Path) -> None:
 
 def test_result_does_not_depend_on_batches(tmp_path: Path) -> None:
     runs = [
-        validate(tmp_path, small(samplers=("mr-sde-1",), batch_size=inner), batch_size=outer)
+        validate(
+            tmp_path, small(samplers=("mr-sde-1",), batch_size=inner, crop=SIZE), batch_size=outer
+        )
         for inner, outer in [(4, 4), (1, 8), (3, 1)]
     ]
     assert runs[0] == pytest.approx(runs[1], rel=1e-5)
@@ -243,6 +245,45 @@ def test_crop_and_image_limit(tmp_path: Path) -> None:
     image = torch.arange(35.0).view(1, 1, 5, 7)
     torch.testing.assert_close(centre_crop(image, 3), image[..., 1:4, 2:5])
     assert centre_crop(image, 99).shape == image.shape
+
+
+class Large(TinyImages):
+    """Two photos of 300 x 420 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        enlarged = {
+            key: torch.nn.functional.interpolate(item[key][None], (300, 420))[0]
+            for key in ("lq", "gt")
+        }
+        return {**item, **enlarged}
+
+
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_whole_images_that_do_not_fit_are_tiled(tmp_path: Path, stage: str) -> None:
+    largest = 300 * 300
+
+    def short_of_memory(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        x = args[0]
+        if len(x) * x.shape[-2] * x.shape[-1] > largest:
+            raise torch.OutOfMemoryError("no memory")
+
+    def scores(module: LightningModule) -> dict[str, float]:
+        trainer = tiny_trainer(tmp_path, small(metrics=("psnr",)))
+        data = torch.utils.data.DataLoader(Large(), batch_size=2)
+        (all_scores,) = getattr(trainer, stage)(module, data, verbose=False)
+        return {key: v for key, v in all_scores.items() if "psnr" in key}
+
+    module = tiny_module()
+    expected = scores(module)
+    module.network.register_forward_pre_hook(short_of_memory)
+    assert len(expected) == 3
+    module.validation_step = lambda *_: None  # type: ignore[method-assign]
+    module.test_step = lambda *_: None  # type: ignore[method-assign]
+    assert scores(module) == pytest.approx(expected, abs=1e-3)
 
 
 def test_network_runs_in_the_trainers_precision() -> None:

@@ -25,7 +25,7 @@ class SlowImages(TinyImages):
 
 
 class Clock:
-    """Time that passes when told to."""
+    """Time that passes when asked to."""
 
     now = 100.0
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mrdiff.cli.common.ahead import WriteBehind, read_ahead
+from mrdiff.cli.sample.ahead import WriteBehind, read_ahead
 
 
 def until(condition: object, *, seconds: float = 5) -> None:

@@ -1,4 +1,4 @@
-"""The light half of the command line: help, config lookup, threads, errors of one line."""
+"""The command line without torch: help, config lookup, threads, errors of one line."""
 
 import os
 import subprocess
@@ -10,12 +10,11 @@ import pytest
 
 from mrdiff.cli import main
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.common.jobs import plan_jobs
+from mrdiff.cli.common.jobs import find_photos, plan_targets
 from mrdiff.cli.sample import command as sample
+from mrdiff.cli.train import arguments as configs
 from mrdiff.cli.train import command as train
-from mrdiff.cli.train import recipes as configs
-from mrdiff.cli.train.arguments import prepare
-from mrdiff.cli.train.recipes import find_config, resolve_config_flags
+from mrdiff.cli.train.arguments import find_config, prepare, resolve_config_flags
 from mrdiff.cli.train.resume import checkpoint_folders, find_checkpoint, run_version
 from mrdiff.names import BASELINES, SAMPLERS
 from mrdiff.solvers.presets import EVIDENCE, PAPER
@@ -217,28 +216,29 @@ def test_jobs_keep_relative_paths_and_kinds(tmp_path: Path) -> None:
     names = ["a.jpg", "s/b.png", "c.gif", "c.pgm", "d.tif", "out/a.jpg"]
     touch(*(tmp_path / name for name in names))
     output = tmp_path / "out"  # within the input: what is there is no input
-    jobs = plan_jobs(tmp_path, output)
+    jobs = plan_targets(find_photos(tmp_path, output=output), output)
     targets = [job.target.relative_to(output).as_posix() for job in jobs]
     assert targets == ["a.jpg", "c.gif.png", "c.pgm.png", "d.tif", "s/b.png"]
-    alone = plan_jobs(tmp_path / "s" / "b.png", output)
+    alone = plan_targets(find_photos(tmp_path / "s" / "b.png"), output)
     assert [(job.target, job.name) for job in alone] == [(output / "b.png", jobs[4].name)]
 
 
 def test_references_match_by_path_then_stem(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ["lq/s/a.jpg", "lq/b.png", "gt/a.png", "gt/s/a.png"]))
-    jobs = plan_jobs(tmp_path / "lq", tmp_path / "out", tmp_path / "gt")
-    assert [job.reference for job in jobs] == [None, tmp_path / "gt/s/a.png"]
+    photos = find_photos(tmp_path / "lq", reference=tmp_path / "gt")
+    assert [photo.reference for photo in photos] == [None, tmp_path / "gt/s/a.png"]
     touch(tmp_path / "other/x.png")
     with pytest.raises(CommandError, match="no file there has the stem"):
-        plan_jobs(tmp_path / "lq", tmp_path / "out", tmp_path / "other")
+        find_photos(tmp_path / "lq", reference=tmp_path / "other")
 
 
 def test_originals_are_never_overwritten(tmp_path: Path) -> None:
     touch(tmp_path / "lq/a.png", tmp_path / "gt/a.png")
     with pytest.raises(CommandError, match="would overwrite"):
-        plan_jobs(tmp_path / "lq", tmp_path / "lq")
+        plan_targets(find_photos(tmp_path / "lq"), tmp_path / "lq")
+    photos = find_photos(tmp_path / "lq", reference=tmp_path / "gt")
     with pytest.raises(CommandError, match="would overwrite"):
-        plan_jobs(tmp_path / "lq", tmp_path / "gt", tmp_path / "gt")
+        plan_targets(photos, tmp_path / "gt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CommandError, match="no images in this folder"):
-        plan_jobs(tmp_path / "empty", tmp_path / "out")
+        find_photos(tmp_path / "empty")

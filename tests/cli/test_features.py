@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mrdiff import MRProcess
+from mrdiff.checkpoints.description import describe_denoiser
 from mrdiff.checkpoints.export import export_model
-from mrdiff.checkpoints.reading import describe_denoiser
 from mrdiff.cli import main
 from mrdiff.cli.sample import command as sample
 from mrdiff.diffusion.denoiser import Denoiser
@@ -95,8 +95,8 @@ def test_stored_features_restore_as_the_photos_own_to_the_bit(work: Path, capsys
     assert files(work / "alone")["a.png"] == files(work / "out")["s/a.png"]
 
 
-def test_every_photo_is_told_its_own(work: Path) -> None:
-    """Two equal photos of one name, so of one noise, differ by what is told of them."""
+def test_every_photo_has_its_own(work: Path) -> None:
+    """Two equal photos of one name, so of one noise, differ by their features."""
     (work / "lq" / "s" / "a.png").write_bytes((work / "lq" / "a.png").read_bytes())
     assert store("--input", "lq") == 0
     add("f.safetensors", s__a__image=-3 * load_file("f.safetensors")["a/image"])
@@ -154,9 +154,9 @@ def test_tiles_pipes_samples_and_trajectories(work: Path) -> None:
 
 def test_two_processes_write_what_one_writes(work: Path) -> None:
     assert store("--input", "lq/b.png") == 0
-    told = ["--context", "f.safetensors", "--daclip", "daclip.pt"]
-    assert run(*told) == 0
-    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", "universal", *told]
+    given = ["--context", "f.safetensors", "--daclip", "daclip.pt"]
+    assert run(*given) == 0
+    command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", "universal", *given]
     command += ["--input", "lq", "--output", "two", "--device", "cpu", "--nfe", "1"]
     done = subprocess.run([*command, "--devices", "2"], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -164,14 +164,14 @@ def test_two_processes_write_what_one_writes(work: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs PyAV")
-@pytest.mark.parametrize("told", ["--daclip", "--context"])
-def test_videos(work: Path, told: str, capsys) -> None:
-    from .test_cli_video import read_clip, write_clip
+@pytest.mark.parametrize("flag", ["--daclip", "--context"])
+def test_videos(work: Path, flag: str, capsys) -> None:
+    from .test_video import read_clip, write_clip
 
     write_clip(work / "clip.mp4", sound=False)
     add("f.safetensors", clip__text=rainy(), image=rainy())
-    file = "daclip.pt" if told == "--daclip" else "f.safetensors"
-    assert run(told, file, source="clip.mp4") == 0
+    file = "daclip.pt" if flag == "--daclip" else "f.safetensors"
+    assert run(flag, file, source="clip.mp4") == 0
     assert len(read_clip(work / "out" / "clip.mp4")[0]) == 7
     assert run(source="clip.mp4", output="other") == 2
     assert "this model takes features" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import yaml
 from PIL import Image
 
 from mrdiff import MRProcess, MRSampler
-from mrdiff.cli.common import outputs
-from mrdiff.cli.grid import command as grid
+from mrdiff.checkpoints.reading import load_model
+from mrdiff.cli.common import paths
 from mrdiff.cli.main import main
+from mrdiff.metrics import psnr
+from mrdiff.names import METRICS, PAPER_SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 from mrdiff.networks.unet import UNet
-from mrdiff.tuning.search import NAMED_GRIDS, SEARCH_METRICS
+from mrdiff.photo import read_rgb
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.tuning.checkpoint_sampler import save_sampler
+from mrdiff.tuning.search import NAMED_GRIDS
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 
@@ -56,6 +62,8 @@ def test_the_file_is_a_grid_and_says_how_it_was_made(work: Path, checkpoint: Pat
         "prediction": "data",
         "corrector": True,
         "temperature": 1.0,
+        "threshold": None,
+        "average": False,
     }
     assert (made["images"], made["crop"], made["seed"]) == (4, 40, 3)
     assert list(made["results"]) == [2, 3]
@@ -92,6 +100,60 @@ def test_a_metric_against_the_reference(work: Path, checkpoint: Path, metric: st
     assert f"{metric.upper()} against the reference" in capsys.readouterr().out
 
 
+def solver(*flags: str, checkpoint: Path) -> dict[str, Any]:
+    assert run(checkpoint, "--nfe", "2", "--images", "1", *flags) == 0
+    return content()["made"]["solver"]
+
+
+def test_the_sampler_is_the_one_that_is_named(work: Path, checkpoint: Path) -> None:
+    made_of = partial(solver, "--metric", "psnr", "--reference", "gt", checkpoint=checkpoint)
+    for name in ("fidelity", "perceptual", "mr-sde-1"):
+        own = make_sampler(name, nfe=2).options()
+        assert made_of("--sampler", name) == {key: own[key] for key in made_of("--sampler", name)}
+    found = made_of("--sampler", "fidelity")
+    assert (found["average"], found["temperature"], found["order"]) == (True, 0.0, 1)
+    assert made_of("--sampler", "perceptual", "--order", "3", "--temperature", "0.5") == {
+        **made_of("--sampler", "perceptual"),
+        "order": 3,
+        "temperature": 0.5,
+    }
+
+
+def test_the_times_are_better_for_the_very_sampler(work: Path, checkpoint: Path) -> None:
+    """What the table says of ``fidelity`` is what ``sample`` makes of the file."""
+    flags = ("--sampler", "fidelity", "--metric", "psnr", "--reference", "gt", "--nfe", "3")
+    assert run(checkpoint, *flags, "--crop", "64") == 0
+    result = content()["made"]["results"][3]
+    denoiser = load_model(checkpoint, device="cpu")
+    names = sorted((work / "lq").rglob("*.*g"), key=lambda path: path.relative_to(work / "lq"))
+    lq = torch.stack([read_rgb(path)[:, :, 4:44] for path in names])
+    gt = [read_rgb(next((work / "gt").rglob(f"{path.stem}.*")))[:, :, 4:44] for path in names]
+    for grid, value in (("grid.yaml", result["after"]), ("power(2)", result["before"]["power(2)"])):
+        sampler = make_sampler("fidelity", nfe=3, grid=grid)
+        with torch.no_grad():
+            restored = sampler(denoiser, lq)
+        assert float(psnr(restored, torch.stack(gt)).mean()) == pytest.approx(value, abs=1e-4)
+
+
+def test_the_sampler_is_the_checkpoints_by_default(work: Path, checkpoint: Path, capsys) -> None:
+    own = work / "own.ckpt"
+    own.write_bytes(checkpoint.read_bytes())
+    save_sampler(own, {"name": "perceptual", "nfe": 5, "temperature": 0.25})
+    assert solver(checkpoint=own)["corrector"]
+    assert content()["made"]["solver"]["temperature"] == 0.25
+    assert not solver("--sampler", "mr-ode-3", checkpoint=own)["corrector"]
+    save_sampler(own, {"name": "posterior", "nfe": 5})
+    assert run(own) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the checkpoint's sampler: the times of a baseline are fixed: give --sampler" in error
+
+
+def test_a_name_is_one_solver_at_every_nfe() -> None:
+    for name in (*PAPER_SAMPLERS, *TUNED_SAMPLERS):
+        made = [make_sampler(name, nfe=nfe).options() for nfe in range(1, 30)]
+        assert all({**own, "nfe": 1, "grid": ""} == {**made[0], "grid": ""} for own in made)
+
+
 def test_the_spectrum_needs_no_network_call(
     work: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -111,10 +173,10 @@ def test_unusable_photos_are_skipped_and_named(work: Path, checkpoint: Path, cap
     (work / "gt" / "b.png").unlink()
     assert run(checkpoint, "--spectrum", "--reference", "gt") == 0
     captured = capsys.readouterr()
-    assert "skipped: lq/aa.png: not an image that Pillow can read" in captured.err
-    assert "skipped: lq/small.png: smaller than 32 pixels" in captured.err
-    assert "skipped: gt/c.png: another size than lq/c.png" in captured.err
-    assert "skipped: lq/b.jpg: it has no reference" in captured.err
+    assert "left out: lq/aa.png: not an image that Pillow can read" in captured.err
+    assert "left out: lq/small.png: smaller than 32 pixels" in captured.err
+    assert "left out: gt/c.png: another size than lq/c.png" in captured.err
+    assert "left out: lq/b.jpg: it has no reference" in captured.err
     assert "2 photos, crops of 40 x 40" in captured.out
 
 
@@ -124,7 +186,7 @@ def test_no_usable_photo_is_one_line(work: Path, checkpoint: Path, capsys) -> No
     assert run(checkpoint) == 1
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert "--input lq: no usable photo: lq/a.png: not an image" in captured.err
+    assert "none of the 4 photos can be used: lq/a.png: not an image" in captured.err
     assert not Path("grid.yaml").exists()
 
 
@@ -163,7 +225,13 @@ def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) 
         (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),
         (["--checkpoint", "lq/a.png"], "lq/a.png is not a readable checkpoint"),
         (["--device", "nonsense"], "--device nonsense: "),
-        (["--metric", "lpips", "--reference", "gt"], "name them by --lpips_weights FILE"),
+        (["--metric", "lpips", "--reference", "gt"], "give --lpips_weights FILE"),
+        (["--sampler", "heun-ode"], "--sampler heun-ode: the times of a baseline are fixed"),
+        (["--sampler", "fast"], "unknown sampler fast"),
+        (["--sampler", "mr-sde-2"], "--sampler mr-sde-2 draws noise at every step"),
+        (["--sampler", "fidelity"], "fidelity averages its predictions, it has no solution"),
+        (["--sampler", "fidelity", "--spectrum", "--reference", "gt"], "give --metric"),
+        (["--sampler", "mr-sde-1", "--prediction", "velocity"], "eta must be 0"),
         (["--spektrum"], "unknown option --spektrum (did you mean --spectrum?)"),
     ],
 )
@@ -188,7 +256,7 @@ def test_a_folder_that_is_read_only_is_known_before_the_search(
         raise PermissionError(13, "Permission denied", f"{below}/.mrdiff.x")
 
     (work / "there").mkdir()
-    monkeypatch.setattr(outputs.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(paths.tempfile, "NamedTemporaryFile", refuse)
     assert run(checkpoint, "--checkpoint", "lq/a.png", output=f"{below}/g.yaml") == 2
     error = capsys.readouterr().err
     reason = f"--output {below}/g.yaml: cannot be written: Permission denied"
@@ -198,9 +266,9 @@ def test_a_folder_that_is_read_only_is_known_before_the_search(
 
 def test_trying_to_write_leaves_nothing_behind(work: Path) -> None:
     (work / "there").mkdir()
-    outputs.check_output(Path("there/a/b.yaml"), Path("there/a"))
-    outputs.check_output(Path("there/b.yaml"), Path("there"))
-    outputs.check_output(Path("b.yaml"), Path())
+    paths.check_output(Path("there/a/b.yaml"), Path("there/a"))
+    paths.check_output(Path("there/b.yaml"), Path("there"))
+    paths.check_output(Path("b.yaml"), Path())
     assert sorted(path.name for path in work.rglob("there*")) == ["there"]
     assert list((work / "there").iterdir()) == []
 
@@ -216,8 +284,8 @@ def test_a_disk_that_is_full_at_the_end_is_told_by_the_users_name(
     assert capsys.readouterr().err.endswith("--output g.yaml: No space left on device\n")
 
 
-def test_the_light_half_knows_the_metrics() -> None:
-    assert grid.METRICS == SEARCH_METRICS
+def test_a_search_is_by_known_metrics() -> None:
+    assert {*SEARCH_METRICS} - {"distance"} <= {*METRICS}
 
 
 def test_help_names_the_flags(capsys) -> None:

@@ -362,12 +362,12 @@ def test_limits_on_size_and_number(work: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
-@pytest.mark.parametrize("kept", [0.3, 0.7])
-def test_a_cut_archive_is_refused(name: str, kept: float, work: Path, capsys) -> None:
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_cut_archive_is_refused(name: str, share: float, work: Path, capsys) -> None:
     noise = {"noise.bin": os.urandom(60_000)}
     path = pack(work / "in" / name, {**LOL, **noise})
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
+    path.write_bytes(content[: int(len(content) * share)])
     refused(work, path, "broken or cut short", capsys)
 
 

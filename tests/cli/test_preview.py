@@ -239,7 +239,7 @@ HOLED = torch.ones(1, 8, 8).index_fill(2, torch.tensor([3]), 0.0)
         ([pair(gt=torch.rand(3, 9, 9)), pair()], "lq and gt differ in shape"),
         ([{"lq": torch.rand(3, 8, 8)}], "there is no gt to learn from"),
         ([pair(mask=torch.ones(1, 8, 8))], "mask has no hole in any sample"),
-        ([pair(mask=torch.zeros(1, 8, 8))], "mask keeps nothing in any sample"),
+        ([pair(mask=torch.zeros(1, 8, 8))], "mask is all hole in every sample"),
         ([pair(mask=HOLED / 2)], "mask has values other than 0 and 1"),
         ([pair(lq=0.5, gt=torch.rand(3, 8, 8).double())], "not all images are float32"),
     ],
@@ -251,7 +251,7 @@ def test_what_looks_wrong_is_said(samples: list[dict[str, Any]], expected: str |
     else:
         assert any(line.startswith(expected) for line in found), found
     # Even so there is a sheet to look at, and a report.
-    assert draw_sheet([drawn(*samples)]).size[0] > 160
+    assert draw_sheet([drawn(*samples)]).shape[-1] > 160
     assert report(drawn(*samples))[0].startswith("train: 9 samples")
 
 

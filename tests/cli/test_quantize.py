@@ -1,4 +1,4 @@
-"""``mrdiff quantize`` through the command: the table, what the checkpoint keeps, bad input."""
+"""``mrdiff quantize`` through the command: the table, what the checkpoint holds, bad input."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*flags: str, checkpoint: str = "tiny.ckpt", photos: str = "lq") -> int:
-    told = ["--checkpoint", checkpoint, "--input", photos, "--nfe", "2"]
-    return quantize.main([*told, *flags], program="mrdiff quantize")
+    fixed = ["--checkpoint", checkpoint, "--input", photos, "--nfe", "2"]
+    return quantize.main([*fixed, *flags], program="mrdiff quantize")
 
 
 def table(printed: str) -> dict[str, list[float]]:
@@ -85,12 +85,12 @@ def test_the_crops_of_photo_mask_and_reference_are_of_the_same_place(work: Path,
         Image.fromarray(rows.astype(np.uint8) * 255).save(work / "masks" / name)
     flags = ["--reference", "gt", "--mask", "masks", "--crop", "32", "--task", "b"]
     assert run(*flags, checkpoint="holes.ckpt") == 0
-    told = table(capsys.readouterr().out)
+    printed = table(capsys.readouterr().out)
     restorer = Restorer.from_checkpoint("holes.ckpt", device="cpu", nfe=2, task="b")
     lq, gt = (read_rgb(Path(kind, "e.png"))[None, :, 4:36, 8:40] for kind in ("lq", "gt"))
     mask = torch.from_numpy(rows[None, None, 4:36, 8:40]).float()
     expected = psnr(restorer.restore(lq, ["e"], mask=mask), gt)
-    assert told["e"][1] == pytest.approx(float(expected), abs=0.006)
+    assert printed["e"][1] == pytest.approx(float(expected), abs=0.006)
 
 
 def test_photos_of_other_kinds_are_watched_as_they_are_restored(work: Path, capsys) -> None:
@@ -166,18 +166,18 @@ def test_bad_input_is_one_line(work: Path, flags: list[str], message: str, capsy
         read_ranges("tiny.ckpt")
 
 
-@pytest.mark.parametrize("kept", [[1.0], {"a": 1.0}, {"a": [1.0]}, {"a": ["x", "y"]}])
-def test_broken_ranges_are_one_line(work: Path, kept: object) -> None:
+@pytest.mark.parametrize("stored", [[1.0], {"a": 1.0}, {"a": [1.0]}, {"a": ["x", "y"]}])
+def test_broken_ranges_are_one_line(work: Path, stored: object) -> None:
     content = torch.load("tiny.ckpt", weights_only=True)
-    content["mrdiff"]["int8"] = kept
+    content["mrdiff"]["int8"] = stored
     torch.save(content, "tiny.ckpt")
     with pytest.raises(CheckpointError, match="its 8-bit ranges are broken: mrdiff quantize"):
         read_ranges("tiny.ckpt")
 
 
 def restore(output: str, *flags: str) -> int:
-    told = ["--checkpoint", "tiny.ckpt", "--input", "lq", "--output", output, "--nfe", "2"]
-    return sample.main([*told, *flags], program="sample.py")
+    fixed = ["--checkpoint", "tiny.ckpt", "--input", "lq", "--output", output, "--nfe", "2"]
+    return sample.main([*fixed, *flags], program="sample.py")
 
 
 def test_sampling_without_ranges_says_what_to_do(work: Path, capsys) -> None:
@@ -193,7 +193,7 @@ def test_sampling_computes_what_the_table_says(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})  # no bf16
     assert run() == 0
-    told = table(capsys.readouterr().out)
+    printed = table(capsys.readouterr().out)
     restorers = [Restorer.from_checkpoint("tiny.ckpt", device="cpu", nfe=2) for _ in range(2)]
     network = restorers[1].denoiser.network
     restorers[1].denoiser.network = OpenVINONetwork(
@@ -203,7 +203,7 @@ def test_sampling_computes_what_the_table_says(
         photo = read_rgb(Path("lq", f"{name}.png"))
         plain, small = (restorer(photo, name=name) for restorer in restorers)
         found = -10 * float((plain - small).double().square().mean().log10())
-        assert found == pytest.approx(told[name][0], abs=1.5)
+        assert found == pytest.approx(printed[name][0], abs=1.5)
 
 
 @needs_openvino

@@ -16,16 +16,16 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import EMA
-from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model
+from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model, make_sampler
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.command import main
 from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.networks.conditions import known_tasks
+from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
-from mrdiff.training.lion import Lion
 from mrdiff.training.losses import L1
 from mrdiff.training.objective import OptimalStep
+from mrdiff.training.optim import Lion
 from tests.tiny_model import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def check_run(run: Path, *, kept: MRSampler | None = None) -> Denoiser:
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     sampler = Restorer.from_checkpoint(checkpoints / "best.ckpt", device="cpu").sampler
     assert isinstance(sampler, MRSampler)
-    assert sampler.options() == (kept or MRSampler.preset("fidelity", nfe=5)).options()
+    assert sampler.options() == (kept or make_sampler("fidelity", nfe=5)).options()
     return load_model(checkpoints / "best.ckpt", "cpu")
 
 

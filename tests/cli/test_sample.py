@@ -12,16 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
+from mrdiff.acceleration.ranges import save_ranges
+from mrdiff.checkpoints import reading
+from mrdiff.checkpoints.export import export_model
 from mrdiff.cli import main
 from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample import command as sample
-from mrdiff.cli.sample.compare import comparison_paths
-from mrdiff.cli.sample.table import Row, format_table
+from mrdiff.cli.sample import run as run_module
+from mrdiff.cli.sample.pictures import comparison_paths
+from mrdiff.cli.sample.table import Quality, format_table
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.names import SAMPLERS
-from mrdiff.photo.comparison import side_by_side
+from mrdiff.photo.sheets import side_by_side
 from mrdiff.solvers.gridfile import write_grid
-from mrdiff.tuning.kept_sampler import save_sampler
+from mrdiff.tuning.checkpoint_sampler import save_sampler
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +123,13 @@ def test_a_log_has_a_line_for_each_photo(work: Path, checkpoint: Path) -> None:
     assert len((work / "log.jsonl").read_text().splitlines()) == 5  # z.png is tried again
 
 
+def test_the_flags_stand_in_groups() -> None:
+    text = sample.make_parser("sample.py").format_help()
+    for heading in ("input and output", "model", "sampler", "speed", "report"):
+        assert f"\n{heading}:\n" in text
+    assert text.split("input and output:")[0].count("\n  -") == 1  # none but --help is outside
+
+
 def test_one_photo_through_a_pipe(work: Path, checkpoint: Path) -> None:
     assert run(checkpoint) == 0
     command = [sys.executable, str(ROOT / "sample.py"), "--checkpoint", str(checkpoint)]
@@ -133,6 +144,12 @@ def test_one_photo_through_a_pipe(work: Path, checkpoint: Path) -> None:
     done = subprocess.run([*command, "-"], input=b"no", capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"standard input: not an image" in done.stderr
+
+
+def test_what_a_pipes_format_cannot_hold_is_one_line(work: Path, checkpoint: Path, capsys) -> None:
+    Image.new("RGBA", (48, 40)).save("lq/alpha.png")
+    assert run(checkpoint, "--format", "bmp", source="lq/alpha.png", output="-") == 1
+    assert "--output -: a BMP cannot hold transparency" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -256,7 +273,7 @@ def test_pictures_of_photos_alike_in_name_are_apart(work: Path, checkpoint: Path
 )
 def test_names_of_comparisons(targets: list[str], expected: list[str]) -> None:
     out = Path("out")
-    jobs = [Job(Path("lq") / name, out / name, Path(name)) for name in targets]
+    jobs = [Job(Path("lq") / name, Path(name), target=out / name) for name in targets]
     assert list(comparison_paths(jobs, out).values()) == [out / "compare" / e for e in expected]
 
 
@@ -271,8 +288,8 @@ def test_panels_hold_the_images_under_their_labels() -> None:
 
 def test_table_means_and_lpips() -> None:
     rows = [
-        Row("a", {"psnr": 10.0, "lpips": 0.5}, {"psnr": 14.0, "lpips": 0.25}),
-        Row("b", {"psnr": 20.0, "lpips": 0.7}, {"psnr": 22.0, "lpips": 0.55}),
+        Quality("a", {"psnr": 10.0, "lpips": 0.5}, {"psnr": 14.0, "lpips": 0.25}),
+        Quality("b", {"psnr": 20.0, "lpips": 0.7}, {"psnr": 22.0, "lpips": 0.55}),
     ]
     lines = format_table(rows).splitlines()
     assert lines[-2:] == [
@@ -393,6 +410,31 @@ def test_the_checkpoints_sampler_is_the_default(work: Path, checkpoint: Path) ->
     assert run(saved, source="lq/a.png", output="default") == 0
     assert run(checkpoint, "--sampler", "fidelity", source="lq/a.png", output="named") == 0
     assert files(work / "default") == files(work / "named")
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_the_checkpoint_is_opened_once(
+    work: Path, checkpoint: Path, exported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the model, its sampler and its 8-bit ranges."""
+    source = work / "saved.ckpt"
+    source.write_bytes(checkpoint.read_bytes())
+    save_sampler(source, {"name": "fidelity", "nfe": 2})
+    save_ranges(source, {"any": (-1.0, 1.0)})
+    if exported:
+        export_model(source, work / "exported")
+        source = work / "exported"
+    opened = []
+
+    def counting(read):
+        return lambda *arguments, **options: opened.append(read) or read(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", counting(torch.load))
+    monkeypatch.setattr(reading, "load_file", counting(reading.load_file))
+    monkeypatch.setattr(run_module, "OpenVINONetwork", lambda network, **_: network)
+    int8 = ("--backend", "openvino", "--precision", "int8")
+    assert run(source, *int8, "--trajectory", source="lq/a.png") == 0
+    assert len(opened) == 1
 
 
 def test_two_processes_write_what_one_writes(work: Path, checkpoint: Path) -> None:

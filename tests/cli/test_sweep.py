@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mrdiff.checkpoints.export import export_model
-from mrdiff.cli.common import outputs
+from mrdiff.cli.common import paths
 from mrdiff.cli.sample import command as sample
 from mrdiff.cli.sweep import command as sweep
 from mrdiff.cli.sweep import run as sweeping
@@ -26,8 +26,8 @@ from mrdiff.metrics import measure
 from mrdiff.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.solvers import timegrid
 from mrdiff.solvers.gridfile import write_grid
-from mrdiff.solvers.sampler import MRSampler
-from mrdiff.tuning.kept_sampler import build_sampler, read_sampler
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.tuning.checkpoint_sampler import read_sampler
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def row(label: str, nfe: int, *values: float, metric: str = "psnr", seconds: flo
     name = label.split()[0] if nfe else ""
     settings = dict.fromkeys(SETTINGS, "")
     if nfe:
-        own = MRSampler.preset(name, nfe=nfe)
+        own = make_sampler(name, nfe=nfe)
         for setting in SETTINGS:
             settings[setting] = str(getattr(own, setting, ""))
     return Row(label, nfe, name, settings, seconds, {metric: tuple(values)})
@@ -101,8 +101,8 @@ def test_candidates_are_combinations() -> None:
 
 def test_help_and_wrong_paths_need_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from mrdiff.cli import sweep\n"
-        "status = sweep.main('--checkpoint no --input a --reference b --output c'.split())\n"
+        "import sys; from mrdiff.cli.sweep import command\n"
+        "status = command.main('--checkpoint no --input a --reference b --output c'.split())\n"
         "print(status, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -191,12 +191,12 @@ def test_pairs_that_cannot_be_used_are_named(work: Path, checkpoint: Path, capsy
     assert run(checkpoint, *FEW, "--images", "9") == 0
     error = capsys.readouterr().err
     assert "left out: lq/b.png: not an image that Pillow can read" in error
-    assert "left out: gt/c.png: size 9 x 9, but lq/c.png has 48 x 40" in error
+    assert "left out: gt/c.png: another size than lq/c.png: 9 x 9, not 48 x 40" in error
     assert {len(r.scores["psnr"]) for r in read_csv(work / "out" / "sweep.csv")} == {3}
     for name in "def":
         (work / "lq" / f"{name}.png").write_bytes(b"nothing")
     assert run(checkpoint, *FEW, "--images", "9", output="none") == 1
-    assert "error: none of the 5 pairs can be used" in capsys.readouterr().err
+    assert "error: none of the 5 photos can be used" in capsys.readouterr().err
     assert not (work / "none").exists()
 
 
@@ -237,7 +237,7 @@ def test_a_grid_file_is_swept_and_saved_by_its_times(work: Path, checkpoint: Pat
     grid.unlink()
     stored = read_sampler(model)
     assert stored is not None
-    assert build_sampler(stored).times(MRProcess()).tolist() == [1.0, 0.6, 0.0]
+    assert make_sampler(stored).times(MRProcess()).tolist() == [1.0, 0.6, 0.0]
 
 
 def test_what_does_not_improve_the_input_is_not_saved(work: Path, checkpoint: Path, capsys) -> None:
@@ -274,7 +274,7 @@ def test_a_checkpoint_that_cannot_keep_a_sampler_is_known_before_the_sweep(
     model.parent.mkdir(exist_ok=True)
     model.write_bytes(b"not even a checkpoint")
     refused = model.resolve() if locked == "file" else model.resolve().parent
-    monkeypatch.setattr(outputs.os, "access", lambda path, _: path != refused)
+    monkeypatch.setattr(paths.os, "access", lambda path, _: path != refused)
     given = model.parent if exported else model
     assert run(given, *FEW, "--save") == 2
     expected = f"{given} cannot keep a sampler: {refused} is read-only"
@@ -416,7 +416,7 @@ def test_the_error_is_that_of_paired_differences() -> None:
     text = words(recommend(rows, "psnr"), checkpoint="m.ckpt")
     error = np.std([0.5, 0.1, 0.6], ddof=1) / np.sqrt(3)
     assert f"better by 0.40 ± {error:.2f} dB than the runner-up, mr-ode-1 at NFE 2" in text
-    assert "not told apart" not in text
+    assert "within the noise" not in text
     assert "3 images decide little" in text
 
 

@@ -26,14 +26,15 @@ from mrdiff.diffusion.process import MRProcess
 from mrdiff.names import SAMPLERS
 from mrdiff.networks.unet import UNet
 from mrdiff.photo import PhotoError, read_rgb
+from mrdiff.photo.sheets import GAP, fitted
 from mrdiff.restoration.restorer import Restorer
-from mrdiff.solvers.averaging import AveragedDenoiser
+from mrdiff.solvers.corrections import AveragedDenoiser
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.presets import EVIDENCE
-from mrdiff.solvers.sampler import MRSampler, named_sampler
+from mrdiff.solvers.presets import EVIDENCE, make_sampler
+from mrdiff.solvers.sampler import MRSampler
 from tests.oracles import GaussianOracle
 
-MR_NAMES = [name for name in SAMPLERS if isinstance(named_sampler(name, nfe=1), MRSampler)]
+MR_NAMES = [name for name in SAMPLERS if isinstance(make_sampler(name, nfe=1), MRSampler)]
 
 
 def oracle() -> GaussianOracle:
@@ -45,7 +46,7 @@ def photo(height: int = 12, width: int = 16) -> Tensor:
 
 
 def follow(name: str, nfe: int = 4) -> Trajectory:
-    return record(oracle(), named_sampler(name, nfe=nfe), photo(), named_noise(0, ["a"]))
+    return record(oracle(), make_sampler(name, nfe=nfe), photo(), named_noise(0, ["a"]))
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def same_line(line, points: np.ndarray) -> bool:
 @pytest.mark.parametrize("name", MR_NAMES)
 def test_the_times_are_the_grid_and_the_last_prediction_is_the_end(name: str) -> None:
     for nfe in (1, 4):
-        sampler = named_sampler(name, nfe=nfe)
+        sampler = make_sampler(name, nfe=nfe)
         assert isinstance(sampler, MRSampler)
         way = follow(name, nfe)
         assert way.times == sampler.times(MRProcess())[:-1].tolist()
@@ -79,7 +80,7 @@ def test_the_times_are_the_grid_and_the_last_prediction_is_the_end(name: str) ->
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_recording_starts_at_the_prior_and_changes_nothing(name: str) -> None:
-    sampler, mu, noise = named_sampler(name, nfe=4), photo(), named_noise(0, ["a"])
+    sampler, mu, noise = make_sampler(name, nfe=4), photo(), named_noise(0, ["a"])
     way = record(oracle(), sampler, mu, noise)
     prior = MRProcess().prior(mu, sampler.temperature * noise(0, (1, *mu.shape))[0])
     torch.testing.assert_close(way.states[0], prior, atol=1e-6, rtol=0)
@@ -94,7 +95,7 @@ def test_recording_starts_at_the_prior_and_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_of_many_calls_an_even_part_is_kept(name: str) -> None:
-    sampler, mu, noise = named_sampler(name, nfe=40), photo(), named_noise(0, ["a"])
+    sampler, mu, noise = make_sampler(name, nfe=40), photo(), named_noise(0, ["a"])
     whole = record(oracle(), sampler, mu, noise)
     part = record(oracle(), sampler, mu, noise, most=16, predicted=False)
     assert (len(whole.times), len(part.times)) == (40, 16)
@@ -111,8 +112,8 @@ def test_of_many_calls_an_even_part_is_kept(name: str) -> None:
 
 def panels(picture: Tensor, width: int, height: int) -> list[list[Tensor]]:
     """The two rows of panels, without their labels."""
-    pitch, label = width + trajectory._GAP, trajectory._LABEL
-    columns = (picture.shape[-1] + trajectory._GAP) // pitch
+    pitch, label = width + GAP, trajectory._LABEL
+    columns = (picture.shape[-1] + GAP) // pitch
     tops = (label, 2 * label + height)
     return [
         [picture[:, top : top + height, i * pitch : i * pitch + width] for i in range(columns)]
@@ -149,7 +150,7 @@ def test_wide_photos_are_shrunk_and_long_ways_thinned() -> None:
     assert [round(float(shown.mean()) * 20) for shown in upper] == [0, 6, 13, 19, 19]
     assert [round(float(shown.mean()) * 20) for shown in lower] == [20, 14, 7, 1, 0]
     fine = ((torch.arange(120) + 1) // 3 % 2).float().expand(3, 90, 120)
-    shrunk = trajectory._panel(fine, 20)[..., 2:-2]
+    shrunk = fitted(fine, least=20, most=20)[..., 2:-2]
     assert (shrunk - 0.5).abs().max() < 0.1  # antialiased: stripes of half a pixel become grey
 
 
@@ -224,13 +225,13 @@ def test_equal_images_are_one_point() -> None:
 def drawn(names: list[str], **options) -> tuple[Figure, Plane, dict[str, Trajectory]]:
     ways = {name: follow(name) for name in names}
     plane = Plane.through(torch.cat([way.path for way in ways.values()]))
-    return pca_figure(ways, **options), plane, ways
+    return pca_figure({n: way.path for n, way in ways.items()}, **options), plane, ways
 
 
 def test_the_figure_has_every_path_the_reference_and_the_landmarks() -> None:
     fine, marks = follow("mr-ode-2", 12), {"degraded": photo(), "ground truth": 0.5 * photo()}
     names = ["mr-ode-2", "mr-sde-1", "euler-ode"]
-    figure, plane, ways = drawn(names, reference=("fine", fine), landmarks=marks)
+    figure, plane, ways = drawn(names, reference=("fine", fine.path), landmarks=marks)
     (axes,) = figure.axes
     lines = {str(line.get_label()): line for line in axes.get_lines()}
     for name, way in ways.items():
@@ -251,7 +252,7 @@ def test_the_figure_has_every_path_the_reference_and_the_landmarks() -> None:
 
 
 def test_one_sampler_of_one_call_is_drawn() -> None:
-    figure = pca_figure({"mr-ode-1": follow("mr-ode-1", 1)})
+    figure = pca_figure({"mr-ode-1": follow("mr-ode-1", 1).path})
     assert trajectory._pixels(figure).shape[0] == 3
 
 
@@ -261,12 +262,12 @@ def test_one_sampler_of_one_call_is_drawn() -> None:
 @pytest.mark.parametrize("temperature", [None, 0.5])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_own_sampler_comes_first_and_once(name: str, temperature: float | None) -> None:
-    own = named_sampler(name, nfe=3, temperature=temperature)
+    own = make_sampler(name, nfe=3, temperature=temperature)
     samplers = compared_samplers(own)
     first, *others = samplers
     assert samplers[first] is own
-    assert vars(named_sampler(first, nfe=3, temperature=temperature)) == vars(own)
-    assert all(vars(samplers[other]) != vars(own) for other in others)
+    assert make_sampler(first, nfe=3, temperature=temperature).options() == own.options()
+    assert all(samplers[other].options() != own.options() for other in others)
     assert len(others) >= len(trajectory.COMPARED) - 1
     assert {(each.nfe, each.temperature) for each in samplers.values()} == {(3, own.temperature)}
 
@@ -274,9 +275,9 @@ def test_the_own_sampler_comes_first_and_once(name: str, temperature: float | No
 def test_the_own_sampler_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EVIDENCE, "fidelity", {1: {"order": 1, "temperature": 0.0}})
     alike = ["mr-ode-2", "mr-sde-1", "euler-ode", "posterior"]
-    own = named_sampler("fidelity", nfe=3)
+    own = make_sampler("fidelity", nfe=3)
     assert list(compared_samplers(own)) == ["fidelity", *alike]
-    own = named_sampler("mr-ode-1", nfe=3)
+    own = make_sampler("mr-ode-1", nfe=3)
     assert list(compared_samplers(own)) == ["mr-ode-1", *alike]
 
 
@@ -317,7 +318,7 @@ def test_a_large_photo_is_followed_in_its_middle_from_its_own_noise(
     monkeypatch.setattr(trajectory, "CROP", 32)
     lq, kept = photo(80, 40), []
     monkeypatch.setattr(trajectory, "strip", lambda way, **_: kept.append(way) or photo())
-    samplers = {"mine": named_sampler("mr-sde-1", nfe=2)}
+    samplers = {"mine": make_sampler("mr-sde-1", nfe=2)}
     write_trajectory(restorer, lq, tmp_path / "a", name="a", samplers=samplers)
     noise = named_noise(0, ["a"])(0, (1, 3, 80, 40))[0]
     expected = MRProcess().prior(lq, noise)[:, 16:48, 0:32]
@@ -334,7 +335,7 @@ def test_what_is_kept_does_not_grow_with_the_calls(
         return kept[-1]
 
     monkeypatch.setattr(trajectory, "record", recording)
-    restorer.sampler = named_sampler("mr-ode-2", nfe=60)
+    restorer.sampler = make_sampler("mr-ode-2", nfe=60)
     write_trajectory(restorer, photo(), tmp_path / "a.png", name="a")
     assert [len(way.states) for way in kept] == [50, 16, 16, 16, 16, 16]  # the first: the fine one
     assert [len(way.predictions) for way in kept] == [0, 16, 0, 0, 0, 0]

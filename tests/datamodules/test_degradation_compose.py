@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations import Chain, Degradation, OneOf, Rain, Repeat, Sometimes, Tasks
-from datamodules.degradations.base import Spoilt, to_8_bit
+from datamodules.degradations.base import Degraded, to_8_bit
 
 
 class Plus(Degradation):
@@ -33,12 +33,12 @@ class Hole(Degradation):
     """Cuts one random column out."""
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        return self.spoil(image, generator).lq
+        return self.degrade_with_mask(image, generator).lq
 
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
         mask = torch.ones_like(image[:1])
         mask[..., int(torch.randint(image.shape[-1], (), generator=generator))] = 0
-        return Spoilt(image * mask, mask)
+        return Degraded(image * mask, mask)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -104,9 +104,9 @@ def test_repeat_draws_how_often_and_each_time_anew() -> None:
     counts = Counter(levels(Repeat(Plus(1), times=(0, 3)), seed) - 10 for seed in range(400))
     assert set(counts) == {0, 1, 2, 3}
     assert all(count == pytest.approx(100, abs=40) for count in counts.values())
-    spoilt = Repeat(Hole(), times=(3, 3)).spoil(torch.ones(3, 8, 64), generator(1))
-    assert spoilt.mask is not None
-    assert int((spoilt.mask[0, 0] == 0).sum()) == 3
+    degraded = Repeat(Hole(), times=(3, 3)).degrade_with_mask(torch.ones(3, 8, 64), generator(1))
+    assert degraded.mask is not None
+    assert int((degraded.mask[0, 0] == 0).sum()) == 3
 
 
 def test_untouched_images_are_new_and_rounded() -> None:
@@ -118,26 +118,26 @@ def test_untouched_images_are_new_and_rounded() -> None:
 def test_masks_of_the_parts_are_multiplied() -> None:
     image = torch.ones(1, 8, 32)
     random = generator(5)
-    first = Hole().spoil(image, random)
-    second = Hole().spoil(first.lq, random)
-    spoilt = Chain([Hole(), Plus(0), Hole()]).spoil(image, generator(5))
+    first = Hole().degrade_with_mask(image, random)
+    second = Hole().degrade_with_mask(first.lq, random)
+    degraded = Chain([Hole(), Plus(0), Hole()]).degrade_with_mask(image, generator(5))
     assert first.mask is not None
     assert second.mask is not None
-    assert spoilt.mask is not None
+    assert degraded.mask is not None
     assert not torch.equal(first.mask, second.mask)
-    assert torch.equal(spoilt.mask, first.mask * second.mask)
-    assert torch.equal(spoilt.lq, Chain([Hole(), Plus(0), Hole()]).degrade(image, generator(5)))
+    assert torch.equal(degraded.mask, first.mask * second.mask)
+    assert torch.equal(degraded.lq, Chain([Hole(), Plus(0), Hole()]).degrade(image, generator(5)))
 
 
 def test_every_picture_has_a_mask_or_none_has() -> None:
     some = OneOf([Sometimes(Hole(), probability=0.5), Plus(1)])
     assert some.cuts_holes
-    masks = [some.spoil(IMAGE, generator(seed)).mask for seed in range(40)]
+    masks = [some.degrade_with_mask(IMAGE, generator(seed)).mask for seed in range(40)]
     assert all(mask is not None and mask.shape == (1, 8, 8) for mask in masks)
     assert {int(mask.eq(0).sum()) for mask in masks if mask is not None} == {0, 8}
     dry = Chain([OneOf([Plus(1), Rain()]), Repeat(Plus(1), times=(1, 2))])
     assert not dry.cuts_holes
-    assert dry.spoil(IMAGE, generator()).mask is None
+    assert dry.degrade_with_mask(IMAGE, generator()).mask is None
 
 
 def test_what_cannot_be_meant_is_refused() -> None:

@@ -40,7 +40,9 @@ def _only(kind: str, share: float = 0.25, fill: float = 1.0) -> Inpainting:
 
 def _shares(kind: str, share: float, height: int = 96, width: int = 128) -> np.ndarray:
     photo = _photo(height, width, 1)
-    masks = [_only(kind, share).spoil(photo, _generator(seed)).mask for seed in range(25)]
+    masks = [
+        _only(kind, share).degrade_with_mask(photo, _generator(seed)).mask for seed in range(25)
+    ]
     return np.array([float(1 - mask.mean()) for mask in masks if mask is not None])
 
 
@@ -52,7 +54,7 @@ def test_picture_and_mask_agree(kind: str, channels: int, dtype: torch.dtype) ->
     before = photo.clone()
     for fill in (1.0, 0.0, 0.5):
         inpainting = _only(kind, fill=fill)
-        lq, mask, _ = inpainting.spoil(photo, _generator(2))
+        lq, mask, _ = inpainting.degrade_with_mask(photo, _generator(2))
         assert mask is not None
         assert mask.shape == (1, 64, 80)
         assert mask.dtype == dtype
@@ -85,7 +87,7 @@ def test_halves_are_the_four_halves() -> None:
     photo = _photo(channels=1)
     found = set()
     for seed in range(40):
-        mask = _only("half").spoil(photo, _generator(seed)).mask
+        mask = _only("half").degrade_with_mask(photo, _generator(seed)).mask
         assert mask is not None
         assert float(mask.mean()) == 0.5
         corners = mask[0, 0, 0], mask[0, 0, -1], mask[0, -1, 0], mask[0, -1, -1]
@@ -96,7 +98,7 @@ def test_halves_are_the_four_halves() -> None:
 def test_kinds_come_as_often_as_their_weights_say() -> None:
     photo = _photo(channels=1)
     inpainting = Inpainting(thin=3.0, brush=0.0, box=0.0, half=1.0, share=(0.1, 0.1))
-    masks = [inpainting.spoil(photo, _generator(seed)).mask for seed in range(300)]
+    masks = [inpainting.degrade_with_mask(photo, _generator(seed)).mask for seed in range(300)]
     halves = sum(float(mask.mean()) == 0.5 for mask in masks if mask is not None)
     assert halves / 300 == pytest.approx(0.25, abs=0.08)
 
@@ -106,7 +108,7 @@ def test_kinds_come_as_often_as_their_weights_say() -> None:
 def test_something_is_left_of_small_pictures(kind: str, height: int, width: int) -> None:
     photo = _photo(height, width)
     for seed in range(20):
-        mask = _only(kind, 0.5).spoil(photo, _generator(seed)).mask
+        mask = _only(kind, 0.5).degrade_with_mask(photo, _generator(seed)).mask
         assert mask is not None
         assert 0.1 < float(mask.mean()) < 1
 
@@ -125,7 +127,7 @@ def test_masks_of_a_folder_are_used_as_they_are_but_turned(tmp_path: Path) -> No
     kept = [_write_mask(tmp_path / f"{seed}.png", 24, 24, seed) for seed in range(3)]
     inpainting, photo, seen = Inpainting(folder=str(tmp_path)), _photo(24, 24), set()
     for seed in range(150):
-        lq, mask, _ = inpainting.spoil(photo, _generator(seed))
+        lq, mask, _ = inpainting.degrade_with_mask(photo, _generator(seed))
         assert mask is not None
         turns = [turn for one in kept for turn in _turns(one)]
         matches = [k for k, turn in enumerate(turns) if np.array_equal(turn, mask[0] == 1)]
@@ -138,7 +140,7 @@ def test_masks_of_a_folder_are_used_as_they_are_but_turned(tmp_path: Path) -> No
 def test_a_larger_mask_is_cut_and_a_smaller_one_enlarged(tmp_path: Path) -> None:
     kept = _write_mask(tmp_path / "mask.png", 20, 30)
     inpainting = Inpainting(folder=str(tmp_path))
-    piece = inpainting.spoil(_photo(12, 12), _generator(0)).mask
+    piece = inpainting.degrade_with_mask(_photo(12, 12), _generator(0)).mask
     assert piece is not None
     windows = [
         window
@@ -147,12 +149,12 @@ def test_a_larger_mask_is_cut_and_a_smaller_one_enlarged(tmp_path: Path) -> None
     ]
     assert any(np.array_equal(window, piece[0] == 1) for window in windows)
     for size in ((40, 60), (60, 40)):  # the mask is turned to lie as the picture does
-        large = inpainting.spoil(_photo(*size), _generator(1)).mask
+        large = inpainting.degrade_with_mask(_photo(*size), _generator(1)).mask
         assert large is not None
         blocks = [np.kron(turn, np.ones((2, 2))) for turn in _turns(kept)]
         assert any(np.array_equal(block, large[0]) for block in blocks)
     for size in ((21, 31), (8, 300), (300, 8)):
-        odd = inpainting.spoil(_photo(*size), _generator(2)).mask
+        odd = inpainting.degrade_with_mask(_photo(*size), _generator(2)).mask
         assert odd is not None
         assert odd.shape == (1, *size)
 
@@ -163,7 +165,9 @@ def test_a_piece_of_a_mask_has_a_hole_where_that_can_be(tmp_path: Path) -> None:
     write_image(tmp_path / "line.png", kept)
     inpainting = Inpainting(folder=str(tmp_path))
     photo = _photo(16, 16)
-    shares = [float(inpainting.spoil(photo, _generator(s)).mask.mean()) for s in range(60)]  # type: ignore[union-attr]
+    shares = [
+        float(inpainting.degrade_with_mask(photo, _generator(s)).mask.mean()) for s in range(60)
+    ]  # type: ignore[union-attr]
     assert np.mean([share < 1 for share in shares]) > 0.95
 
 
@@ -180,7 +184,9 @@ def test_a_folder_without_masks_is_an_error_that_names_it(tmp_path: Path) -> Non
 def test_no_share_is_the_photo_itself() -> None:
     for photo in (_photo(), _photo(9, 120, 1), to_8_bit(_photo().double())):
         for seed in range(8):
-            lq, mask, _ = Inpainting(share=(0.0, 0.0), half=0.0).spoil(photo, _generator(seed))
+            lq, mask, _ = Inpainting(share=(0.0, 0.0), half=0.0).degrade_with_mask(
+                photo, _generator(seed)
+            )
             assert torch.equal(lq, photo)
             assert mask is not None
             assert bool((mask == 1).all())

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
-from datamodules.degradations.light import to_linear, to_srgb
 from datamodules.degradations.low_light import LowLight
 from mrdiff.photo import read_rgb
+from tests.datamodules.srgb import to_linear, to_srgb
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -55,6 +56,13 @@ def test_the_curves_are_srgb_and_undo_each_other() -> None:
     expected = torch.tensor([_slow_linear(float(v)) for v in levels], dtype=torch.float64)
     assert torch.allclose(to_linear(levels), expected, atol=1e-12)
     assert torch.allclose(to_srgb(to_linear(levels)), levels, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_curves_of_the_library_are_the_standard_bit_for_bit(dtype: torch.dtype) -> None:
+    values = torch.linspace(0, 1, 30001, dtype=dtype).reshape(1, 1, -1).expand(3, -1, -1)
+    assert torch.equal(rgb_to_linear_rgb(values), to_linear(values))
+    assert torch.equal(linear_rgb_to_rgb(4 * values), to_srgb(4 * values))
 
 
 @pytest.mark.parametrize("white", [1.0, 4.0])

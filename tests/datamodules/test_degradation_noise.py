@@ -114,7 +114,7 @@ def test_noise_of_one_weight_is_that_class(
 
 
 def test_weights_are_relative_frequencies() -> None:
-    # Noise in white alone is told from none by a = b = 0 in the camera's part.
+    # Noise in white alone differs from none by a = b = 0 in the camera's part.
     noise = Noise(weights=(1.0, 0.0, 3.0), sigma=(9.0, 9.0), a=(0.0, 0.0), b=(0.0, 0.0))
     image = _flat(0.5, size=8)
     noisy = [bool(_added(noise, image, seed).any()) for seed in range(400)]

@@ -1,4 +1,4 @@
-"""Blur of the width asked for, ringing of the cutoff asked for, and what resizing keeps."""
+"""Blur of the width asked for, ringing of the cutoff asked for, and what survives resizing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations import Chain, Degradation, GaussianBlur, Rain, Resize, SincBlur
-from datamodules.degradations.base import Spoilt, to_8_bit
+from datamodules.degradations.base import Degraded, to_8_bit
 from datamodules.degradations.optics import gaussian_kernel, sinc_kernel
 
 
@@ -33,13 +33,13 @@ class Ink(Degradation):
     """Cuts a black square out of the middle, of a quarter of each side."""
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        return self.spoil(image, generator).lq
+        return self.degrade_with_mask(image, generator).lq
 
-    def spoil(self, image: Tensor, generator: torch.Generator) -> Spoilt:
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
         height, width = image.shape[-2:]
         mask = torch.ones_like(image[:1])
         mask[:, 3 * height // 8 : 5 * height // 8, 3 * width // 8 : 5 * width // 8] = 0
-        return Spoilt(image * mask, mask)
+        return Degraded(image * mask, mask)
 
 
 @pytest.mark.parametrize(("one", "two", "angle"), [(2, 2, 0), (3, 1, 0), (3, 1, 30), (1, 4, 115)])
@@ -132,12 +132,12 @@ def test_what_happens_inside_happens_at_the_other_size(scale: float) -> None:
 def test_a_resized_hole_covers_all_that_it_touched(scale: float) -> None:
     white, inked = torch.ones(3, 64, 64), Resize(scale=(scale, scale), inside=Ink())
     for seed in range(6):
-        spoilt = inked.spoil(white, generator(seed))
-        assert spoilt.mask is not None
-        assert spoilt.mask.shape == (1, 64, 64)
-        assert set(spoilt.mask.unique().tolist()) == {0.0, 1.0}
-        assert bool(spoilt.lq[:, spoilt.mask[0] == 1].eq(1).all())
-        assert 1 / 16 <= float(1 - spoilt.mask.mean()) < 0.25
+        degraded = inked.degrade_with_mask(white, generator(seed))
+        assert degraded.mask is not None
+        assert degraded.mask.shape == (1, 64, 64)
+        assert set(degraded.mask.unique().tolist()) == {0.0, 1.0}
+        assert bool(degraded.lq[:, degraded.mask[0] == 1].eq(1).all())
+        assert 1 / 16 <= float(1 - degraded.mask.mean()) < 0.25
     assert inked.cuts_holes
     assert not Resize(inside=Rain()).cuts_holes
     assert not Chain([Resize()]).cuts_holes

@@ -67,7 +67,7 @@ def test_pixels_that_no_drop_reaches_are_unchanged() -> None:
 
 @pytest.mark.parametrize("view", [3.0, 4.0, 6.0])
 def test_a_drop_shows_the_scene_inverted_and_smaller(view: float) -> None:
-    # On a ramp of brightness a drop shows the ramp reversed and `view` times steeper.
+    # On a ramp of brightness a drop shows the ramp reversed and ``view`` times steeper.
     height, width, frame = 96, 144, 5
     columns = torch.arange(width, dtype=torch.float64).expand(height, width)
     rows = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width)

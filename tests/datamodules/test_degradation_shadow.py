@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import to_8_bit
-from datamodules.degradations.light import to_linear, to_srgb
 from datamodules.degradations.shadow import Shadow, soft_edge
 from mrdiff.photo import read_rgb
+from tests.datamodules.srgb import to_linear, to_srgb
 
 HALF_LEVEL = 0.51 / 255
 

@@ -126,13 +126,13 @@ def test_any_size_grey_and_colour(kind: type[Degradation], shape: tuple[int, int
 @pytest.mark.parametrize("kind", _degradations())
 def test_no_gradient_flows_and_the_mask_belongs_to_the_picture(kind: type[Degradation]) -> None:
     made, image = _made(kind), _photo(3, 32, 40)
-    spoilt = made.spoil(image, torch.Generator().manual_seed(3))
-    assert not spoilt.lq.requires_grad
-    assert torch.equal(spoilt.lq, _degraded(made, image, 3))
-    assert (spoilt.mask is not None) == made.cuts_holes
-    if spoilt.mask is not None:
-        assert spoilt.mask.shape == (1, 32, 40)
-        assert set(spoilt.mask.unique().tolist()) <= {0.0, 1.0}
+    degraded = made.degrade_with_mask(image, torch.Generator().manual_seed(3))
+    assert not degraded.lq.requires_grad
+    assert torch.equal(degraded.lq, _degraded(made, image, 3))
+    assert (degraded.mask is not None) == made.cuts_holes
+    if degraded.mask is not None:
+        assert degraded.mask.shape == (1, 32, 40)
+        assert set(degraded.mask.unique().tolist()) <= {0.0, 1.0}
 
 
 # The strength that changes nothing. JPEG has none: its codec is never lossless.

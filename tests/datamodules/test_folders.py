@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import CleanFolder, DataError, DemoPhotos, LQFolder, PairedFolder, Rain, write_demo
+from datamodules import CleanFolder, DataError, DemoPhotos, LQFolder, PairedFolder, write_demo
 from datamodules.datasets.base import random_patches, random_turn
 from datamodules.datasets.demo import main
+from datamodules.degradations import Rain
 from datamodules.randomness import SampleKey
 from mrdiff.photo import centre_crop, read_rgb
 

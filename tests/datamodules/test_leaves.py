@@ -13,7 +13,8 @@ import torch
 from safetensors.numpy import save_file
 from scipy import ndimage
 
-from datamodules import DataError, DeadLeaves, Rain
+from datamodules import DataError, DeadLeaves
+from datamodules.degradations import Rain
 from datamodules.leaves.bank import LeafBank, LeafReader, cache_folder
 from datamodules.leaves.look import LOOK, PLAIN, LeafLook, ingredients
 from datamodules.leaves.picture import render
@@ -28,19 +29,19 @@ NEEDS = {"stripes": "texture", "fur": "texture", "motley": "texture", "upright":
 
 # The function that draws an ingredient, in the module where it is called.
 DRAWN_BY = {
-    "texture": "leaf_textures._patchy",
-    "stripes": "leaf_textures.grating",
-    "fur": "leaf_textures.fur",
-    "nature": "leaf_textures._natural_colour",
-    "clusters": "leaf_shapes.fractal",
-    "sky": "leaves.sky",
-    "bricks": "leaves.bricks",
-    "wires": "leaves.wires",
-    "text": "leaves.text",
-    "shadows": "leaves.shadows",
-    "highlights": "leaves.highlights",
-    "tone": "leaf_camera._exposed",
-    "blur": "leaf_camera.ndimage.gaussian_filter",
+    "texture": "leaves.textures._patchy",
+    "stripes": "leaves.textures.grating",
+    "fur": "leaves.textures.fur",
+    "nature": "leaves.textures._natural_colour",
+    "clusters": "leaves.shapes.fractal",
+    "sky": "leaves.picture.sky",
+    "bricks": "leaves.picture.bricks",
+    "wires": "leaves.picture.wires",
+    "text": "leaves.picture.text",
+    "shadows": "leaves.picture.shadows",
+    "highlights": "leaves.picture.highlights",
+    "tone": "leaves.camera._exposed",
+    "blur": "leaves.camera.ndimage.gaussian_filter",
 }
 
 

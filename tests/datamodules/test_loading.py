@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
-from datamodules import DataError, DeadLeaves, DemoPhotos, Rain, RestorationData
+from datamodules import DataError, DeadLeaves, DemoPhotos, RestorationData
 from datamodules.datasets.base import RestorationDataset, Sample
+from datamodules.degradations import Rain
 from datamodules.loading import EpochSampler, Position, automatic_workers
 from datamodules.randomness import SampleKey, generator_of, generator_of_name
 

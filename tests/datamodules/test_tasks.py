@@ -48,12 +48,12 @@ def test_a_sample_says_which_kind_it_is_and_has_a_mask_if_any_kind_has() -> None
     tasks, image = three(), picture(0)
     seen: Counter[int | None] = Counter()
     for seed in range(90):
-        spoilt = tasks.spoil(image, generator(seed))
-        assert spoilt.mask is not None
-        assert spoilt.task is not None
-        seen[spoilt.task] += 1
-        holes = float((1 - spoilt.mask).sum())
-        assert (holes > 0) == (tasks.tasks[spoilt.task] == "holes")
+        degraded = tasks.degrade_with_mask(image, generator(seed))
+        assert degraded.mask is not None
+        assert degraded.task is not None
+        seen[degraded.task] += 1
+        holes = float((1 - degraded.mask).sum())
+        assert (holes > 0) == (tasks.tasks[degraded.task] == "holes")
     assert set(seen) == {0, 1, 2}
     assert min(seen.values()) > 15
     assert tasks.tasks == ("rainy", "noisy", "holes")
@@ -64,8 +64,8 @@ def test_a_sample_says_which_kind_it_is_and_has_a_mask_if_any_kind_has() -> None
 
 def test_a_named_kind_is_that_degradation() -> None:
     image = picture(1)
-    spoilt = three().spoil_by(1, image, generator(5))
-    assert torch.equal(spoilt.lq, GaussianNoise().degrade(image, generator(5)))
+    degraded = three().degrade_by(1, image, generator(5))
+    assert torch.equal(degraded.lq, GaussianNoise().degrade(image, generator(5)))
 
 
 def test_outside_training_every_photo_comes_under_every_kind(tmp_path: Path) -> None:

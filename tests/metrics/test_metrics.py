@@ -62,6 +62,46 @@ def test_rgb_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
         assert float(ssim(*pair)[i]) == pytest.approx(expected, abs=2e-5)
 
 
+def test_ssim_is_its_formula(pair: tuple[Tensor, Tensor]) -> None:
+    """Window by window, as Wang et al. (2004) have it."""
+    a, b = (image[0].double() for image in pair)
+    offset = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-(offset**2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    values = []
+    for top in range(0, 48 - 10, 6):
+        for left in range(0, 61 - 10, 6):
+            x, y = (image[:, top : top + 11, left : left + 11] for image in (a, b))
+            mean_x, mean_y = ((window * part).sum((1, 2)) for part in (x, y))
+            var_x = (window * x**2).sum((1, 2)) - mean_x**2
+            var_y = (window * y**2).sum((1, 2)) - mean_y**2
+            covariance = (window * x * y).sum((1, 2)) - mean_x * mean_y
+            alike = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+            size = (mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2)
+            crop = (part[None].float() for part in (x, y))
+            assert float(ssim(*crop)) == pytest.approx(float((alike / size).mean()), abs=1e-5)
+            values.append(float((alike / size).mean()))
+    assert len(values) == 63
+    assert min(values) < 0.9
+
+
+@pytest.mark.parametrize("protocol", [RGB, Y])
+def test_ssim_has_the_numbers_of_torchmetrics(
+    pair: tuple[Tensor, Tensor], protocol: Protocol
+) -> None:
+    """Which averages over a reflected border too, so that it has to be cut."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    options = {"sigma": 1.5, "kernel_size": 11, "data_range": 1.0, "return_full_image": True}
+    for images, tolerance in ((pair, 1e-5), ([image.double() for image in pair], 1e-10)):
+        ours, theirs = (protocol.prepare(image) for image in images)
+        _, full = structural_similarity_index_measure(ours, theirs, reduction="none", **options)
+        expected = full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
+        torch.testing.assert_close(
+            ssim(*images, protocol=protocol), expected, atol=tolerance, rtol=0
+        )
+
+
 def test_luma_agrees_with_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
     from skimage.color import rgb2ycbcr
 
@@ -102,6 +142,13 @@ def test_the_commands_names_are_those_of_the_library() -> None:
     assert {f".{name}" for name in names.FORMATS} <= set(FORMATS)
 
 
+def test_luma_has_the_weights_of_matlab() -> None:
+    """Those of grey, in studio swing."""
+    red_green_blue = torch.eye(3, dtype=torch.float64).view(3, 3, 1, 1)
+    weights = 255 * (luma(red_green_blue) - luma(0 * red_green_blue)).flatten()
+    torch.testing.assert_close(weights, torch.tensor([65.481, 128.553, 24.966]).double())
+
+
 def test_luma_range() -> None:
     ends = luma(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten()
     torch.testing.assert_close(ends, torch.tensor([16 / 255, 235 / 255]))
@@ -127,6 +174,8 @@ def test_crop_border(pair: tuple[Tensor, Tensor]) -> None:
 
 
 def test_identical_images() -> None:
+    black = torch.zeros(1, 3, 16, 16)
+    assert ssim(black, black).tolist() == [1.0]
     image = torch.rand(2, 3, 16, 16)
     assert psnr(image, image).tolist() == [math.inf, math.inf]
     torch.testing.assert_close(ssim(image, image), torch.ones(2))

@@ -1,4 +1,4 @@
-"""What a network is told: its task, by name or by its own judgement, and the mask of holes."""
+"""The context of a network: its task, by name or by its own judgement, and the mask of holes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images(seed: int = 0, count: int = 2, size: int = 24) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_task_and_mask_reach_the_output_and_kept_everywhere_is_the_default() -> None:
+def test_task_and_mask_reach_the_output_and_known_everywhere_is_the_default() -> None:
     made, x, mu, t = network(), images(1), images(2), torch.full((2,), 0.5)
     context = make_context(made, mu, task="dark")
     assert context is not None
@@ -70,7 +70,7 @@ def test_without_a_task_the_network_judges_each_image_by_itself() -> None:
     assert torch.equal(made(x, mu, t), made(x, mu, t, context))
 
 
-def test_a_network_of_one_task_is_told_nothing_and_refuses_what_it_does_not_take() -> None:
+def test_a_network_of_one_task_takes_nothing_and_refuses_what_it_does_not_take() -> None:
     made = network(tasks=(), mask=False)
     mu = images()
     assert make_context(made, mu, mask=torch.ones(2, 1, 24, 24)) is None
@@ -91,7 +91,7 @@ def test_one_hot_refuses_what_is_no_task() -> None:
 
 
 @pytest.mark.parametrize("blind", [0.0, 1.0])
-def test_training_tells_the_truth_or_the_judgement(blind: float) -> None:
+def test_training_gives_the_truth_or_the_judgement(blind: float) -> None:
     logits = torch.tensor([[3.0, 0.0], [0.0, 3.0]], requires_grad=True)
     batch = {"degradation": torch.tensor([1, 1]), "mask": torch.ones(2, 1, 8, 8)}
     generator = torch.Generator().manual_seed(0)
@@ -104,7 +104,7 @@ def test_training_tells_the_truth_or_the_judgement(blind: float) -> None:
 
 
 def test_tiles_see_their_part_of_the_mask_and_the_task_of_the_whole() -> None:
-    """A network that returns its condition: what the tiles are told is put together again."""
+    """A network that returns its condition: what the tiles get is put together again."""
 
     class Echo(nn.Module):
         def forward(
@@ -123,7 +123,7 @@ def test_tiles_see_their_part_of_the_mask_and_the_task_of_the_whole() -> None:
     assert float(whole.x0.max()) > 0
 
 
-def test_the_restorer_tells_the_task_and_reports_what_was_judged() -> None:
+def test_the_restorer_gives_the_task_and_reports_what_was_judged() -> None:
     denoiser, lq = denoiser_of(network()), images(3)
     judged: list[str] = []
     auto = Restorer(denoiser, nfe=2).restore(lq, ["a", "b"], on_task=judged.extend)
@@ -166,7 +166,7 @@ def universal(**options: Any) -> MRDiffusion:
     )
 
 
-def test_the_classifier_is_trained_along_and_kept_in_the_checkpoint(tmp_path: Path) -> None:
+def test_the_classifier_is_trained_along_and_stored_in_the_checkpoint(tmp_path: Path) -> None:
     module = universal()
     trainer = tiny_trainer(tmp_path, max_epochs=8, limit_val_batches=1.0)
     loader = DataLoader(TwoTasks(), batch_size=8)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta
+from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta, make_sampler
 from mrdiff.diffusion.denoiser import PreparedDenoiser, prepared
 from mrdiff.diffusion.parameterization import NOISE
 from mrdiff.names import BASELINES
 from mrdiff.networks import RefusionNAFNet, UNet
 from mrdiff.networks.blocks.parts import LinearAttention, Prenorm, ResBlock, Upsample
-from mrdiff.networks.inference.derived import derived
+from mrdiff.networks.inference.derived import derived, forget_changed
 from mrdiff.networks.inference.fast import fast_copy
 from mrdiff.networks.inference.winograd import pays, winograd_conv
 from mrdiff.networks.local_pooling import localise
@@ -38,7 +38,7 @@ def made(name: str) -> nn.Module:
     return network.eval()
 
 
-def told(name: str, mu: Tensor) -> dict[str, Tensor] | None:
+def context_of(name: str, mu: Tensor) -> dict[str, Tensor] | None:
     match name:
         case "daclip":
             return features(len(mu))
@@ -63,7 +63,7 @@ def test_the_numbers_of_the_forward(
 ) -> None:
     network = made(name).to(memory_format=torch.channels_last)
     x, mu = images(*size, batch)
-    times, context = torch.tensor([1.0, 0.6, 0.07]), told(name, mu)
+    times, context = torch.tensor([1.0, 0.6, 0.07]), context_of(name, mu)
     run = network.prepare(None if tiles else mu, times, context)
     if run is None:
         assert tiles
@@ -79,12 +79,17 @@ def test_the_numbers_of_the_forward(
 
 @torch.no_grad()
 def test_new_weights_count_at_once() -> None:
-    """In place, as optimisers and averages change them, and by other storage."""
+    """In place, by other storage, and past the version counter as averages are swapped in."""
     network = small("irsde")
     x, mu = images(32, 32, 1)
     times = torch.tensor([0.5])
     network.prepare(mu, times, None)(x, mu, 0)
-    for change in (lambda p: p.mul_(0.9), lambda p: setattr(p, "data", p.data * 1.2)):
+    changes = [
+        lambda p: p.mul_(0.9),
+        lambda p: setattr(p, "data", p.data * 1.2),
+        lambda p: p.data.copy_(p.data.flip(-1) * 0.8),
+    ]
+    for change in changes:
         for parameter in network.parameters():
             change(parameter)
         assert_near(network.prepare(mu, times, None)(x, mu, 0), network(x, mu, times))
@@ -156,18 +161,44 @@ def test_upsampling_is_one_transposed_convolution() -> None:
     assert_near(fast_copy(up)(x), up(x))
 
 
-def test_what_is_derived_from_a_weight_is_kept_until_it_changes() -> None:
+def test_what_is_derived_from_a_weight_is_made_once_until_it_changes() -> None:
     weight, calls = nn.Parameter(torch.ones(3)), []
 
     def twice(w: Tensor) -> Tensor:
         calls.append(1)
         return 2 * w
 
-    assert derived(weight, "twice", twice) is derived(weight, "twice", twice)
+    first = derived(weight, "twice", twice)
+    forget_changed(nn.ParameterList([weight]))
+    assert derived(weight, "twice", twice) is first
     with torch.no_grad():
         weight.add_(1)
+    forget_changed(nn.ParameterList([weight]))
     assert torch.equal(derived(weight, "twice", twice), torch.full((3,), 4.0))
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@torch.no_grad()
+def test_filters_are_derived_anew_after_writes_to_data(layout: torch.memory_format) -> None:
+    """The version counter does not see these, and the storage stays."""
+    generator = torch.Generator().manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 12, 3, 3, generator=generator).to(memory_format=layout))
+    averaged = torch.randn(8, 12, 3, 3, generator=generator)
+    x = torch.randn(1, 12, 20, 18, generator=generator)
+    version = weight._version
+    module = nn.Conv2d(12, 8, 3, bias=False)
+    module.weight = weight
+    winograd_conv(x, weight)
+    swaps = [averaged, averaged.flip(0), averaged.flip(-1), averaged.roll(1, 1)]
+    for other in swaps:  # the same numbers in other places, too
+        weight.data.copy_(other)
+        assert weight._version == version
+        forget_changed(module)
+        assert_near(winograd_conv(x, weight), F.conv2d(x, weight, padding=1))
+    module.load_state_dict({"weight": -averaged})
+    forget_changed(module)
+    assert_near(winograd_conv(x, weight), F.conv2d(x, weight, padding=1))
 
 
 def denoiser(name: str = "irsde") -> Denoiser:
@@ -190,7 +221,7 @@ class Unprepared:
 def test_samplers_prepare_without_gradients(name: str) -> None:
     model = denoiser()
     _, mu = images(32, 32, 1)
-    sampler = MRSampler.preset(name, nfe=4)
+    sampler = make_sampler(name, nfe=4)
     calls: list[type] = []
     original = PreparedDenoiser.__call__
     try:
@@ -234,6 +265,28 @@ def test_networks_with_more_than_their_weights_are_not_prepared() -> None:
     compiled = denoiser()
     compiled.network.compile()
     assert prepared(compiled, mu, times) is compiled
+
+
+@torch.no_grad()
+def test_the_task_is_judged_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared, with hooks and therefore not, and by the network itself."""
+    model = Denoiser(made("unet of tasks"), MRProcess(), NOISE)
+    x, mu = images(32, 32, 1)
+    plain = MRSampler(nfe=4)(Unprepared(model), mu, torch.Generator().manual_seed(0))
+    judged: list[int] = []
+    classify = model.network.classify
+    monkeypatch.setattr(model.network, "classify", lambda mu: (judged.append(1), classify(mu))[1])
+    ways = [lambda: None, lambda: model.network.tail.register_forward_hook(lambda *_: None)]
+    for change in ways:
+        change()
+        out = MRSampler(nfe=4)(model, mu, torch.Generator().manual_seed(0))
+        assert len(judged) == 1
+        torch.testing.assert_close(out, plain, atol=1e-4, rtol=0)
+        judged.clear()
+    run = model.network.prepare(mu, torch.tensor([1.0, 0.6, 0.3]), None)
+    for i in range(3):
+        run(x, mu, i)
+    assert len(judged) == 1
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from mrdiff import MRProcess, MRSampler, Prediction, TabulatedTheta, load_model
-from mrdiff.checkpoints.reading import read_config
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.main import main
 from mrdiff.cli.sample import command as sample
 from mrdiff.diffusion.denoiser import Denoiser
@@ -123,6 +123,35 @@ def test_a_converted_network_gives_the_same_bits(kind: str, wrapping: str) -> No
     assert torch.equal(loaded.network(x, mu, t, context), same_layout(x, mu, t, context))
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_network_is_recognised_from_the_weights(kind: str, capsys) -> None:
+    write(WRAPPINGS["ema"](weights_of(kind)))
+    assert main(["convert", "official.pth", "out", *FLAGS]) == 0
+    assert capsys.readouterr().out.startswith(f"network    {NETWORKS[kind].__name__}(")
+    loaded = load_model("out", "cpu").network
+    assert type(loaded) is NETWORKS[kind]
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in weights_of(kind).items())
+    assert read_checkpoint("out").config["origin"]["as"] == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"a.weight": torch.ones(1)}, "looks like none of IR-SDE's U-Net, Refusion's NAFNet"),
+        ({"visual.transformer.resblocks.0.w": torch.ones(1)}, "looks like a CLIP"),
+        ({"intro.weight": torch.ones(3)}, "the weight intro.weight is missing or of another kind"),
+        ({"init_conv.weight": torch.ones(8, 6, 7, 7)}, "the weight final_conv.weight is missing"),
+    ],
+)
+def test_what_is_not_recognised_is_one_line(capsys, content: Any, said: str) -> None:
+    write(content)
+    assert main(["convert", "official.pth", "out", *FLAGS]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
+
+
 def test_files_of_old_versions_of_torch() -> None:
     write(WRAPPINGS["module"](weights_of("refusion")), zipped=False)
     assert run("refusion") == 0
@@ -179,7 +208,7 @@ def test_what_is_found_is_said(capsys) -> None:
     )
     digest = hashlib.sha256(Path("official.pth").read_bytes()).hexdigest()
     origin = {"file": "official.pth", "as": "irsde", "sha256": digest}
-    assert read_config("a/b")["origin"] == origin
+    assert read_checkpoint("a/b").config["origin"] == origin
 
 
 def test_what_daclip_needs_is_said(capsys) -> None:
@@ -292,8 +321,6 @@ def test_paths(capsys, work: Path) -> None:
         error = refused(capsys, "irsde", status=2, out=taken)
         assert f"{taken} exists and is not an empty folder" in error
     assert "unknown kind ir-sde (did you mean irsde?)" in refused(capsys, "ir-sde", status=2)
-    assert main(["convert", "official.pth", "out", *FLAGS]) == 2
-    assert "required: --as" in capsys.readouterr().err
     (work / "out").mkdir()
     write(weights_of("irsde"))
     assert run("irsde") == 0
@@ -409,7 +436,7 @@ def test_it_restores_a_photo(kind: str, capsys) -> None:
 
 
 def converted() -> tuple[Denoiser, Any]:
-    """A converted denoiser in double precision and its network bare, told the raw time."""
+    """A converted denoiser in double precision and its network bare, of the raw time."""
     source = small("irsde").double()
     write({k: v.float() for k, v in source.state_dict().items()})
     assert run("irsde") == 0
@@ -422,7 +449,7 @@ def converted() -> tuple[Denoiser, Any]:
 
 
 def with_first_theta(denoiser: Denoiser) -> Denoiser:
-    """The same with the tables of the official sampler, which keeps theta[0]."""
+    """The same with the tables of the official sampler, which has theta[0]."""
     process = MRProcess(TabulatedTheta.irsde("cosine", keep_first=True), sigma_max=50 / 255)
     return Denoiser(denoiser.network, process, NOISE)
 
@@ -450,7 +477,7 @@ def test_the_official_sampler_does_the_same_with_it(solver: Any, form: Any) -> N
 @torch.no_grad()
 def test_ours_at_order_1_is_the_official_one_but_for_the_last_step(form: Any) -> None:
     denoiser, _ = converted()
-    kept = with_first_theta(denoiser)
+    first = with_first_theta(denoiser)
     mu = images(24, 37, 1)[1].double()
     theirs = MarsSampler(
         nfe=5, order=1, parameterization=form, dtype=torch.float64, output_range=None
@@ -459,7 +486,7 @@ def test_ours_at_order_1_is_the_official_one_but_for_the_last_step(form: Any) ->
     ours = MRSampler(nfe=5, order=1, grid=grid, prediction=form)
     paths: list[list[tuple[Tensor, Prediction]]] = [[], []]
     ends = [
-        sampler(kept, mu, noise(), lambda step, t, x, p, path=path: path.append((x.clone(), p)))
+        sampler(first, mu, noise(), lambda step, t, x, p, path=path: path.append((x.clone(), p)))
         for sampler, path in zip((ours, theirs), paths, strict=True)
     ]
     for (state, _), (official, _) in zip(*paths, strict=True):
@@ -468,7 +495,9 @@ def test_ours_at_order_1_is_the_official_one_but_for_the_last_step(form: Any) ->
     x0, eps = paths[1][-1][1]
     zero = torch.zeros((), dtype=torch.float64)
     torch.testing.assert_close(ends[0], x0, rtol=0, atol=1e-9)
-    torch.testing.assert_close(ends[1], kept.process.marginal(x0, mu, zero, eps), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        ends[1], first.process.marginal(x0, mu, zero, eps), rtol=0, atol=1e-9
+    )
     # Without theta[0], as converted, it stays close: the tables differ by less than a percent.
     change = (ends[1] - mu).abs().mean()
     assert (ours(denoiser, mu, noise()) - ends[1]).abs().mean() < 0.005 * change

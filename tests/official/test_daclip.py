@@ -1,4 +1,4 @@
-"""DA-CLIP's towers against other implementations, its files, and the features that are kept."""
+"""DA-CLIP's towers against other implementations, its files, and the features that are stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mrdiff import MRProcess, Restorer
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.networks import DACLIPUNet, UNet
-from mrdiff.networks.conditions import FeatureError, known_features, make_context
+from mrdiff.networks.conditions import FeatureError, make_context
+from mrdiff.networks.protocol import known_features
 from mrdiff.official.daclip import DACLIPError, ImageController, encode_texts
 from mrdiff.official.daclip.controller import prepare
 from mrdiff.official.daclip.text import tokenise
@@ -171,7 +172,7 @@ def slow_tower(
     patches = F.conv2d(x, weights[f"{prefix}conv1.weight"], stride=PATCH).flatten(2).mT
     first = weights[f"{prefix}class_embedding"].expand(len(x), 1, WIDTH)
     hidden = torch.cat([first, patches], dim=1) + weights[f"{prefix}positional_embedding"]
-    hidden, told = norm(f"{prefix}ln_pre", hidden), []
+    hidden, states = norm(f"{prefix}ln_pre", hidden), []
     for index in range(LAYERS):
         block = f"{prefix}{transformer}resblocks.{index}"
         hidden = hidden + attention(f"{block}.attn", norm(f"{block}.ln_1", hidden))
@@ -181,10 +182,10 @@ def slow_tower(
         hidden = hidden + wide + weights[f"{block}.mlp.c_proj.bias"]
         zero = f"{prefix}transformer.zero_modules.{index}"
         if f"{zero}.weight" in weights:
-            told.append(hidden @ weights[f"{zero}.weight"].T + weights[f"{zero}.bias"])
+            states.append(hidden @ weights[f"{zero}.weight"].T + weights[f"{zero}.bias"])
         if control is not None:
             hidden = hidden + control.pop()
-    return norm(f"{prefix}ln_post", hidden[:, 0]) @ weights[f"{prefix}proj"], told
+    return norm(f"{prefix}ln_post", hidden[:, 0]) @ weights[f"{prefix}proj"], states
 
 
 @torch.no_grad()
@@ -193,9 +194,9 @@ def test_the_controller_steers_the_tower_from_the_last_block_on(
 ) -> None:
     weights = tiny_daclip()
     wrapped = "transformer.transformer."
-    degradation, told = slow_tower(weights, "visual_control.", wrapped, pixels())
-    assert len(told) == LAYERS
-    content, _ = slow_tower(weights, "clip.visual.", "transformer.", pixels(), told)
+    degradation, states = slow_tower(weights, "visual_control.", wrapped, pixels())
+    assert len(states) == LAYERS
+    content, _ = slow_tower(weights, "clip.visual.", "transformer.", pixels(), states)
     ours = controller.encode(pixels())
     close(ours["text"], degradation)
     close(ours["image"], content)
@@ -395,7 +396,7 @@ def restorer(network: nn.Module, **options: object) -> Restorer:
 
 def test_the_restorer_asks_once_for_the_whole_photo(controller: ImageController) -> None:
     class Echo(nn.Module):
-        """Returns what it is told, so that every tile can be seen to have been told the same."""
+        """Returns its features, so that every tile can be seen to have had the same."""
 
         features = {"text": 512, "image": 512}  # noqa: RUF012
 
@@ -404,8 +405,8 @@ def test_the_restorer_asks_once_for_the_whole_photo(controller: ImageController)
             self.scale = nn.Parameter(torch.ones(1))
 
         def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor]) -> Tensor:
-            told = (context["text"] + context["image"])[:, :1, None, None]
-            return told.sigmoid() + 0 * x
+            states = (context["text"] + context["image"])[:, :1, None, None]
+            return states.sigmoid() + 0 * x
 
     sizes: list[tuple[int, ...]] = []
 

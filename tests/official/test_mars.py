@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mrdiff import MRProcess, MRSampler, Prediction, TabulatedTheta
 from mrdiff.official.mars import MarsSampler, data_step, order_plan
-from mrdiff.official.mars_tables import OfficialTables, Point, Schedule, interpolate
+from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, interpolate
 from tests.oracles import GaussianOracle, fitted_slope
 
 F64, F32 = torch.float64, torch.float32
@@ -215,13 +215,13 @@ MU = torch.full((1, 1, 8, 8), 0.4, dtype=F64)
 class OnExactGrid(MarsSampler):
     """The official formulas on mrdiff's own times and exact alpha, sigma, lambda."""
 
-    def grid(self, sigma_max: float) -> list[Point]:
+    def grid(self, sigma_max: float) -> list[OfficialPoint]:
         process = MRProcess(sigma_max=sigma_max)
         times = MRSampler(nfe=self.nfe).times(process)
         times[-1] = times[-2] / 2  # denoise_last never steps there
         tables = times * self.steps, *(f(times) for f in (process.alpha, process.sigma))
         columns = [column.tolist() for column in (*tables, process.log_snr(times))]
-        return [Point(*row) for row in zip(*columns, strict=True)]
+        return [OfficialPoint(*row) for row in zip(*columns, strict=True)]
 
 
 def flow_error(sampler: MarsSampler | MRSampler) -> float:
@@ -284,7 +284,7 @@ def test_the_last_step_extrapolates_there_and_is_the_prediction_here() -> None:
     for order, weights in ((2, [3.22, -2.24]), (3, [5.69, -7.08, 2.37])):
         grid = MarsSampler(nfe=5, order=order, dtype=F64).grid(SIGMA_MAX)
         step = data_step(grid, 5, order, kappa=1)
-        assert step.keep == pytest.approx(0.0282, rel=0.01)
+        assert step.decay == pytest.approx(0.0282, rel=0.01)
         assert step.weights == pytest.approx(weights, rel=0.01)
     last: list[Tensor] = []
     keep = lambda step, t, x, prediction: last.append(prediction.x0)  # noqa: E731
@@ -320,7 +320,7 @@ def test_a_clean_white_image_changes_there_and_stays_here() -> None:
     assert float(ours) < 1e-12
 
 
-def ends_of(**options: Any) -> tuple[Point, Point, int]:
+def ends_of(**options: Any) -> tuple[OfficialPoint, OfficialPoint, int]:
     grid = MarsSampler(dtype=F64, **options).grid(SIGMA_MAX)
     return grid[0], grid[-1], len(grid) - 1
 

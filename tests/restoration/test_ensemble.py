@@ -50,3 +50,9 @@ def test_the_map_is_calibrated_where_the_answer_is_known() -> None:
         within = [float((standard.abs() < bound).double().mean()) for bound in (1, 2)]
         assert abs(within[0] - 0.672) < 0.02  # of Student's t with 23 degrees
         assert abs(within[1] - 0.943) < 0.015
+
+
+def test_the_deviation_of_one_sample_is_where_the_sample_is() -> None:
+    sample = torch.empty(1, 3, 8, 8, device="meta")
+    mean, std = draw(lambda index: sample, 1)
+    assert (std.device, std.dtype, std.shape) == (mean.device, mean.dtype, mean.shape)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mrdiff.checkpoints.reading import describe_denoiser
+from mrdiff.checkpoints.description import describe_denoiser
 from mrdiff.diffusion.denoiser import Denoiser, Prediction
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
@@ -233,7 +233,7 @@ def test_a_picture_keeps_sixteen_bits_profile_and_resolution(restorer: Restorer)
     assert len(np.unique(np.asarray(restored) % 256)) > 50  # the lower 8 bits are in use
 
 
-def test_previews_are_told_at_every_call(restorer: Restorer) -> None:
+def test_a_preview_comes_at_every_call(restorer: Restorer) -> None:
     seen: list[tuple[int, int, tuple[int, ...]]] = []
     last: list[Tensor] = []
 
@@ -246,6 +246,20 @@ def test_previews_are_told_at_every_call(restorer: Restorer) -> None:
     assert seen == [(step, restorer.sampler.nfe, shape) for step in range(1, len(seen) + 1)]
     assert len(seen) == restorer.sampler.nfe
     torch.testing.assert_close(last[0][0].clamp(0, 1), restored)
+
+
+def test_the_last_preview_is_left_as_it_was(restorer: Restorer) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    lq = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+
+    def callback(step: int, nfe: int, x0: Tensor) -> None:
+        seen.append((x0, x0.clone()))
+
+    restored = restorer.restore(lq, ["a"], callback=callback)
+    now, then = seen[-1]
+    assert now.equal(then)
+    assert (then < 0).any() or (then > 1).any(), "clamping must have something to do"
+    assert restored.equal(then.clamp(0, 1))
 
 
 def test_threads_may_share_a_restorer(denoiser: Denoiser) -> None:

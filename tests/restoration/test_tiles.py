@@ -1,17 +1,21 @@
 """Tiles cover the image, blend without seams, and leave local networks' results as they are."""
 
 import itertools
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from mrdiff.diffusion.denoiser import Prediction
+from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike, Prediction
+from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser, even_tile, tile_spans
+from mrdiff.restoration.tiles import Tiler
 
 
 class Local:
@@ -70,8 +74,8 @@ def test_a_local_network_gives_the_untiled_result(height: int, width: int) -> No
     torch.testing.assert_close(tiled.eps, whole.eps, rtol=1e-4, atol=1e-4)
 
 
-class Told(Local):
-    """One whose result also depends on what it is told of each image and of each pixel."""
+class Conditioned(Local):
+    """One whose result also depends on the context of each image and of each pixel."""
 
     def __call__(  # type: ignore[override]
         self, x: Tensor, t: Tensor, mu: Tensor, context: dict[str, Tensor]
@@ -83,7 +87,7 @@ class Told(Local):
 @pytest.mark.parametrize("together", [2, 3, 100])
 @pytest.mark.parametrize("t", [torch.tensor(0.5), torch.tensor([0.5, 0.8])])
 def test_tiles_together_give_the_result_of_tiles_alone(t: Tensor, together: int) -> None:
-    denoiser = Told(reach=4)
+    denoiser = Conditioned(reach=4)
     x, mu = torch.randn(2, 2, 3, 130, 99, generator=torch.Generator().manual_seed(1))
     kept = torch.rand(2, 1, 130, 99, generator=torch.Generator().manual_seed(2))
     context = {"task": torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "mask": kept}
@@ -114,3 +118,86 @@ def test_tiles_bound_the_size_of_a_call() -> None:
 def test_impossible_sizes_are_refused(tile: int, overlap: int) -> None:
     with pytest.raises(ValueError, match="tile must exceed"):
         TiledDenoiser(Local(reach=1), tile, overlap)
+
+
+class Cramped(Denoiser):
+    """A denoiser without memory for more than ``most`` pixels."""
+
+    most: int
+
+    def forward(self, x: Tensor, *arguments: Any) -> Prediction:
+        self.largest = max(self.largest, x.shape[-2] * x.shape[-1])
+        self.calls += 1
+        if x.shape[-2] * x.shape[-1] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Prediction(x, x)
+
+
+def cramped(most: int) -> Cramped:
+    network = torch.nn.Conv2d(3, 3, 1)
+    denoiser = Cramped(network, MRProcess(), Parameterization.named("data"))
+    denoiser.most, denoiser.largest, denoiser.calls = most, 0, 0
+    return denoiser
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12_000),
+    st.integers(1, 12_000),
+    st.integers(10_000, 3_000_000),
+    st.sampled_from([256, 512, 2048]),
+)
+@example(400, 8000, 1_000_000, 2048)  # its area is that of a square that does not fit either
+@example(100, 600, 50_000, 2048)  # fewer pixels than the smallest square tile
+def test_automatic_tiles_end_whatever_the_shape(
+    height: int, width: int, most: int, first: int
+) -> None:
+    if height * width > 4_000_000:
+        width = 4_000_000 // height
+    denoiser, attempts = cramped(most), 0
+    tiler = Tiler(denoiser, "auto")
+    x = torch.empty(1, 3, height, width, device="meta")  # sizes alone
+
+    def work(model: DenoiserLike) -> Tensor:
+        nonlocal attempts
+        attempts += 1
+        assert attempts < 9
+        denoiser.largest = 0
+        return model(x, torch.tensor(0.5), x).x0
+
+    with (
+        patch("mrdiff.restoration.tiles.bytes_a_pixel", return_value=1.0),
+        patch("mrdiff.restoration.tiles.budget", return_value=2 * first**2),
+    ):
+        try:
+            assert tiler.run(work, height, width).shape == x.shape
+        except MemoryError:
+            # The last tile of a row may be 15 pixels longer.
+            assert most < min(height, 256 + 15) * min(width, 256 + 15)
+        else:
+            assert denoiser.largest <= most
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory"
+        ),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError("std::bad_alloc"),  # what torch makes of it where C++ throws it
+    ],
+)
+def test_every_way_of_running_out_of_memory_is_recovered_from(error: Exception) -> None:
+    tiler, sides = Tiler(cramped(1 << 40), "auto"), []
+
+    def work(model: DenoiserLike) -> Tensor:
+        sides.append(getattr(model, "tile", None))
+        if len(sides) == 1:
+            raise error
+        return torch.ones(1)
+
+    assert tiler.run(work, 600, 600).item() == 1
+    assert sides == [None, 300]

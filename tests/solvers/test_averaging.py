@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrdiff import MRProcess, MRSampler, Prediction
-from mrdiff.solvers.averaging import AveragedDenoiser
+from mrdiff import MRProcess, MRSampler, Prediction, make_sampler
+from mrdiff.solvers.corrections import AveragedDenoiser
 from tests.oracles import GaussianOracle
 
 F64 = torch.float64
@@ -72,7 +72,7 @@ def test_where_all_estimates_are_right_nothing_changes(grid: str) -> None:
 
 
 def test_each_run_begins_anew() -> None:
-    sampler = MRSampler.preset("fidelity", nfe=3)
+    sampler = make_sampler("fidelity", nfe=3)
     oracle = GaussianOracle(MRProcess(), mean=0.1, std=0.05)
     first = sampler(oracle, MU)
     assert torch.equal(sampler(oracle, MU), first)
@@ -80,5 +80,5 @@ def test_each_run_begins_anew() -> None:
 
 
 def test_the_option_is_kept_in_checkpoints_and_off_by_default() -> None:
-    assert MRSampler.preset("fidelity", nfe=5).options()["average"] is True
+    assert make_sampler("fidelity", nfe=5).options()["average"] is True
     assert MRSampler().average is False

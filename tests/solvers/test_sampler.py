@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrdiff import MRProcess, MRSampler, Prediction
+from mrdiff import MRProcess, MRSampler, Prediction, make_sampler
 from mrdiff.names import SAMPLERS
 from mrdiff.solvers.clock import Clock
 from mrdiff.solvers.multistep import multistep_weights, plan_steps
@@ -73,7 +73,7 @@ def test_order_between_two_inner_times(order: int) -> None:
         for step in plan_steps(process, times, order=order, eta=0.0, clock=Clock.named("data")):
             history.insert(0, oracle(y, torch.tensor(step.s, dtype=F64), 0 * y).x0)
             used = zip(step.weights, history, strict=False)
-            y = step.keep * y + sum(w * y0 for w, y0 in used)
+            y = step.decay * y + sum(w * y0 for w, y0 in used)
         alpha, sigma = process.alpha(times), process.sigma(times)
         spread = torch.sqrt(alpha**2 * oracle.std**2 + sigma**2)
         exact = (1 - alpha[0] * oracle.mean) / spread[0] * spread[-1] + alpha[-1] * oracle.mean
@@ -152,7 +152,7 @@ def test_first_order_sde_has_a_bias_that_halves_with_the_step() -> None:
 @pytest.mark.parametrize("nfe", [1, 2, 7, 30])
 def test_posterior_sampling_equals_mr_sde_1(name: str, nfe: int) -> None:
     oracle = GaussianOracle(MRProcess(SCHEDULES[name]))
-    ancestral = MRSampler.preset("posterior", nfe=nfe)(oracle, MU, noise=fixed_noise)
+    ancestral = make_sampler("posterior", nfe=nfe)(oracle, MU, noise=fixed_noise)
     solver = MRSampler(nfe=nfe, order=1, eta=1.0, grid="uniform_t")
     assert float((ancestral - solver(oracle, MU, noise=fixed_noise)).abs().max()) < 1e-9
 
@@ -163,7 +163,7 @@ def test_ode_baselines_approach_the_exact_flow(name: str) -> None:
     oracle = GaussianOracle(process)
     exact = oracle.flow_end(process.sigma_max * fixed_noise(0, MU.shape))
     errors = [
-        float((MRSampler.preset(name, nfe=n)(oracle, MU, fixed_noise) - MU - exact).abs().max())
+        float((make_sampler(name, nfe=n)(oracle, MU, fixed_noise) - MU - exact).abs().max())
         for n in (25, 100, 400)
     ]
     assert errors[0] > 2.5 * errors[1] > 6 * errors[2]
@@ -171,7 +171,7 @@ def test_ode_baselines_approach_the_exact_flow(name: str) -> None:
 
 def test_euler_maruyama_reaches_the_closed_form_distribution() -> None:
     mu = torch.zeros(1, 1, 128, 128, dtype=F64)
-    sampler = MRSampler.preset("euler-sde", nfe=1000)
+    sampler = make_sampler("euler-sde", nfe=1000)
     y0 = sampler(GaussianOracle(MRProcess()), mu, noise=torch.Generator().manual_seed(1))
     assert float(y0.mean()) == pytest.approx(0.3, abs=0.01)
     assert float(y0.std()) == pytest.approx(0.15, abs=0.01)
@@ -185,16 +185,28 @@ def test_no_noise_is_added_on_the_step_to_zero(name: str) -> None:
         drawn.append(step)
         return fixed_noise(step, shape)
 
-    MRSampler.preset(name, nfe=6)(GaussianOracle(MRProcess()), MU, noise=counted)
+    make_sampler(name, nfe=6)(GaussianOracle(MRProcess()), MU, noise=counted)
     stochastic = name in ("mr-sde-1", "mr-sde-2", "euler-sde", "posterior")
-    assert drawn == (list(range(6)) if stochastic else [0])
+    prior = [] if name == "fidelity" else [0]  # at temperature 0 nothing is drawn
+    assert drawn == (list(range(6)) if stochastic else prior)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_at_temperature_0_nothing_is_drawn(name: str) -> None:
+    def forbidden(step: int, shape: Sequence[int]) -> torch.Tensor:
+        raise AssertionError("noise was drawn")
+
+    oracle = GaussianOracle(MRProcess())
+    cold = make_sampler(name, nfe=6, temperature=0.0)(oracle, MU, noise=forbidden)
+    silent = make_sampler(name, nfe=6, temperature=1.0)
+    assert cold.equal(silent(oracle, MU, noise=lambda step, shape: torch.zeros(shape, dtype=F64)))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_nfe_is_the_number_of_network_calls(name: str) -> None:
     for nfe in range(1, 21):
         oracle = GaussianOracle(MRProcess())
-        MRSampler.preset(name, nfe=nfe)(oracle, MU, noise=fixed_noise)
+        make_sampler(name, nfe=nfe)(oracle, MU, noise=fixed_noise)
         assert oracle.calls == nfe
 
 
@@ -220,7 +232,7 @@ def test_one_call_is_the_prediction_at_t_1(name: str) -> None:
     temperature = 0.0 if name == "fidelity" else 1.0
     start = process.prior(MU, temperature * fixed_noise(0, MU.shape))
     expected = oracle(start, torch.ones((), dtype=F64), MU).x0
-    restored = MRSampler.preset(name, nfe=1)(oracle, MU, noise=fixed_noise)
+    restored = make_sampler(name, nfe=1)(oracle, MU, noise=fixed_noise)
     assert torch.allclose(restored, expected, atol=1e-14)
 
 
@@ -291,7 +303,7 @@ def test_unknown_options_and_presets_are_refused() -> None:
     with pytest.raises(TypeError):
         MRSampler(steps=5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="mr-ode-2"):
-        MRSampler.preset("dpm", nfe=5)
+        make_sampler("dpm", nfe=5)
 
 
 def test_named_noise_depends_on_seed_name_and_step_alone() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrdiff import MRProcess, MRSampler, Prediction
+from mrdiff import MRProcess, MRSampler, Prediction, make_sampler
+from mrdiff.solvers.corrections import ThresholdedDenoiser
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.threshold import ThresholdedDenoiser
 from tests.oracles import GaussianOracle
 
 F64 = torch.float64
@@ -80,7 +80,7 @@ def test_temperature_scales_every_noise(name: str) -> None:
     oracle = GaussianOracle(MRProcess(), mean=0.3)
     noise = named_noise(0, ["a", "b"])
     ends = {
-        tau: MRSampler.preset(name, nfe=6, temperature=tau)(oracle, MU, noise=noise)
+        tau: make_sampler(name, nfe=6, temperature=tau)(oracle, MU, noise=noise)
         for tau in (0.0, 0.25, 1.0)
     }
     assert (ends[0.0] - ends[0.0].mean()).abs().max() < 1e-12
@@ -90,4 +90,4 @@ def test_temperature_scales_every_noise(name: str) -> None:
 def test_a_negative_temperature_is_refused() -> None:
     for name in ("mr-ode-2", "posterior"):
         with pytest.raises(ValueError, match="temperature"):
-            MRSampler.preset(name, nfe=2, temperature=-0.1)
+            make_sampler(name, nfe=2, temperature=-0.1)

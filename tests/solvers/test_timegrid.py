@@ -87,6 +87,17 @@ def test_a_grid_file_comes_back_exactly(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
+def test_a_grid_file_is_read_once_when_the_sampler_is_made(tmp_path: Path) -> None:
+    path, process = tmp_path / "grid.yaml", MRProcess()
+    write_grid(path, {2: [1.0, 0.5, 0.0]}, process, made={})
+    sampler = MRSampler(nfe=2, grid=path)
+    write_grid(path, {2: [1.0, 0.25, 0.0]}, process, made={})
+    assert MRSampler(nfe=2, grid=path).times(process).tolist() == [1.0, 0.25, 0.0]
+    path.unlink()
+    assert sampler.times(process).tolist() == [1.0, 0.5, 0.0]
+    assert sampler.options()["grid"] == str(path)
+
+
 def test_a_grid_file_of_another_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     write_grid(path, {2: [1.0, 0.5, 0.0]}, MRProcess(), made={})

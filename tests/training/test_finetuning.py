@@ -18,7 +18,7 @@ from mrdiff import MRDiffusion, load_model
 from mrdiff.checkpoints.adapters import merge, plain_state
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.checkpoints.export import export_model
-from mrdiff.checkpoints.reading import read_config
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.sample import command as sample
 from mrdiff.cli.train import command as train
 from mrdiff.networks import UNet
@@ -97,7 +97,7 @@ def read(path: Path | str) -> dict[str, Any]:
 
 
 def network_of(path: Path | str) -> dict[str, Any]:
-    arguments: dict[str, Any] = read_config(path)["model"]["network"]["init_args"]
+    arguments: dict[str, Any] = read_checkpoint(path).config["model"]["network"]["init_args"]
     return arguments
 
 
@@ -250,7 +250,7 @@ def test_frozen_weights_stay_and_the_others_learn(work: Path, capsys: Any) -> No
     assert "training " in capsys.readouterr().err
     saved = sum(len(group["params"]) for group in read(LAST)["optimizer_states"][0]["param_groups"])
     assert saved == len(weights_of(LAST)) - len(frozen)
-    # A resumed run goes on with what was frozen, and is refused if told otherwise.
+    # A resumed run goes on with what was frozen, and is refused with other settings.
     assert run("--ckpt_path", "last", "--trainer.max_steps", "5", start=None) == 0
     assert frozen.isdisjoint(changed("old.ckpt", LAST))
     assert run("--ckpt_path", "last", "--model.freeze", "[tail.*]", start=None) == 1
@@ -274,44 +274,6 @@ def test_the_tally() -> None:
 
 
 # Low-rank adapters
-
-
-def test_merging_by_hand_needs_no_peft() -> None:
-    weights = {
-        "lin.base_layer.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
-        "lin.base_layer.bias": torch.tensor([5.0, 6.0]),
-        "lin.lora_A.default.weight": torch.tensor([[1.0, -1.0]]),
-        "lin.lora_B.default.weight": torch.tensor([[2.0], [0.0]]),
-        "conv.base_layer.weight": torch.ones(2, 1, 3, 3, dtype=torch.bfloat16),
-        "conv.lora_A.default.weight": torch.arange(9.0).reshape(1, 1, 3, 3),
-        "conv.lora_B.default.weight": torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1),
-        "rest.weight": torch.tensor([7.0]),
-    }
-    merged = merge(weights, {"rank": 1, "alpha": 3.0})
-    assert sorted(merged) == ["conv.weight", "lin.bias", "lin.weight", "rest.weight"]
-    assert merged["lin.weight"].tolist() == [[7.0, -4.0], [3.0, 4.0]]
-    assert merged["lin.bias"].tolist() == [5.0, 6.0]
-    assert merged["conv.weight"].dtype == torch.bfloat16
-    assert merged["conv.weight"][1, 0, 0].tolist() == [1.0, -2.0, -5.0]
-    del weights["lin.lora_B.default.weight"]
-    with pytest.raises(CheckpointError, match="adapter of lin is damaged"):
-        merge(weights, {"rank": 1, "alpha": 3.0})
-
-
-def test_a_checkpoint_with_adapters_loads_without_peft(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)  # an import of it fails
-    content, layer = read("old.ckpt"), "denoiser.network.time.layers.0"
-    content["mrdiff"]["model"]["lora"] = {"rank": 2, "alpha": 4.0, "targets": None}
-    weight = content["state_dict"].pop(f"{layer}.weight")
-    content["state_dict"][f"{layer}.base_layer.bias"] = content["state_dict"].pop(f"{layer}.bias")
-    content["state_dict"][f"{layer}.base_layer.weight"] = weight
-    content["state_dict"][f"{layer}.lora_A.default.weight"] = torch.ones(2, weight.shape[1])
-    content["state_dict"][f"{layer}.lora_B.default.weight"] = torch.ones(weight.shape[0], 2)
-    torch.save(content, "lora.ckpt")
-    network: Any = load_model("lora.ckpt", "cpu").network
-    torch.testing.assert_close(network.time.layers[0].weight, weight + 4, check_stride=False)
 
 
 def test_without_peft_the_error_says_what_to_install(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mrdiff.training.lion import Lion
+from mrdiff.training.optim import Lion
 
 
 def by_hand(

@@ -154,6 +154,16 @@ def test_the_closure_is_called_once_with_gradients() -> None:
     assert len(calls) == 1
 
 
+def test_hooks_run_once_a_step() -> None:
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # whose class is hooked from now on
+    model, calls = ready(), []
+    optimizer = Muon(model.parameters())
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    steps(model, optimizer, [next(batches())] * 2)
+    assert calls == ["before", "after"] * 2
+
+
 def test_a_resumed_optimizer_goes_on_as_if_it_had_not_stopped() -> None:
     stream = batches()
     images = [next(stream) for _ in range(6)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,65 +12,22 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from mrdiff import LinearTheta, MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
-from mrdiff.checkpoints.description import CheckpointError, build, describe
-from mrdiff.checkpoints.export import export_model
-from mrdiff.checkpoints.reading import CONFIG_KEY
+from mrdiff import MRDiffusion, MRProcess, MRSampler
+from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
-from mrdiff.diffusion.schedule import MRSchedule
-from mrdiff.networks import UNet
 from mrdiff.training.losses import L1, L2, Charbonnier, stratified_times
 from mrdiff.training.module import keyed_generator
 from mrdiff.training.optim import WarmupCosine
 from mrdiff.training.transfer import init_from
+from tests.tiny_training import Pairs, tiny_unet, trained, trainer
 
 NAMES = ["data", "noise", "velocity"]
-
-
-class Pairs(Dataset[dict[str, Any]]):
-    """Bright squares and the same under a fixed stripe."""
-
-    def __len__(self) -> int:
-        return 32
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(index)
-        gt = torch.rand(3, 1, 1, generator=generator).expand(3, 16, 16).clone()
-        lq = gt.clone()
-        lq[:, :, 4:8] = 1.0
-        return {"lq": lq, "gt": gt, "name": f"pair{index}"}
-
-
-def tiny_network() -> UNet:
-    return UNet(widths=(8, 16), encoder=(1,), decoder=(1,), middle=1, time_width=16)
-
-
-def trainer(folder: Path, steps: int) -> pl.Trainer:
-    return pl.Trainer(
-        default_root_dir=folder,
-        max_steps=steps,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-
-
-def trained(folder: Path, steps: int = 20, **options: Any) -> tuple[MRDiffusion, Path]:
-    pl.seed_everything(0, verbose=False)
-    module = MRDiffusion(options.pop("network", None) or tiny_network(), **options)
-    fit = trainer(folder, steps)
-    fit.fit(module, DataLoader(Pairs(), batch_size=8))
-    fit.save_checkpoint(folder / "model.ckpt")
-    return module, folder / "model.ckpt"
 
 
 @given(st.integers(1, 64), st.integers(0, 1000))
@@ -97,7 +53,7 @@ def test_late_times_are_as_likely_as_the_power_says(power: float) -> None:
     for below in (0.2, 0.5, 0.8):
         assert float((t <= below).float().mean()) == pytest.approx(below**power, abs=2e-3)
     with pytest.raises(ValueError, match="time_power"):
-        MRDiffusion(tiny_network(), time_power=0.0)
+        MRDiffusion(tiny_unet(), time_power=0.0)
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 100), (4, 100), (8, 5), (16, 3)])
@@ -189,7 +145,7 @@ def test_targets_have_unit_size(name: str) -> None:
 
 def test_unknown_parameterization_is_refused() -> None:
     with pytest.raises(ValueError, match="data, noise or velocity"):
-        MRDiffusion(tiny_network(), parameterization="score")  # type: ignore[arg-type]
+        MRDiffusion(tiny_unet(), parameterization="score")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loss", [L1(), L2(), Charbonnier()])
@@ -205,7 +161,7 @@ def test_training_lowers_the_loss(name: Any, loss: nn.Module, tmp_path: Path) ->
     fit = trainer(tmp_path, 80)
     fit.callbacks.append(Keep())
     module = MRDiffusion(
-        tiny_network(),
+        tiny_unet(),
         parameterization=name,
         loss=loss,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-3),
@@ -238,7 +194,7 @@ def test_a_copy_does_not_take_what_makes_the_optimizer_along() -> None:
     def made(parameters: Any, lock: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1)
 
-    module = MRDiffusion(tiny_network(), optimizer=functools.partial(made, lock=lock))
+    module = MRDiffusion(tiny_unet(), optimizer=functools.partial(made, lock=lock))
     assert copy.deepcopy(module).network is not module.network
 
 
@@ -291,80 +247,6 @@ def test_predict_restores_by_name(tmp_path: Path) -> None:
         assert 0 <= restored.min() <= restored.max() <= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_checkpoint_alone_is_enough(name: Any, tmp_path: Path) -> None:
-    process = MRProcess(TabulatedTheta.irsde("cosine", steps=20), sigma_max=0.15)
-    module, path = trained(tmp_path, steps=5, parameterization=name, process=process, data_std=0.2)
-    torch.load(path, weights_only=True)
-    loaded = load_model(path, "cpu")
-    assert loaded.process == process
-    assert loaded.parameterization.name == name
-    assert not loaded.training
-    mu = torch.rand(1, 3, 20, 24)
-    noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
-    sampler = MRSampler(nfe=3)
-    ours = sampler(module.denoiser.eval(), mu, noise=noise[0])
-    assert torch.equal(sampler(loaded, mu, noise=noise[1]), ours)
-
-    export_model(path, tmp_path / "exported")
-    exported = load_model(tmp_path / "exported", "cpu")
-    assert torch.equal(sampler(exported, mu, noise=torch.Generator().manual_seed(0)), ours)
-    assert sorted(os.listdir(tmp_path / "exported")) == ["config.yaml", "model.safetensors"]
-    with pytest.raises(CheckpointError, match="not an empty folder"):
-        export_model(path, tmp_path / "exported")
-
-
-def test_description_round_trip() -> None:
-    for value in (LinearTheta(0.01), TabulatedTheta.irsde("linear", steps=7)):
-        assert build(describe(value), MRSchedule) == value  # type: ignore[type-abstract]
-    network = build(describe(tiny_network()), nn.Module)
-    assert isinstance(network, UNet)
-    assert network.widths == (8, 16)
-
-
-def test_only_allowed_packages_are_built() -> None:
-    spec = {"class_path": "torch.nn.Identity", "init_args": {}}
-    with pytest.raises(CheckpointError, match=r"torch\.nn\.Identity is outside the allowed"):
-        build(spec, nn.Module)
-    assert isinstance(build(spec, nn.Module, allow=["torch"]), nn.Identity)
-    with pytest.raises(CheckpointError, match="not a Module"):
-        build({"class_path": "mrdiff.checkpoints.reading.load_model"}, nn.Module)
-    with pytest.raises(CheckpointError, match="cannot be imported"):
-        build({"class_path": "mrdiff.networks.Missing"}, nn.Module)
-    with pytest.raises(CheckpointError, match="cannot be built"):
-        build({"class_path": "mrdiff.networks.UNet", "init_args": {"depth": 3}}, nn.Module)
-
-
-def test_what_an_allowed_module_imports_is_not_allowed() -> None:
-    for class_path in ("mrdiff.checkpoints.reading.Path", "mrdiff.training.optim.AdamW"):
-        with pytest.raises(CheckpointError, match="outside the allowed"):
-            build({"class_path": class_path}, object)
-
-
-class Halved(LinearTheta):
-    """A schedule of the user's own."""
-
-
-def test_a_schedule_of_ones_own_is_built_where_it_is_allowed(tmp_path: Path) -> None:
-    process = MRProcess(Halved(0.01))
-    _, path = trained(tmp_path, steps=2, process=process)
-    with pytest.raises(CheckpointError, match="allow 'tests'"):
-        load_model(path, "cpu")
-    assert load_model(path, "cpu", allow=["tests"]).process == process
-    init_from(MRDiffusion(tiny_network(), process).denoiser, path)
-    with pytest.raises(CheckpointError, match="tests"):
-        init_from(MRDiffusion(tiny_network()).denoiser, path)
-
-
-def test_a_network_that_cannot_be_saved_fails_before_training(tmp_path: Path) -> None:
-    class Forgetful(UNet):
-        def __init__(self, breadth: int) -> None:
-            super().__init__(widths=(breadth, breadth), encoder=(1,), decoder=(1,))
-
-    with pytest.raises(TypeError, match="keep the constructor argument 'breadth'"):
-        trained(tmp_path, steps=1_000_000_000_000, network=Forgetful(8))
-
-
 def test_a_resumed_schedule_may_be_longer() -> None:
     def schedule(total: int) -> WarmupCosine:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -383,53 +265,15 @@ def test_a_resumed_schedule_may_be_longer() -> None:
 
 def test_init_from_takes_weights_and_refuses_another_meaning(tmp_path: Path) -> None:
     module, path = trained(tmp_path, steps=5)
-    new = MRDiffusion(tiny_network())
+    new = MRDiffusion(tiny_unet())
     init_from(new.denoiser, path)
     for a, b in zip(module.network.parameters(), new.network.parameters(), strict=True):
         assert torch.equal(a, b)
     others = {
-        "parameterization": MRDiffusion(tiny_network(), parameterization="noise"),
-        "process": MRDiffusion(tiny_network(), MRProcess(sigma_max=0.3)),
-        "data_std": MRDiffusion(tiny_network(), data_std=0.5),
+        "parameterization": MRDiffusion(tiny_unet(), parameterization="noise"),
+        "process": MRDiffusion(tiny_unet(), MRProcess(sigma_max=0.3)),
+        "data_std": MRDiffusion(tiny_unet(), data_std=0.5),
     }
     for message, other in others.items():
         with pytest.raises(CheckpointError, match=message):
             init_from(other.denoiser, path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])
-def test_unreadable_checkpoints_are_one_line(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "broken.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"broken\.ckpt is not a readable") as caught:
-        load_model(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_foreign_missing_and_future_checkpoints_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint at"):
-        load_model(tmp_path / "none.ckpt")
-    with pytest.raises(CheckpointError, match=r"no config\.yaml"):
-        load_model(tmp_path)
-    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(CheckpointError, match="not written by mrdiff"):
-        load_model(tmp_path / "foreign.ckpt")
-    torch.save({"state_dict": {}, CONFIG_KEY: {"format": 99}}, tmp_path / "future.ckpt")
-    with pytest.raises(CheckpointError, match="format 99"):
-        load_model(tmp_path / "future.ckpt")
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "config.yaml").write_text(yaml.safe_dump({"other": 1}))
-    (tmp_path / "export" / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match="not a readable exported model"):
-        load_model(tmp_path / "export")
-
-
-def test_pickled_objects_are_not_executed(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (os.mkdir, (str(tmp_path / "pwned"),))
-
-    torch.save({"state_dict": {}, CONFIG_KEY: Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-        load_model(tmp_path / "evil.ckpt")
-    assert not (tmp_path / "pwned").exists()

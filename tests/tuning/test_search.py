@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrdiff import MRProcess, MRSampler
+from mrdiff import CosineTheta, MRProcess, MRSampler, make_sampler
+from mrdiff.metrics import measure
 from mrdiff.solvers.gridfile import read_grid, write_grid
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.oracle import GaussianOracle, MixtureOracle
@@ -218,6 +219,34 @@ def test_found_times_are_a_grid_file(tmp_path: Path) -> None:
         assert MRSampler(nfe=nfe, grid=str(path)).times(PROCESS).tolist() == rows[nfe]
     with pytest.raises(ValueError, match="make a grid for this model"):
         MRSampler(nfe=3, grid=str(path)).times(MRProcess(sigma_max=0.1))
+
+
+def test_found_times_are_a_grid_file_where_sampling_starts_after_1(tmp_path: Path) -> None:
+    process = MRProcess(CosineTheta(alpha_min=1e-5))
+    assert start_time(process) < 0.99
+    found = search_spectrum(process, white_spectrum(0.15), (2, 3), evaluations=10)
+    path = tmp_path / "grid.yaml"
+    write_grid(path, {nfe: list(one.times) for nfe, one in found.items()}, process, made={})
+    for nfe, one in found.items():
+        times = MRSampler(nfe=nfe, grid=path).times(process).tolist()
+        assert times == [start_time(process), *one.times[1:]]
+        check_found(one.times, process, nfe)
+
+
+def test_a_grid_file_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nfe=2 must fall from 1 to 0"):
+        write_grid(tmp_path / "grid.yaml", {2: [0.9, 0.5, 0.0]}, PROCESS, made={})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_named_sampler_is_calibrated_on_other_times() -> None:
+    truth, times = MU + 0.1, [1.0, 0.6, 0.2, 0.0]
+    options = {"name": "fidelity"}
+    value = calibration(metric="psnr", truth=truth, options=options).value(torch.tensor(times))
+    restored = make_sampler("fidelity", nfe=3, grid=times)(mixture(), MU)
+    assert value == pytest.approx(float(measure(restored, truth, names=["psnr"])["psnr"].mean()))
+    with pytest.raises(ValueError, match="a grid is for the mr samplers"):
+        calibration(metric="psnr", truth=truth, options={"name": "posterior"})
 
 
 # The spectrum

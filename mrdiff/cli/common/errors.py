@@ -7,11 +7,13 @@ Status 2: the command or its configuration is wrong. Status 1: it failed while r
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
-__all__ = ["CommandError", "did_you_mean", "is_expected", "one_line", "run_command"]
+__all__ = ["CommandError", "command", "did_you_mean", "is_expected", "one_line", "run_command"]
 
 _OWN_PACKAGES = ("mrdiff", "datamodules", "callbacks")
 
@@ -38,8 +40,7 @@ def one_line(message: object) -> str:
 def is_expected(error: BaseException) -> bool:
     """Whether ``error`` explains itself: ours, or a file system's error that names a file.
 
-    Own errors are known by the package that defines them, so that this module need not import
-    torch or the data package to know their classes.
+    Ours are known by their package, so that torch need not be imported for their classes.
     """
     if isinstance(error, CommandError):
         return True
@@ -49,10 +50,7 @@ def is_expected(error: BaseException) -> bool:
 
 
 def run_command(command: Callable[[], int | None], *, program: str) -> int:
-    """Run ``command`` and return the exit status; expected errors become one line on stderr.
-
-    Anything unexpected is a defect and keeps its traceback.
-    """
+    """Run ``command`` and return the exit status; expected errors become one line on stderr."""
     try:
         return command() or 0
     except KeyboardInterrupt:
@@ -69,3 +67,22 @@ def run_command(command: Callable[[], int | None], *, program: str) -> int:
             message = f"{error.filename}: {error.strerror}"
         print(f"{program}: error: {one_line(message)}", file=sys.stderr)
         return error.status if isinstance(error, CommandError) else 1
+
+
+class Main(Protocol):
+    """Runs a command and returns its exit status."""
+
+    def __call__(self, arguments: list[str], *, program: str = ...) -> int: ...
+
+
+def command(program: str) -> Callable[[Callable[[list[str], str], int | None]], Main]:
+    """Make a function of the arguments and of the program's name the ``main`` of a command."""
+
+    def wrap(work: Callable[[list[str], str], int | None]) -> Main:
+        @functools.wraps(work)
+        def main(arguments: list[str], *, program: str = program) -> int:
+            return run_command(lambda: work(arguments, program), program=program)
+
+        return main
+
+    return wrap

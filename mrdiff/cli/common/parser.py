@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from mrdiff.cli.common.errors import CommandError, did_you_mean
@@ -16,11 +17,7 @@ class LineParser(argparse.ArgumentParser):
     """Raises :class:`CommandError` with status 2 instead of printing a usage dump and exiting."""
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse all of ``arguments``.
-
-        Raises:
-            CommandError: an unknown, missing or wrong argument.
-        """
+        """Parse all of ``arguments``; an unknown, missing or wrong one is a CommandError."""
         # Left-overs are taken first: "unknown --inptu" helps more than "--input is required".
         known = [flag for action in self._actions for flag in action.option_strings]
         for argument in arguments:
@@ -29,21 +26,15 @@ class LineParser(argparse.ArgumentParser):
                 raise CommandError(f"unknown option {flag}{did_you_mean(flag, known)}", status=2)
         return self.parse_args(arguments)
 
-    def add_allow_package(self) -> None:
+    def add_allow_package(self, group: argparse._ArgumentGroup | None = None) -> None:
         """Add the flag of every command that builds a checkpoint's model."""
         trust = "also build classes of this package that the checkpoint names; only if you trust it"
-        self.add_argument(
-            "--allow_package", action="append", default=[], metavar="NAME", help=trust
-        )
+        add = (group or self).add_argument
+        add("--allow_package", action="append", default=[], metavar="NAME", help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message``; argparse calls this."""
         raise CommandError(f"{message} (see --help)", status=2)
-
-
-def positive(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    return whole(text, least=1, rule="must be at least 1")
 
 
 def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:
@@ -57,9 +48,9 @@ def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:
     return value
 
 
-def as_crop(text: str) -> int:
-    """An argparse type: the side of crops in pixels; LPIPS has nothing left of less than 32."""
-    return whole(text, least=32, rule="crop must be at least 32 px")
+positive = partial(whole, least=1, rule="must be at least 1")
+# LPIPS has nothing left of less than 32 pixels.
+as_crop = partial(whole, least=32, rule="crop must be at least 32 px")
 
 
 def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
@@ -85,6 +76,4 @@ def bounded(text: str, *, least: float, most: float, rule: str) -> float:
     return value
 
 
-def as_temperature(text: str) -> float:
-    """An argparse type: a number in [0, 1]."""
-    return bounded(text, least=0, most=1, rule="temperature lies in [0, 1]")
+as_temperature = partial(bounded, least=0, most=1, rule="temperature lies in [0, 1]")

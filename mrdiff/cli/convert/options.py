@@ -1,6 +1,6 @@
 """What the official weights were trained with: from flags, or the YAML file of the official code.
 
-Nothing is assumed: weights that are told another schedule restore badly without a word.
+Nothing is assumed: with another schedule the weights restore badly without a word.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,10 @@ from mrdiff.cli.common.parser import bounded, one_of, whole
 
 __all__ = ["Trained", "add_flags", "check_network", "read_yml", "trained_with"]
 
-
-def _sigma(text: str) -> float:
-    rule = "must be above 0, in grey levels of 255 if above 1"
-    return bounded(text, least=1e-6, most=1e4, rule=rule)
-
-
-def _steps(text: str) -> int:
-    return whole(text, least=1, most=100_000, rule="must be at least 1")
-
-
-def _eps(text: str) -> float:
-    return bounded(text, least=1e-12, most=1 - 1e-6, rule="must lie between 0 and 1")
-
-
+_ABOVE_0 = "must be above 0, in grey levels of 255 if above 1"
+_sigma = partial(bounded, least=1e-6, most=1e4, rule=_ABOVE_0)
+_steps = partial(whole, least=1, most=100_000, rule="must be at least 1")
+_eps = partial(bounded, least=1e-12, most=1 - 1e-6, rule="must lie between 0 and 1")
 _schedule = one_of("schedule", ("cosine", "linear", "constant"))
 
 # Flag: (key of the YAML's sde section, type, help).
@@ -43,60 +34,36 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any], str]] = {
 }
 
 # Keys of the YAML's network_G.setting and the arguments of our networks.
-_SETTINGS = {
-    "in_nc": "channels",
-    "out_nc": "channels",
-    "img_channel": "channels",
-    "nf": "width",
-    "width": "width",
-    "depth": "depth",
-    "ch_mult": "multipliers",
-    "context_dim": "context_width",
-    "use_degra_context": "text",
-    "use_image_context": "image",
-    "enc_blk_nums": "encoder",
-    "middle_blk_num": "middle",
-    "dec_blk_nums": "decoder",
-}
+_SETTINGS = {"in_nc": "channels", "out_nc": "channels", "img_channel": "channels"}
+_SETTINGS |= {"nf": "width", "width": "width", "depth": "depth", "ch_mult": "multipliers"}
+_SETTINGS |= {"context_dim": "context_width", "use_degra_context": "text"}
+_SETTINGS |= {"use_image_context": "image", "enc_blk_nums": "encoder"}
+_SETTINGS |= {"middle_blk_num": "middle", "dec_blk_nums": "decoder"}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the weights were trained with, and for each field where that stands.
+    """What the weights were trained with, and for each field where that stands."""
 
-    Args:
-        max_sigma: as the official code takes it.
-        steps: the official T.
-        schedule: the official table.
-        eps: alpha at T.
-        sources: a flag or the name of a file, by field.
-    """
-
-    max_sigma: float
+    max_sigma: float  # as the official code takes it
     steps: int
     schedule: str
-    eps: float
-    sources: dict[str, str]
+    eps: float  # alpha at T
+    sources: dict[str, str]  # a flag or the name of a file, by field
 
     @property
     def sigma_max(self) -> float:
-        """In image units."""
-        # Grey levels are told by their size, as in the official code.
+        """In image units; the official code, too, takes what is above 1 for grey levels."""
         return self.max_sigma / 255 if self.max_sigma > 1 else self.max_sigma
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each field."""
     for flag, (_, kind, text) in _FIELDS.items():
         parser.add_argument(f"--{flag}", type=kind, metavar="VALUE", help=text)
 
 
 def read_yml(path: Path) -> Mapping[str, Any]:
-    """The content of an official YAML file.
-
-    Raises:
-        CommandError: it is none.
-    """
+    """The content of an official YAML file; CommandError if it is none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -142,15 +109,12 @@ def trained_with(options: argparse.Namespace, content: Mapping[str, Any]) -> Tra
 
 
 def check_network(content: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
-    """Refuse a YAML file that is of another network than the weights.
+    """Raise CommandError if ``network_G.setting`` of a YAML file contradicts the weights.
 
     Args:
         content: of the YAML file; it need not describe a network.
         arguments: those of our network, as the weights show them.
         path: of the YAML file.
-
-    Raises:
-        CommandError: an entry of ``network_G.setting`` contradicts the weights.
     """
     setting = _section(_section(content, "network_G", path), "setting", path)
     for key, ours in _SETTINGS.items():

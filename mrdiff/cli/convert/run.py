@@ -1,4 +1,4 @@
-"""``mrdiff convert``, the heavy half: recognise, check, write, and say what was found."""
+"""The work of ``mrdiff convert``: recognise, check, write, and say what was found."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ __all__ = ["run_convert"]
 
 
 def run_convert(options: argparse.Namespace, content: Mapping[str, Any], trained: Trained) -> int:
-    """Run the command with the flags of :mod:`mrdiff.cli.convert.command`.
-
-    Args:
-        options: the flags.
-        content: the official YAML file, or nothing.
-        trained: what the weights were trained with.
+    """Run the command with its flags and the content of the official YAML file, if any.
 
     Raises:
         CommandError: the YAML file is of another network.
@@ -31,17 +26,15 @@ def run_convert(options: argparse.Namespace, content: Mapping[str, Any], trained
     file = read_official(options.file)
     found = recognise(file, options.kind)
     check_network(content, found.arguments, options.yml)
-    process = MRProcess(_schedule(trained), trained.sigma_max)
+    kind: Any = trained.schedule
+    # Without theta[0], as in the official training.
+    schedule = TabulatedTheta.irsde(kind, steps=trained.steps, eps=trained.eps, keep_first=False)
+    process = MRProcess(schedule, trained.sigma_max)
     convert(file, found, process, options.out, steps=trained.steps)
     _report(file, found, trained)
     print(f"converted {options.file} -> {options.out}")
     _say_what_is_next(options, found)
     return 0
-
-
-def _schedule(trained: Trained) -> TabulatedTheta:
-    kind: Any = trained.schedule
-    return TabulatedTheta.irsde(kind, steps=trained.steps, eps=trained.eps, keep_first=False)
 
 
 def _report(file: OfficialFile, found: Architecture, trained: Trained) -> None:
@@ -64,8 +57,8 @@ def _say_what_is_next(options: argparse.Namespace, found: Architecture) -> None:
     if channels != 3:
         print(f"sample.py restores RGB; for {channels} channels use mrdiff.load_model")
         return
-    told = found.arguments.get("text") or found.arguments.get("image")
-    more = " --daclip FILE" if told else ""
+    features = found.arguments.get("text") or found.arguments.get("image")
+    more = " --daclip FILE" if features else ""
     print(f"python sample.py --checkpoint {options.out} --input photo.png --output out{more}")
-    if told:
+    if features:
         print("--daclip FILE is DA-CLIP's CLIP; --context FILE has its features instead")

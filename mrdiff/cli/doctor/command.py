@@ -1,13 +1,11 @@
-"""``mrdiff doctor``: what would spoil a long run, found before it; the light half."""
+"""``mrdiff doctor``: what would ruin a long run, found before it."""
 
 from __future__ import annotations
 
-from mrdiff.cli.common.errors import CommandError, run_command
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser
 from mrdiff.cli.train.arguments import allow_own_classes, prepare
 from mrdiff.system.cores import set_process_defaults
-
-__all__ = ["main", "make_parser"]
 
 _HELP = """\
 Check a training run before it is started: the configuration, every image file, pictures that are
@@ -32,7 +30,9 @@ def make_parser(program: str) -> LineParser:
     return parser
 
 
-def _doctor(arguments: list[str], program: str) -> int:
+@command("mrdiff doctor")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     options, rest = make_parser(program).parse_known_args(arguments)
     if rest and not rest[0].startswith("-"):
         raise CommandError(f"unexpected argument {rest[0]} (see --help)", status=2)
@@ -42,8 +42,3 @@ def _doctor(arguments: list[str], program: str) -> int:
     from mrdiff.cli.doctor.run import run_doctor  # torch and Lightning: seconds
 
     return run_doctor(training, quick=options.quick)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff doctor") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _doctor(arguments, program), program=program)

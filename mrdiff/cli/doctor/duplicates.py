@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mrdiff.cli.doctor.files import Folder
-from mrdiff.cli.doctor.findings import Finding, counted, error, warning
+from mrdiff.cli.doctor.findings import Finding, counted, error, some, warning
 from mrdiff.cli.doctor.scan import FINGERPRINT, Picture, fingerprint
-
-__all__ = ["check_duplicates", "near"]
 
 _ALIKE = 0.99  # correlation of fingerprints
 _DETAIL = 64  # side of the thumbnails that settle it
@@ -56,26 +54,23 @@ def _between(train: Sequence[Picture], held: Sequence[Picture], label: str) -> I
     known = {picture.digest: picture for picture in train}
     exact = [(p, known[p.digest]) for p in held if p.digest in known]
     cure = f"remove them from training or from {label}: scores on them would be too good"
-    if exact:
-        what = f"{label}: {counted(len(exact), 'image')} also in the training set"
-        yield error(what, cure, map(_said, exact))
+    what = f"{label}: {counted(len(exact), 'image')} also in the training set"
+    yield from some(error, what, cure, _said(exact))
     rest = [p for p in held if p.digest not in known]
     alike = [(rest[i], train[j]) for i, j in near(_matrix(rest), _matrix(train))]
     same = [match for match in alike if _same_detail(*match)]
-    if same:
-        what = f"{label}: {counted(len(same), 'image')} nearly the same as one of training"
-        yield error(what, cure, map(_said, same))
+    what = f"{label}: {counted(len(same), 'image')} nearly the same as one of training"
+    yield from some(error, what, cure, _said(same))
     unclear = [match for match in alike if match not in same]
-    if unclear:
-        what = f"{label}: {counted(len(unclear), 'image')} that may be one of training"
-        yield warning(what, f"look at both; if they show one scene, {cure}", map(_said, unclear))
+    what = f"{label}: {counted(len(unclear), 'image')} that may be one of training"
+    yield from some(warning, what, f"look at both; if they show one scene, {cure}", _said(unclear))
 
 
-def _said(match: Match) -> str:
-    return f"{match[0].path} = {match[1].path}"
+def _said(matches: Sequence[Match]) -> list[str]:
+    return [f"{ours.path} = {theirs.path}" for ours, theirs in matches]
 
 
-def _within(folders: Sequence[Folder], pictures: Mapping[Path, Picture]) -> Iterator[Finding]:
+def _within(folders: Sequence[Folder], pictures: Mapping[Path, Picture]) -> list[Finding]:
     """Samples that training has twice: equal in all their files."""
     first: dict[tuple[bytes, ...], Path] = {}
     twice = []
@@ -86,9 +81,8 @@ def _within(folders: Sequence[Folder], pictures: Mapping[Path, Picture]) -> Iter
             key = tuple(row.digest for row in rows)
             if all(key) and first.setdefault(key, rows[0].path) != rows[0].path:
                 twice.append(f"{rows[0].path} = {first[key]}")
-    if twice:
-        what = f"train: {counted(len(twice), 'sample')} there more than once"
-        yield warning(what, "remove them, unless they shall count double", twice)
+    what = f"train: {counted(len(twice), 'sample')} there more than once"
+    return some(warning, what, "remove them, unless they are to count double", twice)
 
 
 def _matrix(pictures: Sequence[Picture]) -> NDArray[np.float16]:

@@ -8,43 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from mrdiff.cli.common.errors import one_line
-from mrdiff.cli.doctor.findings import Finding, counted, error, warning
+from mrdiff.cli.doctor.findings import Finding, counted, error, some, warning
 from mrdiff.cli.doctor.scan import Picture
-
-__all__ = ["Folder", "check_folder", "check_pictures", "check_set", "find_folders", "summary"]
 
 _KINDS = {"lq": "LQ", "gt": "GT", "mask": "mask"}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A source of one or several sets, listed.
+    """A source of one or several sets, listed."""
 
-    Attributes:
-        roles: the sets that read it: train, val, test, predict.
-        source: a ``datamodules.Source``.
-        files: its ``datamodules.SourceFiles``.
-    """
-
-    roles: tuple[str, ...]
-    source: Any
-    files: Sequence[Any]
+    roles: tuple[str, ...]  # the sets that read it: train, val, test, predict
+    source: Any  # a ``datamodules.Source``
+    files: Sequence[Any]  # its ``datamodules.SourceFiles``
 
     @property
     def label(self) -> str:
-        """The sets, for messages."""
         return ", ".join(self.roles)
 
     @property
     def complete(self) -> list[Any]:
         """The files that have all their partners."""
-        kinds = list(self.source.folders)
-        return [of for of in self.files if all(getattr(of, kind) for kind in kinds)]
+        return [of for of in self.files if all(getattr(of, kind) for kind in self.source.folders)]
 
     def paths(self) -> list[Path]:
-        """Every file."""
-        kinds = list(self.source.folders)
-        found = [path for of in self.files for kind in kinds if (path := getattr(of, kind))]
+        folders = self.source.folders
+        found = [path for of in self.files for kind in folders if (path := getattr(of, kind))]
         return found + [path for of in self.files for path in of.others]
 
 
@@ -86,9 +75,8 @@ def check_folder(folder: Folder) -> list[Finding]:
             cure = "put the images there (png, jpg, tif, webp, …) or correct the path"
             found.append(error(f"{label}: the {_KINDS[kind]} folder holds no images", cure, [path]))
     twice = [path for of in folder.files for path in of.others]
-    if twice:
-        cure = "keep one of each: names must differ before the suffix"
-        found.append(error(f"{label}: {counted(len(twice), 'file')} of a name twice", cure, twice))
+    what = f"{label}: {counted(len(twice), 'file')} of a name twice"
+    found += some(error, what, "keep one of each: names must differ before the suffix", twice)
     return [*found, *_lonely(folder, kinds)]
 
 
@@ -101,12 +89,10 @@ def _lonely(folder: Folder, kinds: Mapping[str, Sequence[Any]]) -> Iterator[Find
         for kind, path in folder.source.folders.items()
     )
     for kind in kinds:
-        without = [of for of in folder.files if not getattr(of, kind)]
-        if without:
-            what = f"{folder.label}: {counts}; {counted(len(without), 'name')} without"
-            cure = "add the missing files or remove these; partners have one name up to the suffix"
-            files = [of.lq or of.gt or of.mask for of in without]
-            yield error(f"{what} {_KINDS[kind]}", cure, files)
+        files = [of.lq or of.gt or of.mask for of in folder.files if not getattr(of, kind)]
+        what = f"{folder.label}: {counts}; {counted(len(files), 'name')} without {_KINDS[kind]}"
+        cure = "add the missing files or remove these; partners have one name up to the suffix"
+        yield from some(error, what, cure, files)
 
 
 def check_pictures(folder: Folder, pictures: Mapping[Path, Picture]) -> list[Finding]:
@@ -124,21 +110,18 @@ def check_pictures(folder: Folder, pictures: Mapping[Path, Picture]) -> list[Fin
     found += [*_depth(folder.label, photos), *_contents(folder.label, photos)]
     patch = folder.source.patch_size if "train" in folder.roles else None
     small = [p.path for p in photos if patch is not None and min(p.width, p.height) < patch]
-    if small:
-        what = f"{folder.label}: {counted(len(small), 'image')} smaller than patch_size {patch}"
-        cure = "they are filled up by reflection: leave them out, or set a smaller patch_size"
-        found.append(warning(what, cure, small))
-    return found
+    what = f"{folder.label}: {counted(len(small), 'image')} smaller than patch_size {patch}"
+    cure = "they are filled up by reflection: leave them out, or set a smaller patch_size"
+    return [*found, *some(warning, what, cure, small)]
 
 
-def _unreadable(label: str, pictures: Sequence[Picture]) -> Iterator[Finding]:
+def _unreadable(label: str, pictures: Sequence[Picture]) -> list[Finding]:
     bad = [f"{picture.path}: {picture.problem}" for picture in pictures if picture.problem]
-    if bad:
-        cure = "copy or download them again, or remove them with their partners"
-        yield error(f"{label}: {counted(len(bad), 'image')} that cannot be read", cure, bad)
+    cure = "copy or download them again, or remove them with their partners"
+    return some(error, f"{label}: {counted(len(bad), 'image')} that cannot be read", cure, bad)
 
 
-def _sizes(label: str, rows: Sequence[Mapping[str, Picture]]) -> Iterator[Finding]:
+def _sizes(label: str, rows: Sequence[Mapping[str, Picture]]) -> list[Finding]:
     """Partners of unequal size."""
     unequal = []
     for row in rows:
@@ -146,33 +129,28 @@ def _sizes(label: str, rows: Sequence[Mapping[str, Picture]]) -> Iterator[Findin
         if len(set(sizes.values())) > 1:
             said = ", ".join(f"{_KINDS[kind]} {text}" for kind, text in sizes.items())
             unequal.append(f"{next(iter(row.values())).path}: {said}")
-    if unequal:
-        cure = "bring both to one size: upscale a small LQ image, or crop both to the same frame"
-        what = f"{label}: {counted(len(unequal), 'pair')} of unequal size"
-        yield error(what, cure, unequal)
+    cure = "bring both to one size: upscale a small LQ image, or crop both to the same frame"
+    return some(error, f"{label}: {counted(len(unequal), 'pair')} of unequal size", cure, unequal)
 
 
 def _unlike(label: str, pairs: Sequence[tuple[Picture, Picture]]) -> Iterator[Finding]:
     """LQ and GT of unequal channels or bits."""
     mixed = [lq.path for lq, gt in pairs if lq.grey != gt.grey]
-    if mixed:
-        what = f"{label}: {counted(len(mixed), 'pair')} of a grey and a colour image"
-        yield error(what, "convert both to colour or both to grey", mixed)
+    what = f"{label}: {counted(len(mixed), 'pair')} of a grey and a colour image"
+    yield from some(error, what, "convert both to colour or both to grey", mixed)
     deep = [lq.path for lq, gt in pairs if lq.bits != gt.bits]
-    if deep:
-        bits = sorted({(lq.bits, gt.bits) for lq, gt in pairs if lq.bits != gt.bits})
-        kinds = " and ".join(f"LQ of {a} bits against GT of {b}" for a, b in bits)
-        what = f"{label}: {counted(len(deep), 'pair')} of unequal bit depth: {kinds}"
-        cure = "each is read by its own range (65535 or 255): convert both to one depth to be sure"
-        yield warning(what, cure, deep)
+    bits = sorted({(lq.bits, gt.bits) for lq, gt in pairs if lq.bits != gt.bits})
+    kinds = " and ".join(f"LQ of {a} bits against GT of {b}" for a, b in bits)
+    what = f"{label}: {counted(len(deep), 'pair')} of unequal bit depth: {kinds}"
+    cure = "each is read by its own range (65535 or 255): convert both to one depth to be sure"
+    yield from some(warning, what, cure, deep)
 
 
-def _identical(label: str, pairs: Sequence[tuple[Picture, Picture]]) -> Iterator[Finding]:
+def _identical(label: str, pairs: Sequence[tuple[Picture, Picture]]) -> list[Finding]:
     same = [lq.path for lq, gt in pairs if lq.digest and lq.digest == gt.digest]
-    if same:
-        share = "all pairs" if len(same) == len(pairs) else f"{len(same):,} of {len(pairs):,} pairs"
-        cure = "there is nothing to learn from them: check that lq and gt are the right folders"
-        yield warning(f"{label}: LQ and GT are identical in {share}", cure, same)
+    share = "all pairs" if len(same) == len(pairs) else f"{len(same):,} of {len(pairs):,} pairs"
+    cure = "there is nothing to learn from them: check that lq and gt are the right folders"
+    return some(warning, f"{label}: LQ and GT are identical in {share}", cure, same)
 
 
 def _depth(label: str, photos: Sequence[Picture]) -> Iterator[Finding]:
@@ -180,10 +158,9 @@ def _depth(label: str, photos: Sequence[Picture]) -> Iterator[Finding]:
     wide = [p for p in photos if p.bits == 16 and p.decoded]
     # Of 16-bit colour Pillow keeps the upper 8 bits alone, which are then all zero.
     dark = [p.path for p in wide if p.high <= (255 if p.grey else 0)]
-    if dark:
-        what = f"{label}: {counted(len(dark), '16-bit file')} with no value above 255"
-        cure = "8-bit data, read as almost black: save as 8 bits, or multiply the values by 257"
-        yield error(what, cure, dark)
+    what = f"{label}: {counted(len(dark), '16-bit file')} with no value above 255"
+    cure = "8-bit data, read as almost black: save as 8 bits, or multiply the values by 257"
+    yield from some(error, what, cure, dark)
     rest = [p for p in wide if p.path not in set(dark)]
     top = max((p.high * (1 if p.grey else 256) for p in rest), default=65535)
     if top < 16384:
@@ -196,17 +173,16 @@ def _depth(label: str, photos: Sequence[Picture]) -> Iterator[Finding]:
 def _contents(label: str, photos: Sequence[Picture]) -> Iterator[Finding]:
     """Pictures of one colour, see-through pictures, and grey among colour ones."""
     constant = [f"{p.path}: {_shade(p)}" for p in photos if p.constant]
-    if constant:
-        what = f"{label}: {counted(len(constant), 'image')} of a single colour"
-        yield warning(what, "look at them: a failed export? Remove them with partners", constant)
+    what, cure = "of a single colour", "look at them: a failed export? Remove them with partners"
+    yield from some(warning, f"{label}: {counted(len(constant), 'image')} {what}", cure, constant)
     clear = [p.path for p in photos if p.transparent]
-    if clear:
-        what = f"{label}: {counted(len(clear), 'image')} with an alpha channel that is not opaque"
-        yield warning(what, "they are laid on white: flatten them as you want them", clear)
+    what = f"{label}: {counted(len(clear), 'image')} with an alpha channel that is not opaque"
+    yield from some(warning, what, "they are laid on white: flatten them as you want them", clear)
     grey = [p.path for p in photos if p.grey]
-    if grey and len(grey) < len(photos):
+    if len(grey) < len(photos):
         what = f"{label}: {counted(len(grey), 'grey image')} among {len(photos):,}"
-        yield warning(what, "grey is repeated to three channels: convert them if not meant", grey)
+        cure = "grey is repeated to three channels: convert them if not meant"
+        yield from some(warning, what, cure, grey)
 
 
 def _shade(picture: Picture) -> str:

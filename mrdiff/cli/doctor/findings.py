@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,37 +10,36 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Finding", "Report", "counted", "error", "size", "span", "warning"]
-
 _SHOWN = 3  # files of a finding that are named
 _MARKS = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow")}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem.
-
-    Attributes:
-        level: an error spoils the run or its results; a warning may be meant.
-        what: is wrong, without the files.
-        cure: what to do about it.
-        files: all that it is about.
-    """
+    """One problem: an error ruins the run or its results, a warning may be meant."""
 
     level: Literal["error", "warning"]
-    what: str
+    what: str  # is wrong, without the files
     cure: str
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # all that it is about
 
 
 def error(what: str, cure: str, files: Iterable[Path | str] = ()) -> Finding:
-    """A finding that makes the exit status 1."""
     return Finding("error", what, cure, tuple(map(str, files)))
 
 
 def warning(what: str, cure: str, files: Iterable[Path | str] = ()) -> Finding:
-    """A finding that does not."""
     return Finding("warning", what, cure, tuple(map(str, files)))
+
+
+def some(
+    make: Callable[[str, str, Iterable[Path | str]], Finding],
+    what: str,
+    cure: str,
+    files: Sequence[Path | str],
+) -> list[Finding]:
+    """A finding about files, if there are any."""
+    return [make(what, cure, files)] if files else []
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -63,11 +62,7 @@ def span(seconds: float) -> str:
 
 
 class Report:
-    """Prints sections line by line as they are known, and counts what was found.
-
-    Args:
-        console: where to.
-    """
+    """Prints sections line by line as they are known, and counts what was found."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -75,15 +70,12 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """How many errors there are so far."""
         return sum(finding.level == "error" for finding in self.findings)
 
     def section(self, title: str) -> None:
-        """Begin a section."""
         self._print(Text(f"\n{title}", style="bold"))
 
     def good(self, text: str) -> None:
-        """Something that is as it should be."""
         self._print(Text("  ✓ ", style="green").append(text, style="default"))
 
     def note(self, text: str) -> None:
@@ -99,7 +91,6 @@ class Report:
             self.good(otherwise)
 
     def value(self, name: str, value: str) -> None:
-        """A line of the summary."""
         self._print(Text(f"  {name:<20}").append(value, style="bold"))
 
     def _finding(self, finding: Finding) -> None:

@@ -18,8 +18,6 @@ from mrdiff.cli.doctor.findings import Finding, counted, error, size, warning
 from mrdiff.system.cores import available_cores
 from mrdiff.system.devices import computes_bf16
 
-__all__ = ["check_caches", "check_device", "check_disk", "checkpoint_bytes", "device_line"]
-
 _MOMENTS = 2  # at most: AdamW's, each as large as the weights
 
 
@@ -41,8 +39,8 @@ def checkpoint_bytes(model: nn.Module, trainer: Any) -> int:
     return weights * (1 + averaged) + learnt * _MOMENTS
 
 
-def _kept(callback: ModelCheckpoint, trainer: Trainer) -> int | None:
-    """How many files a callback keeps, with the one being written; None for all there will be."""
+def _files(callback: ModelCheckpoint, trainer: Trainer) -> int | None:
+    """How many files a callback leaves, with the one being written; None if it deletes none."""
     extra = 1 + bool(callback.save_last)
     if callback.save_top_k >= 0:
         return callback.save_top_k + extra
@@ -66,10 +64,10 @@ def check_disk(model: nn.Module, trainer: Trainer) -> tuple[list[Finding], list[
     for callback in trainer.checkpoint_callbacks:
         if not isinstance(callback, ModelCheckpoint):
             continue
-        folder, kept = _folder(callback, trainer), _kept(callback, trainer)
+        folder, files = _folder(callback, trainer), _files(callback, trainer)
         free = shutil.disk_usage(_nearest(folder.absolute())).free
-        need = one * (kept or 1)
-        many = counted(kept, "checkpoint") if kept else "an unknown number of checkpoints"
+        need = one * (files or 1)
+        many = counted(files, "checkpoint") if files else "an unknown number of checkpoints"
         text = f"{many} of {size(one)} in {folder}"
         if not _writable(folder):
             cure = "choose another folder: --trainer.default_root_dir, or save_dir of the logger"
@@ -77,8 +75,8 @@ def check_disk(model: nn.Module, trainer: Trainer) -> tuple[list[Finding], list[
         elif free < need:
             cure = "free some, choose another disk, or keep fewer (save_top_k of ModelCheckpoint)"
             found.append(error(f"{text} need {size(need)}, {size(free)} are free", cure, [folder]))
-        elif kept is None:
-            cure = "set save_top_k of ModelCheckpoint: every checkpoint is kept"
+        elif files is None:
+            cure = "set save_top_k of ModelCheckpoint: no checkpoint is deleted"
             found.append(warning(f"{text}, {size(free)} are free", cure, [folder]))
         else:
             good.append(f"room for {text}: {size(need)} of {size(free)} free")
@@ -94,7 +92,6 @@ def check_caches(datasets: Sequence[Any]) -> Iterator[Finding]:
 
 
 def device_line(trainer: Trainer) -> str:
-    """What will be used."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     if device.type == "cpu":

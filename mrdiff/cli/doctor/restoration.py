@@ -19,10 +19,8 @@ from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop, read_rgb
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.solvers.noise import named_noise
-from mrdiff.solvers.sampler import named_sampler
+from mrdiff.solvers.presets import make_sampler
 from mrdiff.system.memory import forget_peak, limited, peak
-
-__all__ = ["Restored", "Settings", "find_settings", "largest_image", "restore_largest"]
 
 _NFE = 5
 _SAMPLER = "mr-ode-2"
@@ -42,17 +40,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Restored:
-    """What restoring showed.
-
-    Attributes:
-        name: of the image.
-        width, height: in pixels, as it was restored.
-        sampler: its name.
-        nfe: network calls.
-        seconds: that restoring it took.
-        memory: the most bytes used.
-        validation: estimated seconds of a whole validation, metrics and pictures left out.
-    """
+    """What restoring an image showed."""
 
     name: str
     width: int
@@ -60,12 +48,12 @@ class Restored:
     sampler: str
     nfe: int
     seconds: float
-    memory: int | None
-    validation: float
+    memory: int | None  # the most bytes used
+    validation: float  # estimated seconds of a whole one, metrics and pictures left out
 
 
 def find_settings(trainer: Any) -> Settings | None:
-    """The callback that validates by sampling, if there is one. Ask before the trial."""
+    """The callback that validates by sampling, if there is one; the trial takes it away."""
     return next((c for c in trainer.callbacks if isinstance(c, Settings)), None)
 
 
@@ -102,21 +90,14 @@ def _timed(run: BuiltRun, mu: Tensor, name: str, sampler: str, nfe: int) -> floa
         make_context(denoiser.network, mu),
     )
     start = time.perf_counter()
-    restored = named_sampler(sampler, nfe=nfe)(bound, mu, noise=named_noise(0, [name] * len(mu)))
+    restored = make_sampler(sampler, nfe=nfe)(bound, mu, noise=named_noise(0, [name] * len(mu)))
     float(restored.sum())  # waits for a GPU
     return (time.perf_counter() - start) / len(mu)
 
 
 @torch.no_grad()
 def restore_largest(run: BuiltRun, name: str, lq: Tensor, settings: Settings | None) -> Restored:
-    """Restore an image as validation does, or, without that callback, as ``sample.py`` would.
-
-    Args:
-        run: its model is moved to the device and put into evaluation mode.
-        name: of the image.
-        lq: ``[3, H, W]``.
-        settings: of the validation.
-    """
+    """Restore ``lq`` ``[3, H, W]`` as validation does, or, without settings, as ``sample.py``."""
     data: Any = run.datamodule
     device = run.trainer.strategy.root_device
     run.model.to(device).eval()
@@ -135,7 +116,12 @@ def restore_largest(run: BuiltRun, name: str, lq: Tensor, settings: Settings | N
         else:
             _timed(run, image, name, _SAMPLER, 1)
             seconds = _timed(run, image, name, sampler, nfe)
-    total = _validation_seconds(run, settings, forward, seconds / nfe)
+    # A validation as if all its images were the largest: the loss, then every sampler and NFE.
+    images = len(data.sets["val"])
+    total = images * forward
+    if settings is not None:
+        calls = len(settings.samplers) * sum(settings.nfes)
+        total += min(images, settings.max_images) * calls * seconds / nfe
     height, width = image.shape[-2:]
     return Restored(name, width, height, sampler, nfe, seconds, peak(device), total)
 
@@ -146,16 +132,3 @@ def _plain(run: BuiltRun, image: Tensor, name: str) -> float:
     restored = Restorer(run.model.denoiser, sampler=_SAMPLER, nfe=_NFE).restore(image, [name])
     float(restored.sum())
     return time.perf_counter() - start
-
-
-def _validation_seconds(
-    run: BuiltRun, settings: Settings | None, forward: float, call: float
-) -> float:
-    """A validation as if all its images were the largest: the loss, then every sampler and NFE."""
-    data: Any = run.datamodule
-    images = len(data.sets["val"])
-    loss = images * forward
-    if settings is None:
-        return loss
-    calls = len(settings.samplers) * sum(settings.nfes)
-    return loss + min(images, settings.max_images) * calls * call

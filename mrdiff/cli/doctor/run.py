@@ -1,4 +1,4 @@
-"""``mrdiff doctor``, the heavy half: the order of the checks, and what is said of them."""
+"""``mrdiff doctor``: the order of the checks, and what is said of them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ from mrdiff.cli.doctor.restoration import (
 from mrdiff.cli.doctor.scan import Picture, scan
 from mrdiff.cli.doctor.trial import Trial, check_memory, check_trial, out_of_memory, run_trial
 from mrdiff.cli.train.run import BuiltRun, build_run
+from mrdiff.networks.protocol import image_channels
 from mrdiff.system.memory import is_out_of_memory
-
-__all__ = ["run_doctor"]
 
 Folders = Sequence[Folder]
 Pictures = Mapping[Path, Picture]
@@ -64,7 +63,7 @@ def _build(report: Report, arguments: list[str]) -> tuple[BuiltRun, BuiltRun] | 
     millions = sum(p.numel() for p in model.network.parameters()) / 1e6
     process = f"{model.parameterization.name} parameterization"
     report.good(f"{type(model.network).__name__} of {millions:.2f} million parameters, {process}")
-    channels = getattr(model.network, "channels", 3)
+    channels = image_channels(model.network)
     if channels != 3:
         what = f"model.network takes {counted(channels, 'channel')}, but the data gives 3 (RGB)"
         cure = "set model.network.init_args.channels to 3; grey images are read as RGB"
@@ -152,9 +151,7 @@ def _restoration(
     if dataset is None:
         report.note("there is no validation set")
         return None
-    cure = (
-        "a smaller crop: --data.val.init_args.crop_size, and crop of callbacks.SamplingValidation"
-    )
+    cure = "smaller crops: --data.val.init_args.crop_size, and crop of callbacks.SamplingValidation"
     known, where = report.errors, "restoring the largest validation image"
     try:
         name, lq = largest_image(dataset, folders, pictures)
@@ -189,9 +186,8 @@ def _summarize(report: Report, trial: Trial, restored: Restored | None) -> None:
             times = f", {trial.validations:,.0f} times" if known else ""
             report.value("each validation", f"about {span(validation)}{times}")
         report.value("estimated time", _estimate(trial, validation))
-    warned = len(report.findings) - report.errors
-    found = f"{counted(report.errors, 'error')}, {counted(warned, 'warning')}"
-    report.value("found", found)
+    warned = counted(len(report.findings) - report.errors, "warning")
+    report.value("found", f"{counted(report.errors, 'error')}, {warned}")
 
 
 def _estimate(trial: Trial, validation: float) -> str:
@@ -207,12 +203,7 @@ def _estimate(trial: Trial, validation: float) -> str:
 
 
 def run_doctor(arguments: list[str], *, quick: bool) -> int:
-    """Check the run of ``mrdiff train`` with these arguments; 1 if there is an error, else 0.
-
-    Args:
-        arguments: as :func:`mrdiff.cli.train.arguments.prepare` returns them, ``fit`` first.
-        quick: read the headers of images alone.
-    """
+    """Check the run of ``mrdiff train`` with these arguments; 1 if there is an error, else 0."""
     report = Report(Console())
     # Lightning tells of what it starts, and warns of what is meant here: no logger, few steps.
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -1,7 +1,7 @@
 """Look at every image file once, in threads: Pillow's decoders let the others run.
 
-What is kept of a picture is small (some numbers, a hash, 16 x 16 values), so that a set of a
-hundred thousand files needs some hundred megabytes, whatever its pixels.
+Little is remembered of each (some numbers, a hash, 16 x 16 values): a hundred thousand files need
+some hundred megabytes, whatever their pixels.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from mrdiff.cli.common.errors import one_line
 from mrdiff.photo import GREY_MODES, from_pil, upright_size
 from mrdiff.system.cores import available_cores
 
-__all__ = ["FINGERPRINT", "Picture", "fingerprint", "look", "scan"]
-
 FINGERPRINT = 16  # side of the thumbnail that near duplicates are found by
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
 _ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
@@ -31,40 +29,21 @@ _AT_ONCE = 512  # files handed to the threads together
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is known of an image file; all after ``transparent`` needs its pixels.
-
-    Attributes:
-        path: of the file.
-        problem: why it cannot be read, or the empty string.
-        width, height: in pixels, upright.
-        grey: one channel rather than three, alpha apart.
-        bits: of a channel in the file: 8, 16, or 32 for floating point.
-        transparent: pixels are not opaque; from the header alone, that there is an alpha channel.
-        decoded: whether the pixels were looked at.
-        low, high: the least and the greatest value of any channel, as decoded.
-        constant: every pixel has one colour.
-        digest: of the decoded pixels.
-        fingerprint: see :func:`fingerprint`.
-    """
+    """What is known of an image file; all after ``transparent`` needs its pixels."""
 
     path: Path
-    problem: str = ""
-    width: int = 0
+    problem: str = ""  # why it cannot be read
+    width: int = 0  # in pixels, upright
     height: int = 0
-    grey: bool = False
-    bits: int = 8
-    transparent: bool = False
-    decoded: bool = False
-    low: float = 0.0
-    high: float = 0.0
-    constant: bool = False
-    digest: bytes = b""
+    grey: bool = False  # one channel rather than three, alpha apart
+    bits: int = 8  # of a channel in the file: 8, 16, or 32 for floating point
+    transparent: bool = False  # not opaque; by the header alone, that there is an alpha channel
+    decoded: bool = False  # whether the pixels were looked at
+    low: float = 0.0  # the least value of any channel, as decoded
+    high: float = 0.0  # the greatest
+    constant: bool = False  # every pixel has one colour
+    digest: bytes = b""  # of the decoded pixels
     fingerprint: NDArray[np.float16] | None = None
-
-    @property
-    def pixels(self) -> int:
-        """Width times height."""
-        return self.width * self.height
 
 
 def _bits(image: Any) -> int:
@@ -109,7 +88,7 @@ def fingerprint(image: Image.Image, *, side: int = FINGERPRINT) -> NDArray[np.fl
 
 
 def _measured(header: Picture, image: Image.Image) -> Picture:
-    """A picture of which the header is known, with all that its pixels tell."""
+    """A picture of which the header is known, with all that its pixels show."""
     image.load()
     upright = ImageOps.exif_transpose(image)
     values = _values(upright)

@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from mrdiff.cli.common.errors import is_expected, one_line
 from mrdiff.cli.doctor.findings import Finding, error, warning
 from mrdiff.cli.train.run import BuiltRun
 from mrdiff.system.memory import available, forget_peak, is_out_of_memory, limited, peak
-
-__all__ = ["Trial", "check_memory", "check_trial", "out_of_memory", "run_trial"]
 
 _WARM_UP, _MEASURED = 2, 5  # batches
 _PATIENCE = 60.0  # seconds after which fewer will do
@@ -28,31 +26,18 @@ _TIGHT = 0.9  # share of the memory from which another program's share may be mi
 
 @dataclass
 class Trial:
-    """What the steps showed.
+    """What the steps showed."""
 
-    Attributes:
-        losses: of each batch.
-        gradients: the norm of each optimizer step's.
-        intervals: seconds from one batch's end to the next one's.
-        waits: seconds of them until the batch was there.
-        accumulated: batches an optimizer step.
-        steps: optimizer steps of the whole run; inf if it has no end.
-        validations: of the whole run; inf likewise.
-        room: bytes of memory that were free before.
-        memory: the most bytes used.
-        failure: why it ended early.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    gradients: list[float] = field(default_factory=list)
-    intervals: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    accumulated: int = 1
-    steps: float = math.inf
-    validations: float = 0
-    room: int | None = None
-    memory: int | None = None
-    failure: Exception | None = None
+    losses: list[float] = field(default_factory=list)  # of each batch
+    gradients: list[float] = field(default_factory=list)  # the norm of each optimizer step's
+    intervals: list[float] = field(default_factory=list)  # seconds from batch end to batch end
+    waits: list[float] = field(default_factory=list)  # seconds of them until the batch was there
+    accumulated: int = 1  # batches an optimizer step
+    steps: float = math.inf  # optimizer steps of the whole run; inf if it has no end
+    validations: float = 0  # of the whole run; inf likewise
+    room: int | None = None  # bytes of memory that were free before
+    memory: int | None = None  # the most bytes used
+    failure: Exception | None = None  # why it ended early
 
     @property
     def seconds(self) -> float:
@@ -68,15 +53,13 @@ class Trial:
 
 
 class _Probe(Callback):
-    """Watches steps, and ends the run after a few."""
+    """Asks how long the run will be, does without validation, and ends it after a few steps."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self._start = self._mark = 0.0
-        self._wait = 0.0
+        self._start = self._mark = self._wait = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask how long the run will be, then do without validation."""
         self.trial.accumulated = trainer.accumulate_grad_batches
         self.trial.steps = trainer.estimated_stepping_batches
         if trainer.enable_validation:
@@ -87,29 +70,18 @@ class _Probe(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The batch is there."""
         self._wait = time.perf_counter() - self._mark
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
     ) -> None:
-        """Keep the gradient's norm, before it is clipped."""
-        squares = [
-            p.grad.detach().float().square().sum()
-            for p in pl_module.parameters()
-            if p.grad is not None
-        ]
-        self.trial.gradients.append(float(torch.stack(squares).sum().sqrt()) if squares else 0.0)
+        # Called before gradients are clipped.
+        gradients = [p.grad.float() for p in pl_module.parameters() if p.grad is not None]
+        self.trial.gradients.append(float(get_total_norm(gradients)))
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take the time, and stop when there is enough."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self.trial.losses.append(float(loss.detach()))  # waits for a GPU
@@ -135,15 +107,13 @@ def _validations(trainer: Trainer, steps: float) -> float:
 
 
 def run_trial(run: BuiltRun) -> Trial:
-    """Train some steps as the run would; what it would write is left out.
-
-    Weights and optimizer are not what they were afterwards. EMA is kept, for its memory.
-    """
+    """Train some steps as the run would, which changes its weights; nothing is written."""
     trial = Trial()
     trainer: Any = run.trainer
     device = trainer.strategy.root_device
-    kept = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
-    trainer.callbacks[:] = [*kept, _Probe(trial)]
+    # EMA stays, for its memory.
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
+    trainer.callbacks[:] = [*averages, _Probe(trial)]
     trainer.loggers = []
     trainer.num_sanity_val_steps = 0
     trainer.fit_loop.min_epochs = 0
@@ -160,7 +130,6 @@ def run_trial(run: BuiltRun) -> Trial:
 
 
 def out_of_memory(what: str, cure: str, failure: BaseException) -> Finding:
-    """The finding for memory that was not enough."""
     reason = one_line(failure).split(". ")[0]
     return error(f"{what}: out of memory: {reason}", cure)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser
 
-__all__ = ["main"]
 
-
-def _export(arguments: list[str], program: str) -> int:
+@command("mrdiff export")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     description = "Write model.safetensors and config.yaml of a checkpoint."
     parser = LineParser(prog=program, description=description)
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
@@ -23,8 +23,3 @@ def _export(arguments: list[str], program: str) -> int:
     export_model(options.checkpoint, options.output)
     print(f"exported {options.checkpoint} -> {options.output}")
     return 0
-
-
-def main(arguments: list[str], *, program: str = "mrdiff export") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _export(arguments, program), program=program)

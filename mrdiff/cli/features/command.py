@@ -1,23 +1,19 @@
-"""``mrdiff features``: what DA-CLIP sees in photos, in a file for ``mrdiff sample --context``.
-
-What can be checked without torch is checked first, so that a wrong flag or path answers at once.
-"""
+"""``mrdiff features``: what DA-CLIP sees in photos, in a file for ``mrdiff sample --context``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
-from mrdiff.cli.common.outputs import check_output
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser
+from mrdiff.cli.common.paths import check_output
 from mrdiff.system.cores import set_process_defaults
 
 __all__ = ["main", "make_parser"]
 
 
 def make_parser(program: str) -> LineParser:
-    """The flags of the command."""
     description = "Store features of photos, of tasks, or of both, for sample.py --context."
     parser = LineParser(prog=program, description=description)
     add = parser.add_argument
@@ -32,8 +28,6 @@ def make_parser(program: str) -> LineParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what cannot work."""
-
     def refuse(message: str) -> None:
         raise CommandError(message, status=2)
 
@@ -51,15 +45,11 @@ def _check(options: argparse.Namespace) -> None:
     check_output(options.output, options.output.parent)
 
 
-def _features(arguments: list[str], program: str) -> int:
+@command("mrdiff features")
+def main(arguments: list[str], program: str) -> int:
     options = make_parser(program).parse(arguments)
     _check(options)
     set_process_defaults()
     from mrdiff.cli.features.run import run_featuring  # torch: seconds
 
     return run_featuring(options)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff features") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _features(arguments, program), program=program)

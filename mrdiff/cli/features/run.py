@@ -1,4 +1,4 @@
-"""``mrdiff features``, the heavy half."""
+"""The work of ``mrdiff features``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mrdiff.cli.common.devices import check_device
 from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.cli.common.models import check_device
 from mrdiff.official.daclip import DACLIPError, ImageController, encode_texts
 from mrdiff.photo import PhotoError, list_images, read_photo, to_rgb
 from mrdiff.restoration.features import StoredFeatures
@@ -30,7 +30,7 @@ def _photos(source: Path) -> dict[str, Path]:
         name = relative.with_suffix("").as_posix()
         if (other := found.setdefault(name, path)) != path:
             both = f"{other} and {path} are both {name}"
-            raise CommandError(f"features are kept by name, but {both}: rename one", status=2)
+            raise CommandError(f"features are stored by name, but {both}: rename one", status=2)
     if not found:
         raise CommandError(f"--input {source}: no images in this folder", status=2)
     return found
@@ -54,12 +54,7 @@ def _of_photos(
 
 
 def run_featuring(options: argparse.Namespace) -> int:
-    """Run the command with the flags of :mod:`mrdiff.cli.features.command`; 1 if any photo failed.
-
-    Raises:
-        CommandError: nothing can be done at all.
-        PhotoError: the file cannot be written.
-    """
+    """Run the command and return 1 if any photo failed; CommandError if nothing can be done."""
     check_device(options.device)
     start = time.perf_counter()
     tensors: dict[str, Tensor] = {}

@@ -8,16 +8,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
-from mrdiff.cli.common.inputs import check_inputs
-from mrdiff.cli.common.outputs import check_output
-from mrdiff.cli.common.parser import LineParser, as_crop, as_temperature, positive, whole
+from mrdiff.cli.common.errors import CommandError, command
+from mrdiff.cli.common.parser import (
+    LineParser,
+    as_crop,
+    as_temperature,
+    one_of,
+    positive,
+    whole,
+)
+from mrdiff.cli.common.paths import check_inputs, check_output
+from mrdiff.names import BASELINES, PAPER_SAMPLERS, SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 from mrdiff.system.cores import set_process_defaults
 
-__all__ = ["METRICS", "main", "make_parser"]
+__all__ = ["main", "make_parser"]
 
-METRICS = ("distance", "psnr", "ssim", "lpips")
 _NFES = (2, 3, 4, 5, 8, 10)
+_SAMPLERS = (*PAPER_SAMPLERS, *TUNED_SAMPLERS)
 
 
 def _nfe(text: str) -> int:
@@ -37,15 +44,20 @@ def make_parser(program: str) -> LineParser:
     add("--output", type=Path, required=True, metavar="FILE", help=".yaml; replaced if it is there")
     add("--nfe", type=_nfe, nargs="+", default=_NFES, metavar="N", help="2 to 10 (2 3 4 5 8 10)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem")
-    add("--metric", choices=METRICS, help="distance to 100 calls (default), or one with reference")
+    metrics = "distance to 100 calls (default), or one with reference"
+    add("--metric", choices=SEARCH_METRICS, help=metrics)
     route = "from the spectrum of reference - input alone, without the network: seconds"
     add("--spectrum", action="store_true", help=route)
     add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")
     add("--crop", type=as_crop, default=128, metavar="N", help="side of their centres (128)")
-    add("--order", type=int, choices=(1, 2, 3, 4), default=2, help="of the sampler (2)")
-    add("--prediction", choices=("data", "noise", "velocity"), default="data", help="clock (data)")
-    add("--corrector", action="store_true", help="for a sampler with the corrector")
-    add("--temperature", type=as_temperature, default=1.0, metavar="T", help="of the noise (1)")
+    names = f"whose times they are: {', '.join(_SAMPLERS)} (the checkpoint's, or mr-ode-2)"
+    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
+    add("--order", type=int, choices=(1, 2, 3, 4), help="instead of the sampler's")
+    clocks = ("data", "noise", "velocity")
+    add("--prediction", choices=clocks, help="the clock instead of the sampler's")
+    add("--corrector", action="store_true", help="the sampler with the corrector")
+    noise = "of the noise, in [0, 1], instead of the sampler's"
+    add("--temperature", type=as_temperature, metavar="T", help=noise)
     add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
@@ -60,6 +72,9 @@ def _check(options: argparse.Namespace) -> None:
         raise CommandError(message, status=2)
 
     check_inputs(options)
+    if options.sampler in BASELINES:
+        fixed = f"--sampler {options.sampler}: the times of a baseline are fixed"
+        refuse(f"{fixed}: use one of {', '.join(_SAMPLERS)}")
     if options.output.suffix.lower() not in (".yaml", ".yml") or options.output.is_dir():
         refuse(f"--output {options.output}: must be a .yaml file")
     if options.spectrum and options.metric is not None:
@@ -71,15 +86,12 @@ def _check(options: argparse.Namespace) -> None:
     check_output(options.output, options.output.parent)
 
 
-def _grid(arguments: list[str], program: str) -> int:
+@command("mrdiff grid")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     options = make_parser(program).parse(arguments)
     _check(options)
     set_process_defaults()
-    from mrdiff.cli.grid.run import run_gridding  # torch: seconds
+    from mrdiff.cli.grid.run import run_grid  # torch: seconds
 
-    return run_gridding(options)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff grid") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _grid(arguments, program), program=program)
+    return run_grid(options)

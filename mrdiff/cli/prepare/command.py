@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrdiff.cli.common.errors import run_command
+from mrdiff.cli.common.errors import command
 from mrdiff.cli.common.parser import LineParser, bounded, one_of
 
 __all__ = ["NAMES", "main", "make_parser"]
@@ -34,9 +34,6 @@ NAMES = {
     "celeba-hq": "clean faces: CelebAMask-HQ or celeba_hq_256, with RePaint's masks",
 }
 
-# Named as text: mrdiff must work without the data package.
-_DATA = "datamodules"
-
 
 def _as_gib(text: str) -> float:
     return bounded(text, least=0, most=1e6, rule="must be a number of at least 0")
@@ -54,33 +51,23 @@ def make_parser(program: str) -> LineParser:
     )
     add = parser.add_argument
     add("name", type=one_of("benchmark", tuple(NAMES)), metavar="NAME", help="see below")
-    add(
-        "archives",
-        type=Path,
-        nargs="+",
-        metavar="ARCHIVE",
-        help="zip or tar (gz, bz2, xz), or a folder that it was unpacked to",
-    )
+    kinds = "zip or tar (gz, bz2, xz), or a folder that it was unpacked to"
+    add("archives", type=Path, nargs="+", metavar="ARCHIVE", help=kinds)
     add("out", type=Path, metavar="OUT", help="the folder to make; missing or empty")
     add("--max_gib", type=_as_gib, default=60, metavar="N", help="refuse larger archives (60)")
     return parser
 
 
-def _make_plan(options: argparse.Namespace) -> Any:
-    limits = importlib.import_module(f"{_DATA}.archives.reading").Limits(
-        int(options.max_gib * 2**30)
-    )
-    planning = importlib.import_module(f"{_DATA}.archives.plan")
-    with Console(stderr=True).status("listing"):
-        return planning.make_plan(options.name, options.archives, options.out, limits=limits)
+def _archives(module: str) -> Any:
+    """Named as text: mrdiff must work without the data package."""
+    return importlib.import_module(f"datamodules.archives.{module}")
 
 
 def _unpack(plan: Any) -> None:
     columns = (TextColumn("unpacking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    prepare = importlib.import_module(f"{_DATA}.archives.unpack")
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("unpacking", total=plan.size)
-        prepare.unpack(plan, advance=partial(progress.advance, task))
+        _archives("unpack").unpack(plan, advance=partial(progress.advance, task))
 
 
 def _report(plan: Any, options: argparse.Namespace) -> None:
@@ -106,14 +93,14 @@ def _report(plan: Any, options: argparse.Namespace) -> None:
     print(f"python train.py {run}")
 
 
-def _prepare(arguments: list[str], program: str) -> int:
+@command("mrdiff prepare")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     options = make_parser(program).parse(arguments)
-    plan = _make_plan(options)
+    limits = _archives("reading").Limits(total=int(options.max_gib * 2**30))
+    with Console(stderr=True).status("listing"):
+        make_plan = _archives("plan").make_plan
+        plan = make_plan(options.name, options.archives, options.out, limits=limits)
     _unpack(plan)
     _report(plan, options)
     return 0
-
-
-def main(arguments: list[str], *, program: str = "mrdiff prepare") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _prepare(arguments, program), program=program)

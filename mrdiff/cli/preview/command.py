@@ -1,13 +1,12 @@
-"""``mrdiff preview``: draw what training will see, the light half, which answers at once."""
+"""``mrdiff preview``: draw what training will see; flags without torch, which answer at once."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
-from mrdiff.cli.common.outputs import check_output
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, one_of, positive, whole
+from mrdiff.cli.common.paths import check_output
 from mrdiff.cli.train.arguments import allow_own_classes, prepare
 from mrdiff.system.cores import set_process_defaults
 
@@ -43,13 +42,8 @@ def make_parser(program: str) -> LineParser:
         prog=program, usage=usage, description=_HELP, epilog=_MORE, allow_abbrev=False
     )
     add = parser.add_argument
-    add(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help=f"the sheet: {', '.join(SUFFIXES)}",
-    )
+    sheet = f"the sheet: {', '.join(SUFFIXES)}"
+    add("--output", type=Path, required=True, metavar="FILE", help=sheet)
     add("--count", type=positive, default=8, metavar="N", help="training samples (8)")
     add("--set", type=one_of("set", SETS), default="both", metavar="NAME", help=", ".join(SETS))
     add("--seed", type=_seed, metavar="N", help="instead of the configuration's data.seed")
@@ -66,25 +60,17 @@ def _check_output(output: Path) -> None:
     check_output(output, output.parent)
 
 
-def _training_arguments(options: argparse.Namespace, rest: list[str]) -> list[str]:
-    """The arguments for ``mrdiff train`` that build the run to be looked at."""
+@command("mrdiff preview")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
+    options, rest = make_parser(program).parse_known_args(arguments)
+    _check_output(options.output)
     if rest and not rest[0].startswith("-"):
         raise CommandError(f"unexpected argument {rest[0]} (see --help)", status=2)
     seed = [] if options.seed is None else [f"--data.seed={options.seed}"]
-    return prepare([*rest, *seed, *_HERE])
-
-
-def _preview(arguments: list[str], program: str) -> int:
-    options, rest = make_parser(program).parse_known_args(arguments)
-    _check_output(options.output)
-    training = _training_arguments(options, rest)
+    training = prepare([*rest, *seed, *_HERE])
     set_process_defaults()
     allow_own_classes()
     from mrdiff.cli.preview.run import run_preview  # torch and Lightning: seconds
 
     return run_preview(options, training)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff preview") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _preview(arguments, program), program=program)

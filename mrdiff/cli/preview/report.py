@@ -21,23 +21,14 @@ _NAMED = 3  # names or shapes that are listed before the others are only counted
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """Samples of one set.
+    """Samples of one set, as the dataset gives them, at least one."""
 
-    Attributes:
-        role: the set's name, train or val.
-        length: how many samples it has in all.
-        batch_size: of its loader.
-        tasks: the names of the tasks that ``degradation`` numbers in the samples.
-        samples: at least one, as the dataset gives them.
-        seconds: that each took.
-    """
-
-    role: str
-    length: int
+    role: str  # train or val
+    length: int  # samples that it has in all
     batch_size: int
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # that ``degradation`` numbers in the samples
     samples: Sequence[dict[str, Any]]
-    seconds: Sequence[float]
+    seconds: Sequence[float]  # that each took
 
     def images(self, key: str) -> list[Tensor]:
         """The tensors under ``key`` of the samples that have it."""
@@ -51,8 +42,7 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def input_psnr(sample: dict[str, Any]) -> float | None:
-    """PSNR in dB of the degraded image as validation measures it: inf where it is the clean one,
-    None where there is none of its shape."""
+    """PSNR in dB of the degraded image as in validation; None without a clean one of its shape."""
     if "gt" not in sample or sample["gt"].shape != sample["lq"].shape:
         return None
     return float(psnr(sample["lq"][None], sample["gt"][None]))
@@ -74,10 +64,8 @@ def report(drawn: Drawn) -> list[str]:
     found = [input_psnr(sample) for sample in drawn.samples]
     quality = sorted(q for q in found if q is not None and not math.isnan(q))
     if quality:
-        middle = statistics.median(quality)
-        lines.append(
-            f"  psnr  of lq: min {quality[0]:.2f}  median {middle:.2f}  max {quality[-1]:.2f} dB"
-        )
+        middle = f"min {quality[0]:.2f}  median {statistics.median(quality):.2f}"
+        lines.append(f"  psnr  of lq: {middle}  max {quality[-1]:.2f} dB")
     if drawn.tasks:
         seen = [drawn.tasks[s["degradation"]] for s in drawn.samples if "degradation" in s]
         counts = [f"{seen.count(task)} {task}" for task in drawn.tasks]
@@ -88,20 +76,15 @@ def report(drawn: Drawn) -> list[str]:
     return lines
 
 
-def _is_constant(image: Tensor) -> bool:
-    return bool(image.min() == image.max()) and bool(image.max() != 0)
-
-
-_ODD: dict[str, Callable[[Tensor], bool]] = {
-    "has values that are not finite": lambda image: not bool(torch.isfinite(image).all()),
-    "leaves [0, 1]": lambda image: bool(image.min() < 0) or bool(image.max() > 1),
-    "is all black": lambda image: bool((image == 0).all()),
-    "has one value everywhere": _is_constant,
+_ODD: dict[str, Callable[[Tensor], Any]] = {
+    "has values that are not finite": lambda image: not torch.isfinite(image).all(),
+    "leaves [0, 1]": lambda image: image.min() < 0 or image.max() > 1,
+    "is all black": lambda image: (image == 0).all(),
+    "has one value everywhere": lambda image: image.min() == image.max() != 0,
 }
 
 
 def _odd_images(drawn: Drawn) -> list[str]:
-    """What is odd about single pictures."""
     found = []
     for key in ("lq", "gt"):
         for what, is_odd in _ODD.items():
@@ -114,17 +97,17 @@ def _odd_images(drawn: Drawn) -> list[str]:
 def _odd_masks(masks: Sequence[Tensor], *, several: bool) -> list[str]:
     """What is odd about the masks; of several tasks, most need none."""
     found = []
-    if any(bool(((mask != 0) & (mask != 1)).any()) for mask in masks):
+    if any(((mask != 0) & (mask != 1)).any() for mask in masks):
         found.append("mask has values other than 0 and 1")
-    if masks and not several and all(bool((mask == 1).all()) for mask in masks):
+    if masks and not several and all((mask == 1).all() for mask in masks):
         found.append("mask has no hole in any sample")
-    if masks and all(bool((mask == 0).all()) for mask in masks):
-        found.append("mask keeps nothing in any sample")
+    if masks and all((mask == 0).all() for mask in masks):
+        found.append("mask is all hole in every sample")
     return found
 
 
 def _odd_batches(drawn: Drawn) -> list[str]:
-    """What would keep samples from being batched, or restored ones from being compared."""
+    """Why samples could not be batched, or restored ones not be compared."""
     samples, found = drawn.samples, []
     if len({frozenset(sample) for sample in samples}) > 1:
         keys = sorted({key for s in samples for key in s if any(key not in o for o in samples)})

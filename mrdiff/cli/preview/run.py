@@ -1,4 +1,4 @@
-"""``mrdiff preview``, the heavy half: take samples as training would, report and draw them."""
+"""``mrdiff preview``, with torch: take samples as training would, report and draw them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.preview.report import Drawn, oddities, report
 from mrdiff.cli.preview.sheet import draw_sheet
 from mrdiff.cli.train.run import BuiltRun, build_run
-from mrdiff.photo import from_pil, write_image
+from mrdiff.photo import write_image
 
 __all__ = ["draw", "run_preview"]
 
@@ -46,11 +46,7 @@ def draw(loader: DataLoader[Any], role: str, count: int) -> Drawn:
 
 
 def _sets(run: BuiltRun, chosen: str, count: int) -> list[Drawn]:
-    """Samples of the sets that were asked for.
-
-    Raises:
-        CommandError: validation was asked for by name, and there is none.
-    """
+    """Samples of the sets that were asked for."""
     data: Any = run.datamodule
     data.prepare_data()
     data.setup("fit")
@@ -67,12 +63,7 @@ def _sets(run: BuiltRun, chosen: str, count: int) -> list[Drawn]:
 def run_preview(options: argparse.Namespace, arguments: list[str]) -> int:
     """Print what there is to know of the samples and write the sheet; returns the exit status.
 
-    Args:
-        options: of :func:`mrdiff.cli.preview.command.make_parser`.
-        arguments: of the training run, as :func:`mrdiff.cli.train.arguments.prepare` returns them.
-
-    Raises:
-        CommandError: a wrong configuration.
+    ``options`` are those of the command, ``arguments`` those of the training run, prepared.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="GPU available but not used")
@@ -86,6 +77,6 @@ def run_preview(options: argparse.Namespace, arguments: list[str]) -> int:
     for each in drawn:
         found = [f"  warning: {line}" for line in oddities(each)]
         print(*report(each), *found, sep="\n")
-    write_image(options.output, from_pil(draw_sheet(drawn)))
+    write_image(options.output, draw_sheet(drawn))
     print(f"drawn {options.output}")
     return 0

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
+from torch.nn import functional
 
 from mrdiff.cli.preview.report import Drawn, input_psnr
-from mrdiff.photo import composite, to_pil
+from mrdiff.photo.sheets import above, beside, fitted, label
 
 __all__ = ["difference", "draw_sheet"]
 
 _LEAST, _MOST = 160, 320  # px: short side of small tiles, long side of large ones
-_GAP, _LINE, _TEXT = 6, 22, 14
+_GAP, _LINE = 6, 22
 _WIDTH = 1640  # px, unless one strip is wider
-_INK, _FRAME, _BAR = (32, 32, 32), (200, 200, 200), (225, 225, 225)
+_FRAME, _BAR = 200 / 255, 225 / 255  # greys
+_OTHERS = {"clean": "gt", "mask": "mask"}
 _GAINS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -36,38 +37,18 @@ def difference(lq: Tensor, gt: Tensor) -> tuple[Tensor, int]:
     return (0.5 + gain * change).clamp(0, 1), gain if large else 1
 
 
-def _tile(image: Tensor) -> Image.Image:
-    """``[C, H, W]`` as a tile: small ones enlarged by a whole factor, large ones reduced."""
-    picture = to_pil(composite(torch.nan_to_num(image)))
-    factor = math.ceil(_LEAST / min(picture.size))
-    if factor > 1:
-        size = picture.width * factor, picture.height * factor
-        picture = picture.resize(size, Image.Resampling.NEAREST)
-    picture.thumbnail((_MOST, _MOST), Image.Resampling.LANCZOS)
-    return ImageOps.expand(picture, border=1, fill=_FRAME)
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """One line of text at its left middle; too long a text loses its front, as names differ in
-    their ends."""
-    font = ImageFont.load_default(size=_TEXT)
-    short = text
-    while draw.textlength(short, font) > width and len(text) > 1:
-        text = text[1:]
-        short = f"...{text}"
-    draw.text(place, short, _INK, font, anchor="lm")
-
-
-def _tiles(sample: dict[str, Any]) -> dict[str, Image.Image]:
-    """The tiles of a sample by their captions."""
-    tiles = {"degraded": _tile(sample["lq"])}
-    if "gt" in sample:
-        tiles["clean"] = _tile(sample["gt"])
-    if "mask" in sample:
-        tiles["mask"] = _tile(sample["mask"])
+def _tiles(sample: dict[str, Any]) -> list[Tensor]:
+    """The pictures of a sample above their captions."""
+    pictures = {"degraded": sample["lq"]}
+    pictures |= {name: sample[key] for name, key in _OTHERS.items() if key in sample}
     if input_psnr(sample) is not None:
         picture, gain = difference(sample["lq"], sample["gt"])
-        tiles[f"difference x{gain}"] = _tile(picture)
+        pictures[f"difference x{gain}"] = picture
+    tiles = []
+    for caption, picture in pictures.items():
+        tile = fitted(torch.nan_to_num(picture), least=_LEAST, most=_MOST)
+        tile = functional.pad(tile, (1, 1, 1, 1), value=_FRAME)
+        tiles.append(above([tile, label(caption, tile.shape[-1], _LINE, place="left")]))
     return tiles
 
 
@@ -82,49 +63,30 @@ def _title(sample: dict[str, Any], tasks: Sequence[str]) -> str:
     return "   ".join(parts)
 
 
-def _strip(sample: dict[str, Any], tasks: Sequence[str]) -> Image.Image:
-    """One sample: its title above its tiles and their captions."""
-    tiles = _tiles(sample)
-    width = sum(tile.width + _GAP for tile in tiles.values())
-    height = 2 * _LINE + max(tile.height for tile in tiles.values()) + 2 * _GAP
-    strip = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(strip)
-    _write(draw, (0, _LINE // 2), _title(sample, tasks), width)
-    left = 0
-    for caption, tile in tiles.items():
-        strip.paste(tile, (left, _LINE))
-        _write(draw, (left, _LINE + tile.height + _LINE // 2), caption, tile.width)
-        left += tile.width + _GAP
-    return strip
+def _strip(sample: dict[str, Any], tasks: Sequence[str]) -> Tensor:
+    """One sample: its title above its tiles."""
+    tiles = beside(_tiles(sample), gap=_GAP)
+    title = label(_title(sample, tasks), tiles.shape[-1], _LINE, place="left")
+    return functional.pad(above([title, tiles]), (_GAP, 2 * _GAP, 0, 2 * _GAP), value=1.0)
 
 
-def _section(drawn: Drawn) -> Image.Image:
-    """The strips of one set in columns."""
+def _section(drawn: Drawn) -> Tensor:
+    """The strips of one set in columns of one width."""
     strips = [_strip(sample, drawn.tasks) for sample in drawn.samples]
-    width = max(strip.width for strip in strips) + 2 * _GAP
+    width = max(strip.shape[-1] for strip in strips)
     columns = min(len(strips), max(1, _WIDTH // width))
-    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
-    heights = [max(strip.height for strip in row) for row in rows]
-    section = Image.new("RGB", (columns * width, sum(heights)), "white")
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for i, strip in enumerate(row):
-            section.paste(strip, (_GAP + i * width, top))
-        top += height
-    return section
+    cells = [functional.pad(s, (0, width - s.shape[-1], 0, 0), value=1.0) for s in strips]
+    return above([beside(cells[i : i + columns]) for i in range(0, len(cells), columns)])
 
 
-def draw_sheet(sets: Sequence[Drawn]) -> Image.Image:
-    """All samples of all sets on one RGB picture, each set below a heading."""
+def draw_sheet(sets: Sequence[Drawn]) -> Tensor:
+    """All samples of all sets, each set below a heading, RGB ``[3, H, W]`` in [0, 1]."""
     sections = [_section(drawn) for drawn in sets]
-    heading = _LINE + _GAP
-    size = max(s.width for s in sections), sum(heading + s.height for s in sections)
-    sheet = Image.new("RGB", size, "white")
-    draw, top = ImageDraw.Draw(sheet), 0
+    width = max(section.shape[-1] for section in sections)
+    parts = []
     for drawn, section in zip(sets, sections, strict=True):
-        draw.rectangle((0, top, sheet.width, top + _LINE), fill=_BAR)
         text = f"{drawn.role}: the first {len(drawn.samples)} of {drawn.length} samples"
-        _write(draw, (_GAP, top + _LINE // 2), text, sheet.width - _GAP)
-        sheet.paste(section, (0, top + heading))
-        top += heading + section.height
-    return sheet
+        bar = label(text, width - _GAP, _LINE, place="left", background="#e1e1e1")
+        bar = functional.pad(bar, (_GAP, 0, 0, 0), value=_BAR)
+        parts.append(above([bar, section], gap=_GAP))
+    return above(parts)

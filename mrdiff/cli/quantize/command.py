@@ -5,13 +5,11 @@ What can be checked without torch is checked first, so that a wrong flag or path
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from mrdiff.cli.common.errors import run_command
-from mrdiff.cli.common.inputs import check_inputs
-from mrdiff.cli.common.outputs import check_keepable
+from mrdiff.cli.common.errors import command
 from mrdiff.cli.common.parser import LineParser, as_crop, one_of, positive
+from mrdiff.cli.common.paths import check_inputs, check_keepable
 from mrdiff.names import SAMPLERS
 from mrdiff.system.cores import set_process_defaults
 
@@ -21,8 +19,8 @@ __all__ = ["main", "make_parser"]
 def make_parser(program: str) -> LineParser:
     """The flags of the command."""
     description = (
-        "Watch a network while it restores some photos, keep in its checkpoint what 8-bit "
-        "convolutions have to span, and tell what they lose on other photos."
+        "Watch a network while it restores some photos, write into its checkpoint what 8-bit "
+        "convolutions have to span, and print what they lose on other photos."
     )
     parser = LineParser(prog=program, description=description)
     add = parser.add_argument
@@ -38,27 +36,19 @@ def make_parser(program: str) -> LineParser:
     add("--task", default="auto", metavar="auto|NAME", help="as for sample")
     add("--daclip", type=Path, metavar="FILE", help="as for sample")
     add("--context", type=Path, metavar="FILE.safetensors", help="as for sample")
-    add("--dry_run", action="store_true", help="tell the loss and leave the checkpoint as it is")
+    add("--dry_run", action="store_true", help="print the loss and leave the checkpoint as it is")
     parser.add_allow_package()
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse paths that cannot work."""
+@command("mrdiff quantize")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
+    options = make_parser(program).parse(arguments)
     check_inputs(options)
     if not options.dry_run:
         check_keepable(options.checkpoint, "ranges")
-
-
-def _quantize(arguments: list[str], program: str) -> int:
-    options = make_parser(program).parse(arguments)
-    _check(options)
     set_process_defaults()
-    from mrdiff.cli.quantize.run import run_quantizing  # torch: seconds
+    from mrdiff.cli.quantize.run import run_quantize  # torch: seconds
 
-    return run_quantizing(options)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff quantize") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _quantize(arguments, program), program=program)
+    return run_quantize(options)

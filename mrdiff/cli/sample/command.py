@@ -1,4 +1,4 @@
-"""``mrdiff sample`` = ``python sample.py``: restore a photo or a folder of photos.
+"""``mrdiff sample`` = ``python sample.py``: restore a photo, a folder of photos or a video.
 
 What can be checked without torch is checked first, so that a wrong flag or path answers at once.
 """
@@ -6,90 +6,128 @@ What can be checked without torch is checked first, so that a wrong flag or path
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
-from mrdiff.cli.common.inputs import check_inputs
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_temperature, one_of, positive
+from mrdiff.cli.common.paths import PIPE, check_inputs
 from mrdiff.names import FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
 from mrdiff.system.cores import set_process_defaults
 
 __all__ = ["main", "make_parser"]
 
+_FOR_FILES = ("reference", "mask", "compare", "trajectory", "skip_existing", "log")
 
-def make_parser(program: str) -> LineParser:
-    """The flags of the command."""
-    parser = LineParser(prog=program, description="Restore a photo or a folder of photos.")
-    add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
-    add("--input", type=Path, required=True, metavar="FILE|DIR|-", help="degraded photos")
-    add("--output", type=Path, required=True, metavar="DIR|-", help="relative paths are kept")
+
+def _add_files(parser: LineParser) -> None:
+    add = parser.add_argument_group("input and output").add_argument
+    photos = "photos, or a video; - is standard input"
+    add("--input", type=Path, required=True, metavar="FILE|DIR|-", help=photos)
+    kept = "with the paths of the input below it; - is standard output"
+    add("--output", type=Path, required=True, metavar="DIR|-", help=kept)
     kinds = f"of all that is written: {', '.join(FORMATS)} (that of each photo)"
     add("--format", type=one_of("format", FORMATS), metavar="NAME", help=kinds)
-    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
-    names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
-    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
-    add("--grid", metavar="NAME|FILE", help="times of an mr sampler: a name or .yaml")
-    add("--temperature", type=as_temperature, metavar="T", help="of the noise; 0: none, 1: all (1)")
-    add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
-    add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
-    ways = "ir-sde crops a pixel at each side, as its test scripts (standard: nothing)"
-    add("--protocol", type=one_of("protocol", PROTOCOLS), default="standard", help=ways)
-    add("--report", type=Path, metavar="FILE.html", help="a page of tables and pictures")
-    add(
-        "--task",
-        default="auto",
-        metavar="auto|NAME",
-        help="what spoilt the photos, if the model asks",
-    )
-    add("--daclip", type=Path, metavar="FILE", help="DA-CLIP checkpoint, for a model that asks it")
-    stored = "features by mrdiff features, for a model that takes them"
-    add("--context", type=Path, metavar="FILE.safetensors", help=stored)
-    same = "one noise for all photos: the frames of a sequence do not flicker"
-    add("--same_noise", action="store_true", help=same)
-    add("--mask", type=Path, metavar="DIR", help="masks by stem: white was kept, black is a hole")
-    add("--tile", default="auto", metavar="auto|off|N", help="auto: as the memory allows")
-    local = "side of its training patches, for a network with global averages: make them local"
-    add("--local_pooling", type=positive, metavar="N", help=local)
-    add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
+    holes = "masks by stem, white where the photo is intact, black in holes"
+    add("--mask", type=Path, metavar="DIR", help=holes)
+    add("--skip_existing", action="store_true", help="leave what is in the output already")
     bomb = "larger photos are refused, against decompression bombs (180)"
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)
+
+
+def _add_model(parser: LineParser) -> None:
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
+    task = "what degraded the photos, for a model of several tasks (auto: it judges)"
+    add("--task", default="auto", metavar="NAME", help=task)
+    seen = "DA-CLIP checkpoint, for a model that takes features"
+    add("--daclip", type=Path, metavar="FILE", help=seen)
+    stored = "features by mrdiff features, for a model that takes them"
+    add("--context", type=Path, metavar="FILE.safetensors", help=stored)
+    local = "side of its training patches, for a network with global averages: make them local"
+    add("--local_pooling", type=positive, metavar="N", help=local)
+    parser.add_allow_package(group)
+
+
+def _add_sampler(parser: LineParser) -> None:
+    add = parser.add_argument_group("sampler").add_argument
+    names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
+    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
+    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
+    add("--grid", metavar="NAME|FILE", help="times of an mr sampler: a name or .yaml (its own)")
+    scale = "of the noise, from 0, none, to 1, all (the sampler's)"
+    add("--temperature", type=as_temperature, metavar="T", help=scale)
+    add("--seed", type=int, default=0, help="of the noise, with the photo's name (0)")
+    same = "one noise for all photos: the frames of a sequence do not flicker"
+    add("--same_noise", action="store_true", help=same)
+    several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"
+    add("--samples", type=positive, default=1, metavar="K", help=several)
+
+
+def _add_speed(parser: LineParser) -> None:
+    add = parser.add_argument_group("speed").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=positive, default=1, metavar="N", help="processes, of a GPU each (1)")
     add("--num_nodes", type=positive, default=1, metavar="N", help="machines, as torchrun (1)")
-    add(
-        "--compile",
-        action="store_true",
-        help="compile the network: slow to start, then perhaps faster",
-    )
+    add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
+    sides = "side of tiles in pixels, or off (auto: as the memory allows)"
+    add("--tile", default="auto", metavar="auto|off|N", help=sides)
+    slow = "compile the network: slow to start, then perhaps faster"
+    add("--compile", action="store_true", help=slow)
     ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
     numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32); int8 after mrdiff quantize"
     add("--precision", type=one_of("precision", PRECISIONS), metavar="NAME", help=numbers)
-    add("--skip_existing", action="store_true", help="keep what is in the output already")
-    several = "restorations whose mean is written, their deviation in OUTPUT/uncertainty (1)"
-    add("--samples", type=positive, default=1, metavar="K", help=several)
-    add("--log", type=Path, metavar="FILE", help="append a line of JSON for each photo")
+
+
+def _add_report(parser: LineParser) -> None:
+    add = parser.add_argument_group("report").add_argument
+    add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    ways = "standard, or ir-sde: a pixel less at each side, as its test scripts (standard)"
+    known = one_of("protocol", PROTOCOLS)
+    add("--protocol", type=known, default="standard", metavar="NAME", help=ways)
+    add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
+    add("--report", type=Path, metavar="FILE.html", help="a page of tables and pictures")
     add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
     ways = "the way to each photo, at about 6 times the calls and 50 more: OUTPUT/trajectory"
     add("--trajectory", action="store_true", help=ways)
-    add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
-    parser.add_allow_package()
+    add("--log", type=Path, metavar="FILE", help="append a line of JSON for each photo")
+
+
+def make_parser(program: str) -> LineParser:
+    """The flags of the command."""
+    description = "Restore a photo, a folder of photos or a video."
+    parser = LineParser(prog=program, description=description)
+    for add_group in (_add_files, _add_model, _add_sampler, _add_speed, _add_report):
+        add_group(parser)
     return parser
 
 
 def _check_paths(options: argparse.Namespace) -> None:
-    """Refuse paths that cannot work."""
-    check_inputs(options, pipe=Path("-"))
+    check_inputs(options, pipe=True)
     if options.report is not None and options.reference is None:
         raise CommandError("--report needs --reference: what would it measure?", status=2)
     if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise CommandError(f"--output {options.output}: must be a folder", status=2)
 
 
+def _check_pipe(options: argparse.Namespace) -> None:
+    if PIPE not in (options.input, options.output):
+        return
+    wrong = [name for name in _FOR_FILES if getattr(options, name)]
+    wrong += ["samples"] if options.samples > 1 else []
+    if wrong:
+        raise CommandError(f"--{wrong[0]} is for files, not for a pipe: leave it out", status=2)
+    if options.output != PIPE or options.input.is_dir():
+        raise CommandError("a pipe takes one photo: --input -|FILE --output -", status=2)
+    if sys.stdout.isatty():
+        raise CommandError("--output -: redirect standard output to a file or a pipe", status=2)
+
+
 def _check_backend(options: argparse.Namespace) -> None:
-    """Refuse what cannot go together; OpenVINO's device is the CPU."""
+    """OpenVINO's device is the CPU."""
     if options.backend == "torch":
         if options.precision is not None:
             raise CommandError("--precision is for --backend openvino: leave it out", status=2)
@@ -102,16 +140,14 @@ def _check_backend(options: argparse.Namespace) -> None:
     options.device = "cpu"
 
 
-def _sample(arguments: list[str], program: str) -> int:
+@command("mrdiff sample")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     options = make_parser(program).parse(arguments)
     _check_paths(options)
+    _check_pipe(options)
     _check_backend(options)
     set_process_defaults()
     from mrdiff.cli.sample.run import run_sampling  # torch: seconds
 
     return run_sampling(options)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff sample") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _sample(arguments, program), program=program)

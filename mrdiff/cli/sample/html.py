@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from mrdiff.cli.common.heat import heat_map
 from mrdiff.cli.common.jobs import Job
-from mrdiff.cli.sample.table import TITLES, Row, mean_row
+from mrdiff.cli.sample.table import TITLES, Quality, mean_quality
 from mrdiff.metrics import PROTOCOLS
 from mrdiff.metrics.quality import SSIM_SIGMA, SSIM_WINDOW
 from mrdiff.photo import read_rgb, to_pil
+from mrdiff.photo.sheets import heat_map
 from mrdiff.system.files import write_text
 
 __all__ = ["write_report"]
@@ -38,8 +38,8 @@ def _digits(name: str) -> int:
     return 2 if name.startswith("psnr") else 3
 
 
-def _cells(row: Row, name: str) -> Markup:
-    """Before, after and gain of a metric, with the exact numbers to sort by."""
+def _cells(row: Quality, name: str) -> Markup:
+    """Before, after and gain of a metric, with the numbers to sort by."""
     before, after = row.before[name], row.after[name]
     gain = after - before
     better = gain < 0 if name in _LESS_IS_BETTER else gain > 0
@@ -52,35 +52,15 @@ def _cells(row: Row, name: str) -> Markup:
     )
 
 
-def _summary(row: Row) -> str:
+def _summary(row: Quality) -> str:
     """The numbers of a photo, beside its name."""
-    parts = []
-    for name, before in row.before.items():
-        digits = _digits(name)
-        parts.append(f"{TITLES[name]} {before:.{digits}f} → {row.after[name]:.{digits}f}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{TITLES[name]} {before:.{_digits(name)}f} → {row.after[name]:.{_digits(name)}f}"
+        for name, before in row.before.items()
+    )
 
 
-def _protocol(names: Sequence[str], border: int) -> list[str]:
-    """What exactly the numbers are."""
-    lines = [
-        "The files are measured, as they were written: values of 8 bits, 16-bit ones rounded; "
-        f"cropped at each side: {border} pixels. Means are over photos, whatever their size.",
-        "PSNR = 10 log10(1 / MSE) over all three RGB channels, values in [0, 1].",
-        f"SSIM (Wang et al. 2004): Gaussian window of {SSIM_WINDOW} pixels, sigma {SSIM_SIGMA}, "
-        "mean over channels and over the places where the whole window lies within the photo.",
-        "-Y: on BT.601 luma from 16 to 235 out of 255, as in MATLAB's rgb2ycbcr and the test "
-        "scripts of IR-SDE, not rounded again; grey errors score 1.32 dB more than on RGB.",
-    ]
-    if "lpips" in names:
-        lines.append(
-            "LPIPS v0.1 with AlexNet (Zhang et al. 2018) on the whole photo; less is better."
-        )
-    return lines
-
-
-def _entry(job: Job, row: Row) -> dict[str, Any]:
-    """What the page needs of a photo."""
+def _entry(job: Job, row: Quality) -> dict[str, Any]:
     assert job.reference is not None
     before, after, truth = (read_rgb(path) for path in (job.source, job.target, job.reference))
     error = heat_map((after - truth).abs().mean(0), brightest=_ERROR)
@@ -95,35 +75,24 @@ def _entry(job: Job, row: Row) -> dict[str, Any]:
 
 
 def write_report(
-    path: Path, rows: Mapping[Job, Row], *, facts: str, protocol: str = "standard"
+    path: Path, rows: Mapping[Job, Quality], *, facts: str, protocol: str = "standard"
 ) -> None:
-    """Write the page, whole or not at all.
-
-    Args:
-        path: of the page.
-        rows: the measured photos, at least one.
-        facts: a line about the run: model, sampler, calls.
-        protocol: with which the photos were measured.
-
-    Raises:
-        PhotoError: a photo cannot be read any more, or the page cannot be written.
-    """
+    """Write the page of measured photos, whole or not at all; ``facts`` is a line about the run."""
     entries = [_entry(job, row) for job, row in rows.items()]
-    names = list(entries[0]["row"].before)
-    loader = jinja2.PackageLoader("mrdiff.cli.sample", "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    loader, strict = jinja2.PackageLoader("mrdiff.cli.sample", "templates"), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
     page = environment.get_template("report.html.j2").render(
         title=f"Restoration of {len(entries)} photos",
         facts=facts,
         photos=entries,
-        mean=mean_row(list(rows.values())),
-        metrics=names,
+        mean=mean_quality(list(rows.values())),
+        metrics=[*entries[0]["row"].before],
         titles=TITLES,
         cells=_cells,
         summary=_summary,
-        protocol=_protocol(names, PROTOCOLS[protocol][0].crop_border),
+        border=PROTOCOLS[protocol][0].crop_border,
+        window=SSIM_WINDOW,
+        sigma=SSIM_SIGMA,
         shrunk=_SIDE if any(entry["large"] for entry in entries) else None,
         error_scale=round(_ERROR * 255),
     )

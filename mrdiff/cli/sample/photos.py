@@ -1,13 +1,14 @@
-"""The photos of a run: read ahead, restored in batches, written behind, told of in a log."""
+"""The photos of a run: read ahead, restored in batches, written and measured behind."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,140 +25,118 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from mrdiff.cli.common.ahead import WriteBehind, read_ahead
-from mrdiff.cli.common.batches import Failed, Loaded, batches, load, masks
-from mrdiff.cli.common.contexts import Told
+from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.cli.common.jobs import Job
-from mrdiff.cli.sample.table import Row, measure_job
+from mrdiff.cli.sample.ahead import WriteBehind, read_ahead
+from mrdiff.cli.sample.batches import Failed, Loaded, batches, load_all, masks
+from mrdiff.cli.sample.pictures import write_uncertainty
+from mrdiff.cli.sample.table import Quality, measure_job
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restoration.restorer import Restorer
 
-__all__ = ["Failures", "Outcome", "restore_all"]
+__all__ = ["Measured", "Outcome", "restore_all"]
 
-Failures = dict[Job, str]
-Measured = Callable[[Job], Row]
+Measured = Callable[[Job], Quality]
 
 _AHEAD = 16_000_000  # pixels that wait to be restored
 
 
 @dataclass
 class Outcome:
-    """What became of the photos.
+    """Reasons of failures, quality of photos with a reference, and how many had which task."""
 
-    Attributes:
-        failures: with their reasons.
-        rows: quality of those with a reference.
-        tasks: how many photos the model took for each task.
-    """
-
-    failures: Failures = field(default_factory=dict)
-    rows: dict[Job, Row] = field(default_factory=dict)
+    failures: dict[Job, str] = field(default_factory=dict)
+    quality: dict[Job, Quality] = field(default_factory=dict)
     tasks: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Outcome) -> None:
+        """Take over what became of other photos."""
+        self.failures |= other.failures
+        self.quality |= other.quality
+        self.tasks += other.tasks
 
-class _Finishing:
-    """What is done with a restored photo, in the thread behind the network."""
+    def attempt(self, jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
+        """Do something with each photo that has not failed yet."""
+        for job in jobs:
+            if job not in self.failures:
+                try:
+                    work(job)
+                except PhotoError as error:
+                    self.failures[job] = str(error)
 
-    def __init__(
-        self, outcome: Outcome, measured: Measured, log: TextIO | None, maps: Path | None
-    ) -> None:
-        self.outcome, self.measured, self.log, self.maps = outcome, measured, log, maps
 
-    def fail(self, job: Job, reason: str) -> None:
-        self.outcome.failures[job] = reason
-        self._tell(job, error=reason)
+@dataclass
+class _Work:
+    """What is done with each photo; all but ``restore`` in the thread behind the network."""
+
+    restorer: Restorer
+    samples: int
+    features: PhotoFeatures
+    measured: Measured
+    maps: Path | None
+    log: TextIO | None
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def restore(
+        self, batch: list[Loaded], on_call: Callable[[], None]
+    ) -> Iterator[Callable[[], None]]:
+        """Restore the photos of one batch; yields what is left to do for each."""
+        start = time.perf_counter()
+        images = [to_rgb(loaded.photo.image)[None] for loaded in batch]
+        rgb = torch.cat(images) if len(images) > 1 else images[0]  # a large photo is not copied
+        try:
+            restored, std = self.restorer.draw(
+                rgb,
+                [loaded.job.name for loaded in batch],
+                samples=self.samples,
+                mask=masks(batch),
+                features=[self.features(loaded.job.key) for loaded in batch],
+                callback=lambda *_: on_call(),
+                on_task=self.outcome.tasks.update,
+            )
+        except MemoryError:
+            reason = "out of memory, try --batch_size 1 --tile 256"
+            for loaded in batch:
+                yield partial(self.fail, loaded.job, f"{loaded.job.source}: {reason}")
+            return
+        seconds = round((time.perf_counter() - start) / len(batch), 4)
+        tile = self.restorer.tiler.side(*rgb.shape[-2:])
+        facts = {"seconds": seconds, "nfe": self.restorer.sampler.nfe, "tile": tile}
+        for loaded, image, spread in zip(batch, restored, std, strict=True):
+            yield partial(self.write, loaded, image, spread, facts)
 
     def write(self, loaded: Loaded, rgb: Tensor, std: Tensor, facts: dict[str, Any]) -> None:
-        """Write a photo, measure it if there is a reference, and tell of it."""
+        """Write a photo, measure it if there is a reference, and log it."""
         job, photo = loaded.job, loaded.photo
         try:
             write_photo(job.target, like_original(rgb, photo.image), photo)
             if self.maps is not None:
-                from mrdiff.cli.sample.uncertainty import write_uncertainty  # matplotlib: if wanted
-
                 write_uncertainty(std, job.target, self.maps)
+            for note in photo.notes:
+                print(f"note: {job.source}: {note}", file=sys.stderr)
+            if job.reference is not None:
+                quality = self.outcome.quality[job] = self.measured(job)
+                facts = {**facts, "psnr": round(quality.after["psnr"], 4)}
         except PhotoError as error:
             return self.fail(job, str(error))
-        for note in photo.notes:
-            print(f"note: {job.source}: {note}", file=sys.stderr)
-        if job.reference is not None:
-            try:
-                row = self.outcome.rows[job] = self.measured(job)
-            except PhotoError as error:
-                return self.fail(job, str(error))
-            facts = {**facts, "psnr": round(row.after["psnr"], 4)}
-        return self._tell(job, output=str(job.target), **facts)
+        return self._log(job, output=str(job.target), **facts)
 
-    def _tell(self, job: Job, **facts: Any) -> None:
+    def fail(self, job: Job, reason: str) -> None:
+        self.outcome.failures[job] = reason
+        self._log(job, error=reason)
+
+    def _log(self, job: Job, **facts: Any) -> None:
         if self.log is not None:
             print(json.dumps({"file": str(job.source), **facts}), file=self.log, flush=True)
 
 
 def _progress() -> Progress:
-    columns = (
-        TextColumn("restoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("photos"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))
+    bar = (TextColumn("restoring"), BarColumn(), MofNCompleteColumn(), TextColumn("photos"))
+    return Progress(*bar, TimeRemainingColumn(), console=Console(stderr=True))
 
 
-@contextlib.contextmanager
-def _opened(log: Path | None) -> Iterator[TextIO | None]:
-    if log is None:
-        yield None
-        return
-    with open(log, "a", encoding="utf-8") as stream:
-        yield stream
-
-
-def _loads(jobs: list[Job]) -> Iterator[Loaded | Failed]:
-    for job in jobs:
-        try:
-            yield load(job)
-        except PhotoError as error:
-            yield Failed(job, str(error))
-
-
-def _pixels(item: Loaded | Failed) -> int:
-    return item.size[0] * item.size[1] if isinstance(item, Loaded) else 0
-
-
-def _restore_batch(
-    restorer: Restorer,
-    batch: list[Loaded],
-    finishing: _Finishing,
-    samples: int,
-    told: Told,
-    on_call: Callable[[], None],
-) -> Iterator[Callable[[], None]]:
-    """Restore the photos of one batch; yields what is left to do for each."""
-    start = time.perf_counter()
-    images = [to_rgb(loaded.photo.image) for loaded in batch]
-    rgb = torch.stack(images) if len(images) > 1 else images[0][None]
-    names = [loaded.job.name for loaded in batch]
-    try:
-        restored, std = restorer.draw(
-            rgb,
-            names,
-            samples=samples,
-            mask=masks(batch),
-            features=[told(loaded.job.key) for loaded in batch],
-            callback=lambda *_: on_call(),
-            on_task=finishing.outcome.tasks.update,
-        )
-    except MemoryError:
-        reason = "out of memory, try --batch_size 1 --tile 256"
-        for loaded in batch:
-            yield partial(finishing.fail, loaded.job, f"{loaded.job.source}: {reason}")
-        return
-    seconds = round((time.perf_counter() - start) / len(batch), 4)
-    tile = restorer.tiler.side(*rgb.shape[-2:])
-    facts = {"seconds": seconds, "nfe": restorer.sampler.nfe, "tile": tile}
-    for loaded, image, spread in zip(batch, restored, std, strict=True):
-        yield partial(finishing.write, loaded, image, spread, facts)
+def _opened(log: Path | None) -> contextlib.AbstractContextManager[TextIO | None]:
+    return contextlib.nullcontext() if log is None else log.open("a", encoding="utf-8")
 
 
 def restore_all(
@@ -167,36 +146,29 @@ def restore_all(
     batch_size: int,
     samples: int = 1,
     maps: Path | None = None,
-    told: Told | None = None,
+    features: PhotoFeatures | None = None,
     measured: Measured = measure_job,
     log: Path | None = None,
 ) -> Outcome:
-    """Restore every job; none of their failures stops the others.
+    """Restore every job in order; none of their failures stops the others.
 
-    Args:
-        restorer: the model.
-        jobs: in the order in which they are done.
-        batch_size: photos of equal size at once, on a GPU.
-        samples: of each photo, whose mean is written.
-        maps: the folder of all outputs, if pictures of their deviation are wanted.
-        told: the features that are known.
-        measured: how those with a reference are.
-        log: to which a line of JSON is appended for each photo.
+    ``batch_size`` photos of equal size go through a GPU at once. Of several ``samples`` the mean is
+    written, and pictures of their deviation below ``maps``, the folder of all outputs. To ``log`` a
+    line of JSON is appended for each photo.
     """
-    outcome, told = Outcome(), told or Told()
+    features = features or PhotoFeatures()
     with _opened(log) as stream, _progress() as progress, WriteBehind() as behind:
         shown = progress.add_task("restoring", total=len(jobs))
-        finishing = _Finishing(outcome, measured, stream, maps)
-        read = read_ahead(_loads(jobs), size=_pixels, budget=_AHEAD)
+        work = _Work(restorer, samples, features, measured, maps, stream)
+        read = read_ahead(load_all(jobs), size=lambda item: math.prod(item.size), budget=_AHEAD)
         together = 1 if restorer.device.type == "cpu" else batch_size  # see Restorer.restore
         for batch in batches(read, together):
             if isinstance(batch, Failed):
-                behind(partial(finishing.fail, *batch))
+                behind(partial(work.fail, batch.job, batch.reason))
                 progress.advance(shown)
                 continue
             calls = restorer.sampler.nfe * samples
-            step = partial(progress.advance, shown, len(batch) / calls)
-            for work in _restore_batch(restorer, batch, finishing, samples, told, step):
-                behind(work)
+            for left in work.restore(batch, partial(progress.advance, shown, len(batch) / calls)):
+                behind(left)
         progress.update(shown, completed=len(jobs))
-    return outcome
+    return work.outcome

@@ -1,8 +1,7 @@
-"""A run of several processes: Lightning starts them and deals out the photos.
+"""A run of several processes: Lightning starts them, or finds them, and deals out the photos.
 
-Every process plans the same run, restores its share with what one process would use, and sends what
-became of it to the first, which alone goes on. Under torchrun or SLURM the processes are there
-already, on several machines perhaps, and Lightning finds that out.
+Every process plans the same run, restores its share, and sends what became of it to the first,
+which alone goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class _Share(LightningModule):
         self._jobs, self._work = jobs, work
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Restore all photos of this process, which come as one batch of their numbers."""
+        """Restore all photos of this process; the batch has their numbers."""
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, available_cores() // self.trainer.num_devices))
         self.outcome = self._work([self._jobs[index] for index in batch.tolist()])
@@ -47,27 +46,19 @@ def restore_spread(
     jobs: list[Job],
     work: Work,
     *,
-    accelerator: str,
+    device: str,
     devices: int,
     nodes: int,
 ) -> Outcome | None:
     """Restore the jobs in ``devices`` processes on each of ``nodes`` machines.
 
-    Args:
-        restorer: the model, the same in every process.
-        jobs: all of them, in the same order in every process.
-        work: restores some.
-        accelerator: ``auto``, ``cpu`` or ``cuda``.
-        devices: processes on each machine, of one GPU each if there are GPUs.
-        nodes: machines.
-
-    Returns:
-        What became of all photos, in the first process; None in the others.
+    The model is on the CPU; a process has one GPU if ``device`` is one. All processes have the
+    same jobs in the same order, of which ``work`` restores some. None but in the first process.
     """
     leave_group_at_exit()
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     trainer = Trainer(
-        accelerator=accelerator,
+        accelerator="gpu" if device.startswith("cuda") else device,
         devices=devices,
         num_nodes=nodes,
         strategy="ddp",
@@ -87,7 +78,5 @@ def restore_spread(
         return None
     whole = Outcome()
     for outcome in outcomes:
-        whole.failures |= outcome.failures
-        whole.rows |= outcome.rows
-        whole.tasks += outcome.tasks
+        whole.add(outcome)
     return whole

@@ -1,7 +1,5 @@
 """Pictures of the way from noise to photo: a strip of states, and paths in their principal plane.
 
-The latter are drawn by :mod:`mrdiff.cli.sample.trajectory_plane`.
-
 States are noise at the scale of pixels, so a large photo is cropped, not shrunk, with its part of
 the whole photo's noise: but for what the network sees beyond the crop's edge, this is what the
 restored photo went through.
@@ -9,7 +7,7 @@ restored photo went through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,38 +15,42 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional
 
+from mrdiff.cli.common.features import PhotoFeatures
+from mrdiff.cli.common.jobs import Job
+from mrdiff.cli.sample.batches import load
 from mrdiff.cli.sample.trajectory_plane import pca_figure
 from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, Prediction
 from mrdiff.names import SAMPLERS
-from mrdiff.networks.conditions import Context
-from mrdiff.photo import composite, write_image
-from mrdiff.photo.comparison import label_strip
+from mrdiff.networks.protocol import Context
+from mrdiff.photo import PhotoError, read_rgb, to_rgb, write_image
+from mrdiff.photo.sheets import above, fitted, side_by_side
 from mrdiff.restoration.restorer import Restorer
-from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.noise import Noise, NoiseSource, named_noise
-from mrdiff.solvers.sampler import MRSampler, named_sampler
+from mrdiff.solvers.presets import make_sampler
+from mrdiff.solvers.run import Sampler
+from mrdiff.system.memory import is_out_of_memory
 
-__all__ = ["Trajectory", "compared_samplers", "record", "strip", "write_trajectory"]
-
-Sampler = MRSampler | BaselineSampler
+__all__ = ["Trajectory", "compared_samplers", "follow", "record", "strip", "write_trajectory"]
 
 CROP = 512  # pixels, the longest side that is followed
 REFERENCE_CALLS = 50
 STATES = 16  # of each sampler that are kept: memory does not grow with the calls
 COMPARED = ("mr-ode-1", "mr-ode-2", "mr-sde-1", "euler-ode", "posterior")
-_LABEL, _GAP = 34, 8  # pixels in the strip
+_LABEL = 34  # height in pixels in the strip
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a photo went through in K network calls, on the CPU, not clamped: times of the states,
-    states x_t and predicted x0 ``[K, C, H, W]``, and the result, ``end`` ``[C, H, W]``. Of many
-    calls some may be kept, and no predictions: ``[0, C, H, W]``."""
+    """What a photo went through in K network calls, on the CPU, not clamped.
+
+    States x_t and predicted x0 are ``[K, C, H, W]`` (``[0, C, H, W]`` if not recorded), ``end`` is
+    the result ``[C, H, W]``.
+    """
 
     times: list[float]
     states: Tensor
@@ -76,11 +78,9 @@ def record(
     most: int | None = None,
     predicted: bool = True,
 ) -> Trajectory:
-    """Restore one degraded photo ``[C, H, W]`` and keep its states and predictions.
+    """Restore one degraded photo ``[C, H, W]`` and record ``most`` of its calls, or all.
 
-    Args:
-        most: network calls to keep, evenly spread with the first and last; None: all.
-        predicted: whether to keep the predictions, too.
+    They are evenly spread, with the first and the last; ``predicted`` records x0 of each, too.
     """
     times: list[float] = []
     states: list[Tensor] = []
@@ -99,55 +99,34 @@ def record(
     return Trajectory(times, torch.stack(states), x0, end)
 
 
-def _panel(image: Tensor, side: int) -> Tensor:
-    """RGB, its longest side at most ``side``: shrunk smoothly, or enlarged by a whole factor."""
-    image = composite(image.float().clamp(0.0, 1.0))
-    scale = side / max(image.shape[-2:])
-    if scale >= 1:
-        return functional.interpolate(image[None], scale_factor=int(scale), mode="nearest")[0]
-    size = [max(1, round(length * scale)) for length in image.shape[-2:]]
-    return functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-
-
-def _row(images: Sequence[Tensor], labels: Sequence[str], side: int) -> Tensor:
-    columns: list[Tensor] = []
-    for panel, label in zip((_panel(image, side) for image in images), labels, strict=True):
-        columns.append(torch.cat([label_strip(label, panel.shape[-1], _LABEL), panel], dim=-2))
-        columns.append(torch.ones(3, columns[0].shape[-2], _GAP))
-    return torch.cat(columns[:-1], dim=-1)
-
-
 def strip(
     trajectory: Trajectory, *, beside: tuple[str, Tensor], side: int = 256, columns: int = 8
 ) -> Tensor:
     """States above, predictions below, a column a network call, then the result, as one picture.
 
-    Values are clipped to [0, 1] for display. Shrinking averages pixels: the noise of a shrunk
-    state looks weaker than it is.
-
-    Args:
-        beside: name and image ``[C, H, W]`` of what stands below the result.
-        side: the longest side of a panel in pixels.
-        columns: the most calls shown; of more calls so many, evenly spread.
+    Below the result stands ``beside``, a name and an image ``[C, H, W]``; panels have ``side``
+    pixels at most, and of more calls than ``columns`` so many are shown. Values are clipped to
+    [0, 1]. Shrinking averages pixels: the noise of a shrunk state looks weaker than it is.
     """
     shown = _spread(len(trajectory.times), columns)
     states = [*(f"state at t = {trajectory.times[i]:.3f}" for i in shown), "result"]
     predictions = [*("predicted x0" for _ in shown), beside[0]]
-    upper = _row([*trajectory.states[shown], trajectory.end], states, side)
-    lower = _row([*trajectory.predictions[shown], beside[1]], predictions, side)
-    return torch.cat([upper, lower], dim=-2)
+    rows = [
+        ([*trajectory.states[shown], trajectory.end], states),
+        ([*trajectory.predictions[shown], beside[1]], predictions),
+    ]
+    fit = partial(fitted, least=side, most=side)
+    return above([side_by_side([*map(fit, row)], names, height=_LABEL) for row, names in rows])
 
 
 def _settings(sampler: Sampler) -> dict[str, Any]:
-    """What makes a sampler, comparable: times are lists, tensors of them have no one truth."""
-
     def plain(grid: Any) -> Any:
         if isinstance(grid, Mapping):
             return {nfe: plain(times) for nfe, times in grid.items()}
         named = grid is None or isinstance(grid, str) or callable(grid)
         return grid if named else [float(t) for t in grid]
 
-    settings = vars(sampler)
+    settings = {**sampler.options(), "kind": type(sampler)}
     return {**settings, "grid": plain(settings.get("grid"))}
 
 
@@ -155,7 +134,7 @@ def compared_samplers(own: Sampler) -> dict[str, Sampler]:
     """``own`` by its name, then :data:`COMPARED` at its NFE and temperature: the same start."""
 
     def presets(temperature: float | None) -> dict[str, Sampler]:
-        return {n: named_sampler(n, nfe=own.nfe, temperature=temperature) for n in SAMPLERS}
+        return {n: make_sampler(n, nfe=own.nfe, temperature=temperature) for n in SAMPLERS}
 
     alike, mine = presets(own.temperature), _settings(own)
     known = [*presets(None).items(), *alike.items()]
@@ -173,20 +152,17 @@ def _middle(image: Tensor) -> Tensor:
 def _pixels(figure: Figure) -> Tensor:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])
+    return rearrange(pixels, "h w c -> c h w") / 255
 
 
-def _told(
-    restorer: Restorer,
-    photo: Tensor,
-    mask: Tensor | None,
-    features: Mapping[str, Tensor] | None,
+def _context(
+    restorer: Restorer, photo: Tensor, mask: Tensor | None, features: Context | None
 ) -> Context | None:
     """The context of the whole photo, cut to the middle that is followed."""
-    device = next(restorer.denoiser.parameters()).device
-    whole = None if mask is None else mask[None].to(device)
-    known = [features or {}]
-    context = restorer.context(photo[None].to(device), mask=whole, features=known)
+    mu = photo[None].to(restorer.device)
+    whole = None if mask is None else mask[None]
+    context = restorer.context(mu, mask=whole, features=[features or {}])
     if context is not None and "mask" in context:
         context["mask"] = _middle(context["mask"])
     return context
@@ -200,37 +176,50 @@ def write_trajectory(
     name: str,
     truth: Tensor | None = None,
     mask: Tensor | None = None,
-    features: Mapping[str, Tensor] | None = None,
+    features: Context | None = None,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> None:
     """Write ``strip.png``, of the first sampler, and ``pca.png`` into a folder; the strip last.
 
-    Args:
-        restorer: its denoiser and seed are used.
-        photo: degraded, RGB ``[3, H, W]`` in [0, 1]; its middle is followed if it is large.
-        folder: is made if it is missing.
-        name: what the noise is drawn from, besides the seed.
-        truth: of the photo's shape.
-        mask: ``[1, H, W]``, 1 where the photo was kept and 0 in holes.
-        features: of the photo, ``[1, D]``, as far as they are known.
-        samplers: by label; otherwise :func:`compared_samplers` of the restorer's own.
+    The middle of a large ``photo`` ``[3, H, W]`` is followed. ``name`` is what the noise is drawn
+    from, besides the seed; ``mask``, ``[1, H, W]``, is 1 where the photo is intact and 0 in holes;
+    ``samplers`` are by label, otherwise :func:`compared_samplers` of the restorer's own.
 
     Raises:
         PhotoError: a picture cannot be written; there is no part of it then.
     """
     samplers = samplers or compared_samplers(restorer.sampler)
     own, middle = next(iter(samplers.values())), _middle(photo)
-    mu = middle.to(next(restorer.denoiser.parameters()).device)
+    mu = middle.to(restorer.device)
     noise = named_noise(restorer.seed, [name])
     part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
-    denoiser = BoundDenoiser(restorer.denoiser, _told(restorer, photo, mask, features))
-    follow = partial(record, denoiser, mu=mu, noise=part)
+    denoiser = BoundDenoiser(restorer.denoiser, _context(restorer, photo, mask, features))
+    way = partial(record, denoiser, mu=mu, noise=part)
     calls = max(REFERENCE_CALLS, 2 * own.nfe)
-    exact = named_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
-    fine = follow(exact, most=REFERENCE_CALLS, predicted=False)
-    ways = {n: follow(one, most=STATES, predicted=one is own) for n, one in samplers.items()}
+    exact = make_sampler("mr-ode-2", nfe=calls, temperature=own.temperature)
+    fine = way(exact, most=REFERENCE_CALLS, predicted=False)
+    ways = {n: way(one, most=STATES, predicted=one is own) for n, one in samplers.items()}
     marks = {"degraded": middle} | ({} if truth is None else {"ground truth": _middle(truth)})
-    figure = pca_figure(ways, reference=(f"mr-ode-2, {calls} calls", fine), landmarks=marks)
+    figure = pca_figure(
+        {label: each.path for label, each in ways.items()},
+        reference=(f"mr-ode-2, {calls} calls", fine.path),
+        landmarks=marks,
+    )
     picture = strip(next(iter(ways.values())), beside=list(marks.items())[-1])
     write_image(folder / "pca.png", _pixels(figure))
     write_image(folder / "strip.png", picture)
+
+
+def follow(restorer: Restorer, features: PhotoFeatures, job: Job, folder: Path) -> None:
+    """Write the trajectory of a photo that is restored, see :func:`write_trajectory`."""
+    loaded = load(job)
+    truth = None if job.reference is None else read_rgb(job.reference)
+    photo, mask, known = to_rgb(loaded.photo.image), loaded.mask, features(job.key)
+    try:
+        write_trajectory(
+            restorer, photo, folder, name=job.name, truth=truth, mask=mask, features=known
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise PhotoError(f"{job.source}: out of memory for its trajectory") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +16,11 @@ from torch import Tensor
 __all__ = ["Plane", "pca_figure"]
 
 
-class HasPath(Protocol):
-    """A :class:`mrdiff.cli.sample.trajectory.Trajectory`, of which only the path matters here."""
-
-    @property
-    def path(self) -> Tensor:
-        """``[K + 1, C, H, W]``."""
-
-
 class Plane(NamedTuple):
-    """Two principal components of images: their mean ``[N]``, orthonormal axes ``[2, N]`` (the
-    second is 0 if all lie on a line) and the shares of the variance along them."""
+    """Two principal components of images of N pixels, and the shares of the variance along them.
+
+    The axes ``[2, N]`` are orthonormal; the second is 0 if all images lie on a line.
+    """
 
     mean: Tensor
     axes: Tensor
@@ -69,27 +63,23 @@ def _draw_path(axes: Axes, points: np.ndarray, label: str, colour: str, *, own: 
 
 
 def pca_figure(
-    trajectories: Mapping[str, HasPath],
+    paths: Mapping[str, Tensor],
     *,
-    reference: tuple[str, HasPath] | None = None,
+    reference: tuple[str, Tensor] | None = None,
     landmarks: Mapping[str, Tensor] | None = None,
 ) -> Figure:
-    """The paths of several samplers from the same noise, in the principal plane of their states.
+    """The paths ``[K, C, H, W]`` of several samplers from one noise, in the plane of their states.
 
-    Args:
-        trajectories: by label, at least one; the first is drawn broadly.
-        reference: label and trajectory of a fine solution, a thin line; it and the landmarks are
-            projected onto the plane, and take no part in choosing it.
-        landmarks: up to three images ``[C, H, W]`` by label.
+    The first is drawn broadly. ``reference``, label and path of a fine solution, is a thin line; it
+    and the ``landmarks``, up to three images ``[C, H, W]``, take no part in choosing the plane.
     """
-    paths = {label: trajectory.path for label, trajectory in trajectories.items()}
     plane = Plane.through(torch.cat(list(paths.values())))
     figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
     axes = figure.subplots(subplot_kw={"aspect": "equal", "adjustable": "datalim"})
     for i, (label, path) in enumerate(paths.items()):
         _draw_path(axes, plane.project(path), label, f"C{i}", own=i == 0)
     if reference is not None:
-        fine = plane.project(reference[1].path)
+        fine = plane.project(reference[1])
         axes.plot(*fine.T, color="black", lw=1.0, label=reference[0], zorder=5)
     marks = {"start of all, t = 1": next(iter(paths.values()))[0], **(landmarks or {})}
     looks = (("D", "black"), ("X", "white"), ("*", "gold"), ("P", "white"))

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mrdiff.networks.protocol import Context
 from mrdiff.photo import PhotoError
+from mrdiff.photo.kinds import channels_of
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.system.files import replacing
 
@@ -22,7 +24,7 @@ _COPIED = ("color_range", "color_primaries", "color_trc", "colorspace")
 
 
 def _video_stream(source: Any, target: Any, suffix: str) -> Any:
-    """The stream that is written: of the size, the times and the colours of ``source``."""
+    """A stream to write, of the size, the times and the colours of ``source``."""
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
     stream = target.add_stream(codec, rate=source.average_rate or 25)
     context = source.codec_context
@@ -36,14 +38,7 @@ def _video_stream(source: Any, target: Any, suffix: str) -> Any:
     return stream
 
 
-def _restored(av: Any, frame: Any, restorer: Restorer, name: str) -> Any:
-    array = restorer(frame.to_ndarray(format="rgb24"), name=name)
-    result = av.VideoFrame.from_ndarray(array, format="rgb24")
-    result.pts, result.time_base = frame.pts, frame.time_base
-    return result
-
-
-def _convert(av: Any, source: Any, target: Any, suffix: str, work: Callable[[Any], Any]) -> None:
+def _convert(source: Any, target: Any, suffix: str, work: Callable[[Any], Any]) -> None:
     """Decode, work on the frames, encode, and copy sound as it is, in the order of the file."""
     video = source.streams.video[0]
     written = _video_stream(video, target, suffix)
@@ -60,23 +55,14 @@ def _convert(av: Any, source: Any, target: Any, suffix: str, work: Callable[[Any
 
 
 def restore_video(
-    restorer: Restorer, source: Path, target: Path, *, on_frame: Callable[[], None]
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    *,
+    features: Context,
+    on_frame: Callable[[], None],
 ) -> int:
-    """Restore a video; the file appears when it is whole.
-
-    Args:
-        restorer: the model.
-        source: the video.
-        target: of the same suffix.
-        on_frame: called after each frame.
-
-    Returns:
-        How many frames there were.
-
-    Raises:
-        PhotoError: PyAV is not there, the file is broken or has no pictures.
-        OSError: the disk fails.
-    """
+    """Restore a video and return how many frames there were; the file appears when it is whole."""
     if importlib.util.find_spec("av") is None:
         raise PhotoError(f"{source}: a video needs PyAV: pip install 'mrdiff[video]'")
     import av
@@ -85,21 +71,23 @@ def restore_video(
 
     def work(frame: Any) -> Any:
         nonlocal frames
+        pixels, as_array = channels_of(frame.to_ndarray(format="rgb24"))
+        restored = restorer.restore(pixels[None], [source.stem], features=[features])[0]
+        result = av.VideoFrame.from_ndarray(as_array(restored), format="rgb24")
+        result.pts, result.time_base = frame.pts, frame.time_base
         frames += 1
-        restored = _restored(av, frame, restorer, source.stem)
         on_frame()
-        return restored
+        return result
 
     try:
         with av.open(str(source)) as opened:
             if not opened.streams.video:
                 raise PhotoError(f"{source}: no pictures in this file")
-            kind = {".mkv": "matroska", ".m4v": "mp4"}.get(target.suffix.lower())
-            kind = kind or target.suffix.lower().removeprefix(".")
+            suffix = target.suffix.lower()
+            kind = {".mkv": "matroska", ".m4v": "mp4"}.get(suffix, suffix.removeprefix("."))
             with replacing(target) as temporary:
-                written = av.open(str(temporary), "w", format=kind)
-                with written:
-                    _convert(av, opened, written, target.suffix.lower(), work)
+                with av.open(str(temporary), "w", format=kind) as written:
+                    _convert(opened, written, suffix, work)
                 if not frames:
                     raise PhotoError(f"{source}: no frame could be decoded")
     except av.FFmpegError as error:

@@ -8,34 +8,25 @@ from itertools import product
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.names import PAPER_SAMPLERS, TUNED_SAMPLERS
+from mrdiff.names import BASELINES, PAPER_SAMPLERS, TUNED_SAMPLERS
 
 __all__ = ["DEFAULTS", "Candidate", "candidates"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampler as ``sample.py`` takes it, to be tried at every NFE.
-
-    Attributes:
-        sampler: a name of :data:`mrdiff.names.SAMPLERS`.
-        grid: a name or a ``.yaml`` file instead of the sampler's own.
-        temperature: instead of the sampler's own.
-    """
+    """One sampler as ``sample.py`` takes it, to be tried at every NFE."""
 
     sampler: str
-    grid: str | None = None
+    grid: str | None = None  # a name or a .yaml file, instead of the sampler's own
     temperature: float | None = None
 
     @property
     def label(self) -> str:
         """For tables and legends: ``perceptual power(2) tau=0.5``."""
-        parts = [self.sampler]
-        if self.grid is not None:
-            parts.append(Path(self.grid).name)
-        if self.temperature is not None:
-            parts.append(f"tau={self.temperature:g}")
-        return " ".join(parts)
+        grid = "" if self.grid is None else f" {Path(self.grid).name}"
+        tau = "" if self.temperature is None else f" tau={self.temperature:g}"
+        return self.sampler + grid + tau
 
 
 # All of the paper's, the best found, the ancestral sampler, and around mr-ode-2 the three things
@@ -56,36 +47,32 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Every combination of what was named; a baseline goes without a grid.
 
-    Args:
-        samplers: if empty, mr-ode-2 and perceptual; :data:`DEFAULTS` if all three are empty.
-        grids: if empty, each sampler's own.
-        temperatures: if empty, each sampler's own.
+    Without grids or temperatures each sampler has its own, without samplers it is mr-ode-2 and
+    perceptual, and without anything :data:`DEFAULTS`.
 
     Raises:
         CommandError: two grid files have the same name.
     """
     if not (samplers or grids or temperatures):
         return DEFAULTS
-    found: dict[Candidate, None] = {}
-    for sampler, grid, temperature in product(
-        samplers or ("mr-ode-2", "perceptual"), grids or (None,), temperatures or (None,)
-    ):
-        mine = grid if sampler in PAPER_SAMPLERS or sampler in TUNED_SAMPLERS else None
-        found[Candidate(sampler, *_unless_own(sampler, mine, temperature))] = None
+    names = samplers or ("mr-ode-2", "perceptual")
+    named = product(names, grids or (None,), temperatures or (None,))
+    found = dict.fromkeys(_plain(*choice) for choice in named)
     by_label = {candidate.label: candidate for candidate in found}
     for candidate in found:
         other = by_label[candidate.label]
         if other != candidate:
-            raise CommandError(
-                f"--grid {candidate.grid} and {other.grid}: rename one of them", status=2
-            )
+            files = f"--grid {candidate.grid} and {other.grid}"
+            raise CommandError(f"{files}: rename one of them", status=2)
     return tuple(found)
 
 
-def _unless_own(
-    sampler: str, grid: str | None, temperature: float | None
-) -> tuple[str | None, float | None]:
-    """None for what the paper's samplers and the baselines have by themselves."""
-    if sampler not in TUNED_SAMPLERS and temperature == 1.0:
-        temperature = None
-    return (None if sampler in PAPER_SAMPLERS and grid == "uniform_log_snr" else grid), temperature
+def _plain(sampler: str, grid: str | None, temperature: float | None) -> Candidate:
+    """Without what the paper's samplers and the baselines have by themselves."""
+    own = sampler in PAPER_SAMPLERS and grid == "uniform_log_snr"
+    plain = sampler not in TUNED_SAMPLERS and temperature == 1.0
+    return Candidate(
+        sampler,
+        None if own or sampler in BASELINES else grid,
+        None if plain else temperature,
+    )

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mrdiff.cli.common.errors import CommandError, run_command
-from mrdiff.cli.common.inputs import check_inputs
-from mrdiff.cli.common.outputs import check_keepable, check_output
+from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_crop, as_temperature, one_of, positive
+from mrdiff.cli.common.paths import check_inputs, check_keepable, check_output
 from mrdiff.cli.sweep.candidates import candidates
 from mrdiff.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.system.cores import set_process_defaults
@@ -79,7 +78,9 @@ def _check(options: argparse.Namespace) -> None:
         check_keepable(options.checkpoint, "a sampler")
 
 
-def _sweep(arguments: list[str], program: str) -> int:
+@command("mrdiff sweep")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     options = make_parser(program).parse(arguments)
     _check(options)
     tried = candidates(options.sampler, options.grid, options.temperature)
@@ -87,8 +88,3 @@ def _sweep(arguments: list[str], program: str) -> int:
     from mrdiff.cli.sweep.run import run_sweep  # torch: seconds
 
     return run_sweep(options, tried)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff sweep") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _sweep(arguments, program), program=program)

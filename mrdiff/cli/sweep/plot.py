@@ -66,10 +66,10 @@ def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
     figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     runs = [row for row in rows if row.nfe]
+    nfes = sorted({row.nfe for row in runs})
     _draw_curves(left, found, runs, "nfe")
     _draw_curves(right, found, runs, "seconds")
     _limit(left, found, runs)
-    nfes = sorted({row.nfe for row in runs})
     left.set_xticks(nfes, list(map(str, nfes)))
     left.xaxis.set_minor_locator(NullLocator())
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

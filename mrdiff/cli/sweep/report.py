@@ -1,7 +1,7 @@
 """What a sweep found: a table and the recommendation in words, both from its rows alone.
 
 The recommended run is the one with the fewest network calls among those within a tolerance of
-the best, in the metric's own units (:data:`TOLERANCE`).
+the best, in the metric's own units.
 """
 
 from __future__ import annotations
@@ -13,20 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mrdiff.cli.sweep.rows import EXACT, Row
+from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE, make_sampler
 from mrdiff.solvers.sampler import MRSampler
-from mrdiff.tuning.kept_sampler import DEFAULT_NAME, DEFAULT_NFE
 
-__all__ = [
-    "TITLES",
-    "TOLERANCE",
-    "Recommendation",
-    "better",
-    "flags",
-    "format_table",
-    "recommend",
-    "with_unit",
-    "words",
-]
+__all__ = ["TITLES", "Recommendation", "better", "flags", "format_table", "recommend"]
+__all__ += ["with_unit", "words"]
 
 TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
 # Less than this is invisible: 0.1 dB is 2 % of the squared error.
@@ -36,29 +27,17 @@ _FEW = 16  # images; with less, the words warn
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """What follows from the rows for one metric.
-
-    Attributes:
-        metric: what was compared.
-        choice: the recommended run.
-        best: of all within the budget.
-        runner_up: the best run of another sampler that is not the same in effect.
-        default: ``mr-ode-2`` at 5, if it was run.
-        before: the degraded input.
-        unlimited: what would be recommended without the budget.
-        others: for each other metric what would be recommended.
-        runs: how many were compared.
-    """
+    """What follows from the rows for one metric."""
 
     metric: str
-    choice: Row
-    best: Row
-    runner_up: Row | None
-    default: Row | None
-    before: Row
-    unlimited: Row
-    others: Mapping[str, Row]
-    runs: int
+    choice: Row  # the recommended run
+    best: Row  # of all within the budget
+    runner_up: Row | None  # the best of another sampler that is not the same in effect
+    default: Row | None  # mr-ode-2 at 5, if it was run
+    before: Row  # the degraded input
+    unlimited: Row  # what would be recommended without the budget
+    others: Mapping[str, Row]  # what would be recommended by the other metrics
+    runs: int  # how many were compared
 
     @property
     def improves(self) -> bool:
@@ -86,12 +65,7 @@ def _choose(ranked: Sequence[Row], metric: str) -> Row:
 
 
 def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) -> Recommendation:
-    """Choose from the rows of a sweep.
-
-    Args:
-        rows: of the CSV, the input's among them.
-        metric: that all rows have.
-        budget: the most network calls, or None.
+    """Choose from the rows of a sweep, the input's among them, with at most ``budget`` calls.
 
     Raises:
         ValueError: no run within the budget has a value of the metric.
@@ -118,7 +92,7 @@ def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) ->
 
 def flags(row: Row) -> list[str]:
     """The flags of ``sample.py`` that make this run; what a sampler has by itself is left out."""
-    own = MRSampler.preset(row.sampler, nfe=row.nfe)
+    own = make_sampler(row.sampler, nfe=row.nfe)
     given = ["--sampler", row.sampler, "--nfe", str(row.nfe)]
     if isinstance(own, MRSampler) and row.settings["grid"] not in ("own", own.grid):
         given += ["--grid", row.settings["grid"]]
@@ -153,10 +127,10 @@ def _compared(a: Row, b: Row, metric: str) -> str:
 
 
 def _comparisons(found: Recommendation) -> list[str]:
-    """A line for each run that the choice is held against."""
+    """A line for each run that the choice is compared with."""
     metric, choice = found.metric, found.choice
-    rows = {"the best, ": found.best, "the default, ": found.default, "the ": found.before}
     lines = ["Compared with"]
+    rows = {"the best, ": found.best, "the default, ": found.default, "the ": found.before}
     for name, row in rows.items():
         if row is not None and row != choice:
             value = with_unit(metric, row.mean(metric))
@@ -164,9 +138,8 @@ def _comparisons(found: Recommendation) -> list[str]:
     if choice == found.default:
         lines.append("It is the default already.")
     if not found.improves:
-        lines.append(
-            "It does not improve the degraded input: the model does not suit these photos."
-        )
+        doubt = "the model does not suit these photos"
+        lines.append(f"It does not improve the degraded input: {doubt}.")
     return lines
 
 
@@ -177,16 +150,14 @@ def _doubts(found: Recommendation) -> list[str]:
     if rival is not None:
         mean, error = gap(found.best, rival, metric)
         compared = _compared(found.best, rival, metric)
-        told = ": not told apart" if error is None or mean < 2 * error else ""
-        lines.append(f"The best, {found.best}, is {compared} than the runner-up, {rival}{told}.")
+        unclear = ": within the noise" if error is None or mean < 2 * error else ""
+        lines.append(f"The best, {found.best}, is {compared} than the runner-up, {rival}{unclear}.")
     if count > 1:
         lines.append(f"± is the standard error of the paired differences over {count} images.")
     if count < _FEW:
         few = f"{count} images decide" if count > 1 else "One image decides"
-        lines.append(
-            f"{few} little, and the best of {found.runs} runs is in part luck: --images {_FEW} "
-            "or more tells more."
-        )
+        luck = f"the best of {found.runs} runs is in part luck"
+        lines.append(f"{few} little, and {luck}: --images {_FEW} or more say more.")
     if any(math.inf in r.scores[metric] for r in (found.before, found.choice, found.best)):
         lines.append(f"An image equal to its reference counts as {with_unit(metric, EXACT)}.")
     if found.others:
@@ -206,14 +177,9 @@ def words(found: Recommendation, *, checkpoint: str) -> str:
         why = "It has the fewest network calls of the runs within"
     command = ["python", "sample.py", "--checkpoint", checkpoint, "--input", "PHOTOS"]
     command += ["--output", "RESTORED", *flags(choice)]
-    lines = [
-        f"Recommended by {TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image).",
-        "",
-        f"  {shlex.join(command)}",
-        "",
-        f"{why} {tolerance} of the best.",
-        *_comparisons(found),
-    ]
+    head = f"Recommended by {TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image)."
+    lines = [head, "", f"  {shlex.join(command)}", "", f"{why} {tolerance} of the best."]
+    lines += _comparisons(found)
     if found.unlimited.nfe > choice.nfe:
         gained = _compared(found.unlimited, choice, metric)
         lines.append(f"Without the budget it would be {found.unlimited}, {gained}.")
@@ -229,10 +195,11 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
     for nfe in nfes:
         for row in _valid([row for row in runs if row.nfe == nfe], metric, nfe)[:1]:
             cells[row.label, nfe] = "*" + cells[row.label, nfe]
-    labels = list(dict.fromkeys(row.label for row in runs))
-    table = [[label, *(cells.get((label, nfe), "") for nfe in nfes)] for label in labels]
+    table = [["NFE", *map(str, nfes)]]
+    for label in dict.fromkeys(row.label for row in runs):
+        table.append([label, *(cells.get((label, nfe), "") for nfe in nfes)])
     seconds = [statistics.median(row.seconds for row in runs if row.nfe == nfe) for nfe in nfes]
-    table = [["NFE", *map(str, nfes)], *table, ["seconds", *(f"{s:.3f}" for s in seconds)]]
+    table.append(["seconds", *(f"{s:.3f}" for s in seconds)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()

@@ -21,23 +21,14 @@ _PLAIN = ("label", "nfe", "sampler", *SETTINGS, "seconds")
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate at one NFE on all images, or the degraded input itself (nfe 0).
-
-    Attributes:
-        label: of the candidate.
-        nfe: network calls an image.
-        sampler: its name for ``--sampler``; empty for the input.
-        settings: :data:`SETTINGS` as text; empty where the sampler has no such option.
-        seconds: per image, the median.
-        scores: for each metric one value an image, the images in the same order in all rows.
-    """
+    """One candidate at one NFE on all images, or the degraded input itself (nfe 0)."""
 
     label: str
     nfe: int
-    sampler: str
-    settings: Mapping[str, str]
-    seconds: float
-    scores: Mapping[str, tuple[float, ...]]
+    sampler: str  # empty for the input
+    settings: Mapping[str, str]  # of SETTINGS; empty text where the sampler has no such option
+    seconds: float  # the median over the images
+    scores: Mapping[str, tuple[float, ...]]  # by metric; the same order of images in all rows
 
     def values(self, metric: str) -> list[float]:
         """One an image, to compare by: of an image equal to its reference :data:`EXACT`."""

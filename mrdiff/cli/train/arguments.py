@@ -4,20 +4,115 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
-from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.train.recipes import config_names, resolve_config_flags
+import yaml
 
-__all__ = ["SUBCOMMANDS", "allow_own_classes", "prepare"]
+from mrdiff.cli.common.errors import CommandError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test")
+_FLAGS = ("--config", "-c")
+_SUFFIXES = (".yaml", ".yml")
+
+
+def config_folder() -> Path:
+    """The folder of shipped recipes: packaged within ``mrdiff``, else beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """The file names of the shipped recipes, sorted."""
+    folder = config_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+
+
+def find_config(name: str, *, beside: Path | None = None) -> Path:
+    """The file meant by ``name``: one in the folder of ``beside``, a path, or a shipped recipe.
+
+    Raises:
+        CommandError: there is no such file; names the closest shipped recipe.
+    """
+    given, bare = Path(name), Path(name).parent == Path(".")
+    places = [given] if beside is None else [beside.parent / given, given]
+    places += [config_folder() / (name + suffix) for suffix in ("", *_SUFFIXES) if bare]
+    for place in places:
+        if place.is_file():
+            return place
+    known = config_names()
+    hint = did_you_mean(given.name, known)
+    if not hint and bare and known:
+        hint = f" (there are {', '.join(known)})"
+    where = "" if beside is None else f"{beside}: base: "
+    raise CommandError(f"{where}no config file {name}{hint}", status=2)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The content; raises CommandError, which names file and line, if it is no YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise CommandError(f"{path}{line}: not YAML: {error.problem}", status=2) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: not YAML: {error}", status=2) from None
+    if content is not None and not isinstance(content, dict):
+        raise CommandError(f"{path} is not a mapping such as `trainer: …`", status=2)
+    return content or {}
+
+
+def with_bases(path: Path, *, below: tuple[Path, ...] = ()) -> list[Path]:
+    """``path`` after the files that its key ``base`` names, and theirs: the last one wins.
+
+    ``base`` is a name or a list of names, of files beside ``path`` or of shipped recipes; ``below``
+    are the files that led here.
+    """
+    if path.resolve() in below:
+        raise CommandError(f"{path} is its own base", status=2)
+    bases = read_yaml(path).get("base") or []
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CommandError(f"{path}: base: expected a config file or a list of them", status=2)
+    found: list[Path] = []
+    for name in names:
+        found += with_bases(find_config(name, beside=path), below=(*below, path.resolve()))
+    return [*found, path]
+
+
+def resolve_config_flags(arguments: list[str]) -> list[str]:
+    """``arguments`` with every ``--config NAME``, ``--config=NAME`` and ``-c NAME`` made paths.
+
+    Each file comes after those it is based on; a base that several share comes once.
+    """
+    resolved: list[str] = []
+    rest = iter(arguments)
+    seen: list[Path] = []
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag not in _FLAGS:
+            resolved.append(argument)
+            continue
+        if not equals:
+            value = next(rest, "")
+        if not value:
+            raise CommandError(f"{flag} needs the name of a config file", status=2)
+        *bases, path = with_bases(find_config(value))
+        for file in [*bases, path]:
+            if file == path or file.resolve() not in seen:
+                resolved += ["--config", str(file)]
+            seen.append(file.resolve())
+    return resolved
 
 
 def prepare(arguments: list[str]) -> list[str]:
     """The arguments for Lightning's command line: a subcommand first, every config a path.
 
     Raises:
-        CommandError: no configuration at all, or a config that does not exist.
+        CommandError: no or no such configuration, or an unknown subcommand.
     """
     subcommand = "fit"
     if arguments and arguments[0] in SUBCOMMANDS:

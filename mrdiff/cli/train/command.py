@@ -1,17 +1,10 @@
-"""``mrdiff train`` = ``python train.py``: the light half, which answers before torch is imported.
-
-It prints the short help, finds the config files and inserts ``fit``; then
-:mod:`mrdiff.cli.train.run` does the work.
-"""
+"""``mrdiff train`` = ``python train.py``: short help and config files, before torch is imported."""
 
 from __future__ import annotations
 
-from mrdiff.cli.common.errors import run_command
-from mrdiff.cli.train.arguments import allow_own_classes, prepare
-from mrdiff.cli.train.recipes import config_folder, config_names
+from mrdiff.cli.common.errors import command
+from mrdiff.cli.train.arguments import allow_own_classes, config_folder, config_names, prepare
 from mrdiff.system.cores import set_process_defaults
-
-__all__ = ["main"]
 
 _HELP = """\
 usage: {program} [fit|validate|test] --config NAME [--config NAME ...] [--KEY VALUE ...]
@@ -30,14 +23,12 @@ Recipes in {folder}: {names}
 """
 
 
-def _help(program: str) -> str:
-    names = ", ".join(config_names()) or "none found"
-    return _HELP.format(program=program, folder=config_folder(), names=names)
-
-
-def _train(arguments: list[str], program: str) -> int:
+@command("mrdiff train")
+def main(arguments: list[str], program: str) -> int:
+    """Run the command and return its exit status."""
     if not arguments or arguments[0] in ("--help", "-h"):
-        print(_help(program), end="")
+        names = ", ".join(config_names()) or "none found"
+        print(_HELP.format(program=program, folder=config_folder(), names=names), end="")
         return 0
     prepared = prepare(arguments)
     set_process_defaults()
@@ -45,8 +36,3 @@ def _train(arguments: list[str], program: str) -> int:
     from mrdiff.cli.train.run import run_lightning  # torch and Lightning: seconds
 
     return run_lightning(prepared)
-
-
-def main(arguments: list[str], *, program: str = "mrdiff train") -> int:
-    """Run the command and return its exit status."""
-    return run_command(lambda: _train(arguments, program), program=program)

@@ -1,15 +1,13 @@
-"""Find the checkpoint that ``--ckpt_path last`` means."""
+"""Find the checkpoint that a run goes on from, and the folder that it goes on in."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mrdiff.cli.common.errors import CommandError
-
-__all__ = ["DEFAULT_LOGS", "checkpoint_folders", "find_checkpoint", "run_version"]
 
 DEFAULT_LOGS = "lightning_logs"  # Lightning's own choice for a run without a logger of its own
 
@@ -27,7 +25,7 @@ def _as_list(value: Any) -> list[Any]:
 def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
     """The folders in which a run of this ``trainer`` section writes its checkpoints.
 
-    A ModelCheckpoint's own ``dirpath`` comes first, then the loggers' folders, then the
+    They are a ModelCheckpoint's own ``dirpath``, else the loggers' folders, else that of
     ``default_root_dir``.
     """
     folders = [
@@ -48,40 +46,29 @@ def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
     return [root if trainer.get("default_root_dir") else root / DEFAULT_LOGS]
 
 
-def _last_checkpoints(folders: Iterable[Path]) -> list[Path]:
-    found = [path for folder in folders for path in folder.glob("**/last*.ckpt")]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
-
-
 def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
     """The file meant by ``--ckpt_path value``: the run's newest ``last.ckpt``, or the path.
 
-    Args:
-        value: ``last`` or the path of a file.
-        trainer: the plain ``trainer`` section of the configuration.
-
-    Raises:
-        CommandError: there is none. Training never starts afresh in silence.
+    If there is none, CommandError: training never starts afresh in silence.
     """
     if value != "last":
         if not Path(value).exists():
             raise CommandError(f"no checkpoint {value}", status=2)
         return Path(value)
     folders = checkpoint_folders(trainer)
-    found = _last_checkpoints(folders)
+    found = [path for folder in folders for path in folder.glob("**/last*.ckpt")]
     if not found:
         where = ", ".join(str(folder) for folder in folders)
         message = f"--ckpt_path last: no last.ckpt below {where}; leave it out to start a new run"
         raise CommandError(message, status=2)
-    return found[-1]
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | str | None:
     """The version V if ``checkpoint`` is ``FOLDER/V/checkpoints/*`` of this run, else None.
 
-    A folder ``version_N`` is the number N, as loggers have it; any other keeps its name.
-
-    A resumed run goes on in that folder: one TensorBoard run, one record of the best checkpoints.
+    A folder ``version_N`` is the number N, as loggers have it. A resumed run goes on in that
+    folder: one TensorBoard run, one record of the best checkpoints.
     """
     version = checkpoint.resolve().parent.parent
     folders = {folder.resolve() for folder in checkpoint_folders(trainer)}

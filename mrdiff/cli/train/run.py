@@ -1,4 +1,4 @@
-"""``mrdiff train``, the heavy half: Lightning's command line with short errors and safe resumes.
+"""``mrdiff train``: Lightning's command line with short errors and safe resumes.
 
 The configuration is read in ``omegaconf+`` mode: interpolations are resolved once, after all
 files and overrides are merged. A numerical precision left out (null) is chosen for the machine.
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jsonargparse
-import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,7 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import check_resumable
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.train.arguments import SUBCOMMANDS
 from mrdiff.cli.train.messages import explain
@@ -38,15 +37,10 @@ from mrdiff.cli.train.start import (
 )
 from mrdiff.cli.train.stop import SaveOnStop
 from mrdiff.system.devices import leave_group_at_exit, pick_precision
+from mrdiff.system.memory import is_out_of_memory
 from mrdiff.training.freezing import tally, trainable
 from mrdiff.training.module import MRDiffusion
 from mrdiff.training.transfer import init_from
-
-__all__ = ["BuiltRun", "MRDiffusionCLI", "build_run", "run_lightning"]
-
-# Named as text: mrdiff must work without the data package, which is on the path of the
-# entry points and of an installation, and which itself builds upon mrdiff.
-_DATA_CLASS = ("datamodules", "RestorationData")
 
 # For the main parser too: it is the one that resolves ``${}`` after everything is merged.
 _PARSER = {"parser_mode": "omegaconf+"}
@@ -58,20 +52,18 @@ class MRDiffusionCLI(LightningCLI):
     """LightningCLI whose errors are raised, whose checkpoints exist, and whose flags win."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that raises its errors rather than printing a usage dump."""
         return super().init_parser(exit_on_error=False, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options that are neither of the model, nor of the data, nor of the trainer."""
         add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; what is wrong with the configuration becomes one line."""
+        """Parse after the checkpoint's own settings; what is wrong becomes one line."""
         assert isinstance(args, list)
         arguments = list(args)
         start = find_start(arguments)
         try:
-            found = self._find(parser, arguments, start)
+            found = self._checkpoint(parser, arguments, start)
             if found is not None:
                 arguments[1:1] = ["--config", architecture(start, found)]
             super().parse_arguments(parser, arguments)
@@ -84,7 +76,7 @@ class MRDiffusionCLI(LightningCLI):
         section.ckpt_path = start.ckpt_path and str(found)
         section.init_from = start.init_from and str(found)
 
-    def _find(
+    def _checkpoint(
         self, parser: LightningArgumentParser, arguments: list[str], start: Start
     ) -> Path | None:
         """The checkpoint to start from; None for a run that starts from nothing."""
@@ -122,16 +114,14 @@ class MRDiffusionCLI(LightningCLI):
         for key in ("init_from", "ckpt_path"):
             if section[key]:
                 print(f"{key}: {section[key]}", file=sys.stderr)
+        if section.ckpt_path and Path(section.ckpt_path).is_dir():
+            raise CheckpointError(f"{section.ckpt_path} is a folder; give the .ckpt file")
         if section.ckpt_path:
-            check_resumable(section.ckpt_path)
-
-    def plain_config(self, command: str) -> dict[str, Any]:
-        """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
-        return self._plain(command, self.config[command])
+            read_checkpoint(section.ckpt_path, merged=False)
 
     def _plain(self, command: str, config: Any) -> dict[str, Any]:
-        parser = self._parser(command)
-        dumped = parser.dump(config, skip_unset=False, skip_validation=True)
+        """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
+        dumped = self._parser(command).dump(config, skip_unset=False, skip_validation=True)
         plain: dict[str, Any] = yaml.safe_load(dumped)
         return plain
 
@@ -140,7 +130,10 @@ class MRDiffusionCLI(LightningCLI):
         section = self.config_init[self.subcommand].trainer
         if section.precision is None:
             kwargs["precision"] = pick_precision(str(section.accelerator))
-        version = self._resumed_version()
+        path, version = self.config[self.subcommand].get("ckpt_path"), None
+        if self.subcommand == "fit" and path:  # a resumed run goes on in its log folder
+            config = self._plain(self.subcommand, self.config[self.subcommand])
+            version = run_version(Path(path), config["trainer"])
         if version is not None and section.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
                 section.default_root_dir or ".", name=DEFAULT_LOGS, version=version
@@ -150,16 +143,9 @@ class MRDiffusionCLI(LightningCLI):
             section.logger._version = version
         return super().instantiate_trainer(**kwargs)
 
-    def _resumed_version(self) -> int | str | None:
-        """The number of the log folder that a resumed fit goes on in."""
-        path = self.config[self.subcommand].get("ckpt_path")
-        if self.subcommand != "fit" or not path:
-            return None
-        return run_version(Path(path), self.plain_config(self.subcommand)["trainer"])
-
     def after_instantiate_classes(self) -> None:
         """Give the model its configuration, which its checkpoints carry."""
-        plain = self.plain_config(str(self.subcommand))
+        plain = self._plain(str(self.subcommand), self.config[self.subcommand])
         self.model.config = plain["model"]
         self.model.data_config = plain["data"]
 
@@ -180,13 +166,7 @@ class BuiltRun(MRDiffusionCLI):
     """All of a ``fit`` but the training: ``.model``, ``.datamodule``, ``.trainer``."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
-
-
-def _data_class() -> type[LightningDataModule]:
-    module, name = _DATA_CLASS
-    data_class: type[LightningDataModule] = getattr(importlib.import_module(module), name)
-    return data_class
+        pass
 
 
 def _quieten() -> None:
@@ -203,10 +183,12 @@ def _quieten() -> None:
 def _make(kind: type[_CLI], arguments: list[str], *, callbacks: list[Callback]) -> _CLI:
     """Parse, build and, if the kind does so, run."""
     _quieten()
+    # Imported by name: mrdiff, on which the data package builds, must work without it.
+    data: type[LightningDataModule] = importlib.import_module("datamodules").RestorationData
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     return kind(
         MRDiffusion,
-        _data_class(),
+        data,
         args=arguments,
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the model takes them: model.optimizer
@@ -217,39 +199,26 @@ def _make(kind: type[_CLI], arguments: list[str], *, callbacks: list[Callback]) 
 
 
 def build_run(arguments: list[str]) -> BuiltRun:
-    """Build what ``fit`` would train, without training.
-
-    Args:
-        arguments: as :func:`mrdiff.cli.train.arguments.prepare` returns them, ``fit`` first.
-
-    Raises:
-        CommandError: a wrong configuration.
-    """
+    """Build what ``fit`` would train; arguments as of :func:`.arguments.prepare`, ``fit`` first."""
     return _make(BuiltRun, arguments, callbacks=[])
 
 
 def run_lightning(arguments: list[str]) -> int:
-    """Parse ``[subcommand, …]``, build everything and run it; returns the exit status.
+    """Parse ``[subcommand, …]``, build everything and run it.
 
-    Raises:
-        CommandError: a wrong configuration, a missing checkpoint, or not enough memory.
+    The exit status is 130 after a Ctrl+C and 143 after a SIGTERM.
     """
     leave_group_at_exit()
     stop = SaveOnStop()
     try:
         _make(MRDiffusionCLI, arguments, callbacks=[stop])
     except SIGTERMException:
-        return _report_stop(stop)
-    except torch.OutOfMemoryError as error:
-        message = f"out of GPU memory, try a smaller --data.batch_size: {error}"
+        saved = f"saved {stop.saved}; resume with --ckpt_path last"
+        print("stopped:", saved if stop.saved else "nothing was saved yet", file=sys.stderr)
+        return 128 + (signal.SIGINT if stop.by_keyboard else signal.SIGTERM)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        message = f"out of memory, try a smaller --data.batch_size: {error}"
         raise CommandError(message) from error
     return 0
-
-
-def _report_stop(stop: SaveOnStop) -> int:
-    """Say how to go on after a stop by signal; returns 130 for Ctrl+C and 143 for SIGTERM."""
-    if stop.saved is None:
-        print("stopped: nothing was saved yet", file=sys.stderr)
-    else:
-        print(f"stopped: saved {stop.saved}; resume with --ckpt_path last", file=sys.stderr)
-    return 128 + (signal.SIGINT if stop.by_keyboard else signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Where a run starts from: ``--init_from`` and ``--ckpt_path``, and what the checkpoint decides.
 
 What makes the weights usable, the network first of all, is taken from the checkpoint as if it
-stood in a config before all others: whatever a config or a flag says wins.
+stood in a config before all others: a config or a flag wins.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mrdiff.checkpoints.description import class_paths, find_class
-from mrdiff.checkpoints.reading import read_config
+from mrdiff.checkpoints.description import (
+    CheckpointError,
+    class_paths,
+    find_class,
+    process_arguments,
+)
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.train.recipes import read_yaml
-
-__all__ = ["STAND_IN", "Start", "add_options", "architecture", "find_start", "without_printing"]
+from mrdiff.cli.train.arguments import read_yaml
 
 # Lets a configuration without a network be parsed, to find the run's folder in it.
 STAND_IN = json.dumps({"model": {"network": "mrdiff.networks.UNet"}})
@@ -31,24 +35,17 @@ _TUNING = ("freeze", "lora")
 
 @dataclass(frozen=True)
 class Start:
-    """What the arguments say of the start.
+    """What the arguments say of the start."""
 
-    Args:
-        init_from: the old weights of a new run, or None.
-        ckpt_path: the checkpoint that is resumed or evaluated, or None.
-        packages: those whose classes a checkpoint may name.
-        classes: package and name of every class in the config files and flags, whatever module
-            it is taken from.
-    """
-
-    init_from: str | None
-    ckpt_path: str | None
-    packages: tuple[str, ...]
+    init_from: str | None  # the old weights of a new run
+    ckpt_path: str | None  # what is resumed or evaluated
+    packages: tuple[str, ...]  # whose classes a checkpoint may name
+    # (package, name) of the classes in configs and flags, whatever module they are taken from
     classes: frozenset[tuple[str, str]]
 
 
 def add_options(parser: LightningArgumentParser) -> None:
-    """Add ``--base``, ``--init_from``, ``--init_mismatch`` and ``--allow_package``."""
+    """Add the options that are neither of the model, nor of the data, nor of the trainer."""
     names = Optional[Union[str, list[str]]]  # noqa: UP007, UP045  (a runtime value)
     add = partial(parser.add_argument, default=None)
     add(
@@ -77,20 +74,16 @@ def add_options(parser: LightningArgumentParser) -> None:
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The flags that are followed by a value, without dashes."""
-    following = [*arguments[1:], ""]
-    for argument, after in zip(arguments, following, strict=True):
+    """Flags without dashes, each with its value or what follows it."""
+    for argument, after in pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             yield name[2:], value if equals else after
 
 
 def _strings(content: Any) -> Iterator[str]:
-    if isinstance(content, Mapping):
-        for value in content.values():
-            yield from _strings(value)
-    elif isinstance(content, list):
-        for value in content:
+    if isinstance(content, (Mapping, list)):
+        for value in content.values() if isinstance(content, Mapping) else content:
             yield from _strings(value)
     elif isinstance(content, str):
         yield content
@@ -105,13 +98,10 @@ def _as_list(value: Any) -> list[str]:
 
 
 def find_start(arguments: Sequence[str]) -> Start:
-    """Look the start up in arguments that have not been parsed yet.
+    """Look the start up in arguments, the subcommand first, that have not been parsed yet.
 
     A flag wins over a file, and what a file says that a flag rules out does not count: the saved
     configuration of a fine-tuned run can be resumed and evaluated.
-
-    Args:
-        arguments: the subcommand first, every config a path.
 
     Raises:
         CommandError: both, none where one is needed, or one where it does not belong.
@@ -144,32 +134,26 @@ def find_start(arguments: Sequence[str]) -> Start:
     )
 
 
-def _check_classes(model: Mapping[str, Any], start: Start) -> None:
-    """Refuse classes that only the checkpoint names, unless their package is allowed.
-
-    Raises:
-        CheckpointError: there is one.
-    """
-    for class_path in class_paths([model["network"], model["process"]]):
-        if _class(class_path) not in start.classes:  # else the user has it imported anyway
-            find_class(class_path, object, allow=start.packages)
-
-
 def architecture(start: Start, path: Path) -> str:
     """A config, as text, of what a checkpoint's weights belong to.
 
     A resumed run also goes on with what it froze and adapted.
 
     Raises:
-        CheckpointError: unreadable checkpoint, or it names a class that nobody has allowed.
+        CheckpointError: unreadable checkpoint, one that names a class of a package that is
+            neither allowed nor in the run's own configuration, or one with interpolations.
     """
-    model = read_config(path)["model"]
-    _check_classes(model, start)
-    # Either a description, or the bare arguments as a configuration file writes them.
-    process = model["process"].get("init_args", model["process"])
+    model = read_checkpoint(path, merged=False).config["model"]
+    for class_path in class_paths([model["network"], model["process"]]):
+        if _class(class_path) not in start.classes:  # else the user has it imported anyway
+            find_class(class_path, object, allow=start.packages)
+    process = process_arguments(model["process"])
     keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
-    kept = {key: model[key] for key in keys if model.get(key) is not None}
-    return json.dumps({"model": {"network": model["network"], "process": process, **kept}})
+    taken = {key: model[key] for key in keys if model.get(key) is not None}
+    config = json.dumps({"model": {"network": model["network"], "process": process, **taken}})
+    if "${" in config:  # which would be resolved with the user's environment
+        raise CheckpointError(f"{path}: there is a ${{…}} in its description")
+    return config
 
 
 def without_printing(arguments: Sequence[str]) -> list[str]:

@@ -19,20 +19,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-__all__ = ["SaveOnStop"]
-
 
 class SaveOnStop(Callback):
-    """Save ``last.ckpt`` when a fit ends or is stopped; carry random states through a resume.
-
-    Attributes:
-        saved: the checkpoint written at the end, or None.
-        by_keyboard: whether the stop came from Ctrl+C.
-    """
+    """Save ``last.ckpt`` when a fit ends or is stopped; carry random states through a resume."""
 
     def __init__(self) -> None:
-        self.saved: Path | None = None
-        self.by_keyboard = False
+        self.saved: Path | None = None  # the checkpoint written at the end
+        self.by_keyboard = False  # whether the stop came from Ctrl+C
         self._random: dict[str, Any] | None = None
         self._previous: Any = None
         self._pid = os.getpid()
@@ -59,9 +52,14 @@ class SaveOnStop(Callback):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        checkpoint = _checkpoint_callback(trainer)
-        if checkpoint is None or trainer.global_step == 0:
+        writers = [
+            callback
+            for callback in trainer.checkpoint_callbacks
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath  # it knows its folder
+        ]
+        if not writers or trainer.global_step == 0:
             return
+        checkpoint = writers[0]
         name = checkpoint.CHECKPOINT_NAME_LAST + checkpoint.FILE_EXTENSION
         path = checkpoint.last_model_path or str(Path(str(checkpoint.dirpath)) / name)
         checkpoint.last_model_path = path  # else it would see a stranger's file: last-v1.ckpt
@@ -69,7 +67,6 @@ class SaveOnStop(Callback):
         self.saved = Path(path)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl+C back to whoever had it."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
@@ -80,7 +77,6 @@ class SaveOnStop(Callback):
         return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the random states for :meth:`on_train_start`."""
         self._random = state_dict
 
     def _on_keyboard(self, signum: int, frame: FrameType | None) -> None:
@@ -90,11 +86,3 @@ class SaveOnStop(Callback):
         self.by_keyboard = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGTERM)
-
-
-def _checkpoint_callback(trainer: Trainer) -> ModelCheckpoint | None:
-    """The callback that writes the run's checkpoints, once it knows its folder."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-            return callback
-    return None

@@ -1,4 +1,4 @@
-"""A small network that tells from a degraded image alone what spoilt it."""
+"""A small network that recognises the degradation of an image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class PixelNorm(nn.Module):
 class DegradationClassifier(nn.Module):
     """Strided convolutions, statistics over the whole image, two linear layers.
 
-    What spoils an image may be everywhere (noise) or in a few places (drops): each feature's mean
-    and deviation over the image go to the linear layers, for any image size. A maximum would not
-    do: it grows with the image, and says of a large one what no patch of training looked like.
+    What degrades an image may be everywhere (noise) or in a few places (drops): each feature's mean
+    and deviation over the image count. A maximum would grow with the image.
 
     Args:
         channels: image channels C.

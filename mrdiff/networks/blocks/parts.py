@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Sinusoids(nn.Module):
-    """Sines and cosines of the official raw time: ``[B]`` -> ``[B, width]``.
-
-    Args:
-        width: even and at least 4; half of it are frequencies from 1 down to 1/10000.
-    """
+    """Sines and cosines of the official raw time: ``[B]`` -> ``[B, width]``, width even, >= 4."""
 
     frequencies: Tensor
 
@@ -23,6 +20,7 @@ class Sinusoids(nn.Module):
         if width < 4 or width % 2:
             raise ValueError(f"the time embedding needs an even width of 4 or more, got {width}")
         half = width // 2
+        # From 1 down to 1 / 10000.
         frequencies = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -55,22 +53,12 @@ class ChannelNorm(nn.Module):
 class Prenorm(nn.Module):
     """x + fn(norm(x)), under the official names ``fn.norm`` and ``fn.fn``."""
 
-    class _Normed(nn.Module):
-        def __init__(self, width: int, fn: nn.Module) -> None:
-            super().__init__()
-            self.norm = ChannelNorm(width)
-            self.fn = fn
-
-        def forward(self, x: Tensor, token: Tensor | None) -> Tensor:
-            out: Tensor = self.fn(self.norm(x), token)
-            return out
-
     def __init__(self, width: int, fn: nn.Module) -> None:
         super().__init__()
-        self.fn = Prenorm._Normed(width, fn)
+        self.fn = nn.ModuleDict({"norm": ChannelNorm(width), "fn": fn})
 
     def forward(self, x: Tensor, token: Tensor | None = None) -> Tensor:
-        out: Tensor = self.fn(x, token)
+        out: Tensor = self.fn["fn"](self.fn["norm"](x), token)
         return out + x
 
 
@@ -79,35 +67,60 @@ def plain_conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
 
 
-class _Projection(nn.Module):
-    """A convolution under the official name ``proj``."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.proj = plain_conv(inputs, outputs)
-
-
 class ResBlock(nn.Module):
-    """silu(conv(silu(film(conv(x))))) + skip(x), the time acting through scale and shift.
-
-    Args:
-        inputs: channels of x.
-        outputs: channels of the result; the skip is a 1x1 convolution where they differ.
-        time_width: width of the time embedding.
-    """
+    """silu(conv(silu(film(conv(x))))) + skip(x), the time acting through scale and shift."""
 
     def __init__(self, inputs: int, outputs: int, time_width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * outputs))
-        self.block1 = _Projection(inputs, outputs)
-        self.block2 = _Projection(outputs, outputs)
+        self.block1 = nn.ModuleDict({"proj": plain_conv(inputs, outputs)})
+        self.block2 = nn.ModuleDict({"proj": plain_conv(outputs, outputs)})
         self.res_conv = plain_conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """``film`` ``[B or 1, 2 outputs]`` is ``mlp`` of the time embedding."""
         scale, shift = film[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(torch.addcmul(shift, self.block1.proj(x), 1 + scale))
-        return F.silu(self.block2.proj(hidden)) + self.res_conv(x)
+        hidden = F.silu(torch.addcmul(shift, self.block1["proj"](x), 1 + scale))
+        return F.silu(self.block2["proj"](hidden)) + self.res_conv(x)
+
+
+class SimpleGate(nn.Module):
+    """The product of both halves of the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = x.chunk(2, dim=1)
+        return one * two
+
+
+class NAFBlock(nn.Module):
+    """NAFNet's block (Chen et al. 2022) with a time as in Refusion.
+
+    A gated depthwise convolution with channel attention, then a gated layer a pixel. Both
+    start by adding nothing; the time acts behind their norms through scale and shift.
+    """
+
+    def __init__(self, width: int, time_width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(SimpleGate(), nn.Linear(time_width // 2, 4 * width))
+        self.conv1 = nn.Conv2d(width, 2 * width, 1)
+        self.conv2 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.conv3 = nn.Conv2d(width, width, 1)
+        self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1))
+        self.sg = SimpleGate()
+        self.conv4 = nn.Conv2d(width, 2 * width, 1)
+        self.conv5 = nn.Conv2d(width, width, 1)
+        self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
+        self.beta = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, width, 1, 1))
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """``film`` ``[B or 1, 4 width]`` is ``mlp`` of the time embedding."""
+        shift1, scale1, shift2, scale2 = film[:, :, None, None].chunk(4, dim=1)
+        hidden = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
+        hidden = self.sg(self.conv2(self.conv1(hidden)))
+        x = torch.addcmul(x, self.conv3(hidden * self.sca(hidden)), self.beta)
+        hidden = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        return torch.addcmul(x, self.conv5(self.sg(self.conv4(hidden))), self.gamma)
 
 
 class LinearAttention(nn.Module):
@@ -125,13 +138,13 @@ class LinearAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Conv2d(inner, width, 1), ChannelNorm(width))
 
     def forward(self, x: Tensor, token: Tensor | None = None) -> Tensor:
-        batch, _, height, width = x.shape
-        shape = (batch, 3, self.heads, self.head_width, height * width)
-        q, k, v = self.to_qkv(x).reshape(shape).unbind(1)
-        q = q.softmax(dim=-2)
+        height, width = x.shape[-2:]
+        parts = "b (part head c) h w -> part b head c (h w)"
+        q, k, v = rearrange(self.to_qkv(x), parts, part=3, head=self.heads)
         values = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, heads, 32, 32]
         values = values * (self.head_width**-0.5 / (height * width))
-        out: Tensor = self.to_out((values.transpose(-1, -2) @ q).reshape(batch, -1, height, width))
+        mixed = values.transpose(-1, -2) @ q.softmax(dim=-2)
+        out: Tensor = self.to_out(rearrange(mixed, "b head c (h w) -> b (head c) h w", h=height))
         return out
 
 

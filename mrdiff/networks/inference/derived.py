@@ -1,36 +1,49 @@
-"""What is computed from weights alone: once, until they change."""
+"""What is computed from weights alone, such as Winograd's filters: once, until they change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["derived"]
+__all__ = ["derived", "forget_changed"]
 
-_KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_MADE: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # weight -> (checksum, {name: made})
 
 
-def _state(weight: Tensor) -> tuple[int, int]:
-    """Changes when the weight's numbers do: in place, or by another storage."""
-    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+@cache
+def _random(length: int) -> Tensor:
+    return torch.randn(length, generator=torch.Generator().manual_seed(0))
+
+
+def _checksum(weight: Tensor) -> Tensor:
+    """Random projections ``[O]`` of the filters ``[O, ...]``; reads every number once.
+
+    A tensor's own version counter misses what is written to its ``.data``, as when averaged weights
+    are swapped in.
+    """
+    # Without a copy for filters that lie contiguous or channels last.
+    rows = (weight if weight.is_contiguous() else weight.movedim(1, -1)).reshape(len(weight), -1)
+    return rows @ _random(rows.shape[1]).to(rows)
+
+
+def forget_changed(network: nn.Module) -> None:
+    """Forget what was made of weights that have changed since; at the start of every run."""
+    for weight in network.parameters():
+        before = _MADE.get(weight)
+        if before is not None and not torch.equal(before[0], _checksum(weight.detach())):
+            del _MADE[weight]
 
 
 def derived(weight: Tensor, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
-    """``make(weight)``, kept as long as the weight lives and does not change.
-
-    Args:
-        weight: of a network.
-        name: of what is made of it.
-        make: makes it.
-    """
-    state = _state(weight)
-    before, kept = _KEPT.get(weight, (None, {}))
-    if before != state:
-        kept = {}
-        _KEPT[weight] = (state, kept)
-    if name not in kept:
-        kept[name] = make(weight.detach())
-    made: Tensor = kept[name]
-    return made
+    """``make(weight)``, made once until :func:`forget_changed`."""
+    now = weight.detach()
+    if weight not in _MADE:
+        _MADE[weight] = (_checksum(now), {})
+    made: dict[str, Tensor] = _MADE[weight][1]
+    if name not in made:
+        made[name] = make(now)
+    return made[name]

@@ -2,7 +2,7 @@
 
 Each class does what its parent does, without gradients: in place, a group of rows at a time so that
 what lies between layers stays in the cache, with steps of algebra that matrices do beforehand.
-Images lie in memory channels last. :func:`fast_copy` makes them of a network.
+Images lie in memory channels last.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrdiff.networks.blocks.nafblock import NAFBlock
-from mrdiff.networks.blocks.parts import ChannelNorm, LinearAttention, Prenorm, ResBlock, Upsample
+from mrdiff.networks.blocks.parts import (
+    ChannelNorm,
+    LinearAttention,
+    NAFBlock,
+    Prenorm,
+    ResBlock,
+    Upsample,
+)
 from mrdiff.networks.blocks.residual_block import ResidualBlock
-from mrdiff.networks.inference.derived import derived
+from mrdiff.networks.inference.derived import derived, forget_changed
 from mrdiff.networks.inference.winograd import pays, winograd_conv
 
-__all__ = ["fast_copy"]
+__all__ = ["fast_copy", "inference_copy"]
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _TOGETHER, _LEAST = 1 << 21, 2048  # numbers of a group of rows, at least so many rows
@@ -48,13 +54,7 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _matrix(conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution as ``[O, C]``."""
     return conv.weight.flatten(1)
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
 
 
 def _norm(rows: Tensor, gain: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -62,8 +62,9 @@ def _norm(rows: Tensor, gain: Tensor, shift: Tensor | None = None) -> Tensor:
     return F.layer_norm(rows, rows.shape[1:], gain, shift, 1e-5)
 
 
-def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _conv(block: nn.ModuleDict, x: Tensor) -> Tensor:
     """A 3x3 convolution that keeps the size and has no bias."""
+    conv = cast(nn.Conv2d, block["proj"])
     out: Tensor = winograd_conv(x, conv.weight) if pays(conv.weight) else conv(x)
     return out
 
@@ -76,8 +77,8 @@ def _film(hidden: Tensor, film: Tensor) -> Tensor:
 
 class FastResBlock(ResBlock):
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        hidden = _film(_conv(self.block1.proj, x), film)
-        out = F.silu(_conv(self.block2.proj, hidden), inplace=True)
+        hidden = _film(_conv(self.block1, x), film)
+        out = F.silu(_conv(self.block2, hidden), inplace=True)
         if not isinstance(self.res_conv, nn.Conv2d):
             return out.add_(x)
         for total, given in zip(_rows(out), _rows(x), strict=True):
@@ -111,20 +112,20 @@ def _transposed(weight: Tensor) -> Tensor:
 class FastPrenorm(Prenorm):
     """Norm, linear attention and the sum with its input in two passes over the pixels.
 
-    The keys' softmax over the pixels is divided out of the 32 x 32 sums; the sums, the output
-    layer and the scale are one matrix behind the queries.
+    The sums, the output layer and the scale are one matrix behind the queries.
     """
 
     def forward(self, x: Tensor, token: Tensor | None = None) -> Tensor:
-        if not isinstance(self.fn.fn, LinearAttention):
+        attention = self.fn["fn"]
+        if not isinstance(attention, LinearAttention):
             return super().forward(x, token)
         out = torch.empty_like(x, memory_format=torch.channels_last)
         for given, made in zip(_rows(x), _rows(out), strict=True):
-            self._attend(given, made, self.fn.fn)
+            self._attend(given, made, attention)
         return out
 
     def _attend(self, x: Tensor, out: Tensor, attention: LinearAttention) -> None:
-        gain = self.fn.norm.g.flatten()
+        gain = cast(ChannelNorm, self.fn["norm"]).g.flatten()
         query, key, value = _matrix(attention.to_qkv).chunk(3)
         sums = _Sums(attention, x)
         for part in _groups(x, 4 * len(query)):
@@ -143,9 +144,9 @@ class FastPrenorm(Prenorm):
 
 
 class _Sums:
-    """What linear attention sums over the pixels: values weighted by the softmax of the keys.
+    """Sums over groups of pixels of values weighted by the softmax of the keys.
 
-    Pixels come in groups; a group with larger keys scales down what was summed before.
+    A group with larger keys scales down what was summed before.
     """
 
     def __init__(self, attention: LinearAttention, like: Tensor) -> None:
@@ -165,7 +166,6 @@ class _Sums:
         self.sums = self.sums * shrink.view(*self.sums.shape[:2], 1) + k.mT @ v
 
     def normalised(self) -> Tensor:
-        """``[heads, width of the key, width of the value]``."""
         return self.sums / self.total.view(*self.sums.shape[:2], 1)
 
 
@@ -184,12 +184,11 @@ class FastNAFBlock(NAFBlock):
                 attention = torch.ones_like(factor[i, :, 0, 0])
             else:
                 attention = factor[i, :, 0, 0]
-            told = film[i % len(film)]
-            self._second(_rows(x)[i], _rows(gated)[i], _rows(out)[i], attention, told)
+            pixels, inner, made = _rows(x)[i], _rows(gated)[i], _rows(out)[i]
+            self._second(pixels, inner, made, attention, film[i % len(film)])
         return out
 
     def _first(self, x: Tensor, out: Tensor, film: Tensor) -> None:
-        """Norm, layer, depthwise convolution and gate, of one image."""
         shift, scale, _, _ = film.chunk(4)
         gain = (1 + scale) * self.norm1.g.flatten()
         rows = _rows(x)[0]
@@ -204,13 +203,12 @@ class FastNAFBlock(NAFBlock):
     def _second(
         self, x: Tensor, gated: Tensor, out: Tensor, attention: Tensor, film: Tensor
     ) -> None:
-        """Attention, layer and sum, then norm, layer, gate, layer and sum: a pixel at a time."""
         _, _, shift, scale = film.chunk(4)
         gain = (1 + scale) * self.norm2.g.flatten()
         beta, gamma = self.beta.flatten(), self.gamma.flatten()
         third = beta[:, None] * _matrix(self.conv3) * attention
         fifth = gamma[:, None] * _matrix(self.conv5)
-        biases = _bias(self.conv3) * beta, _bias(self.conv5) * gamma
+        biases = self.conv3.bias * beta, self.conv5.bias * gamma  # type: ignore[operator]
         for part in _groups(gated, 6 * gated.shape[1]):
             middle = _linear(gated[part], third, biases[0]).add_(x[part])
             normed = _norm(middle, gain, shift)
@@ -230,11 +228,7 @@ _FAST = {
 
 
 def fast_copy(network: nn.Module) -> nn.Module:
-    """A network of the same parameters, not copies of them, whose blocks are the fast ones.
-
-    Args:
-        network: in float32 on the CPU; it and its parts stay as they are.
-    """
+    """A network of the same parameters, not copies of them, whose blocks are the fast ones."""
     fast = copy.copy(network)
     fast._modules = {
         name: None if child is None else fast_copy(child)
@@ -242,3 +236,13 @@ def fast_copy(network: nn.Module) -> nn.Module:
     }
     fast.__class__ = _FAST.get(type(network), type(network))
     return fast
+
+
+def inference_copy(network: nn.Module) -> nn.Module:
+    """For one run: with the fast blocks if it computes in float32 on the CPU, else itself."""
+    weight = next(network.parameters())
+    narrow = weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    if weight.device.type != "cpu" or narrow:
+        return network
+    forget_changed(network)
+    return fast_copy(network)

@@ -2,7 +2,7 @@
 
 A tile of m x m results costs (m + 2)² products a pair of channels instead of 9 m²: 4 times fewer
 for m = 4, 2.25 times for m = 2. Transforms and products are matrix products, so this pays where
-there are many channels; the rounding errors are those of float32, a few times larger for m = 4.
+there are many channels; rounding errors are a few times larger for m = 4.
 """
 
 from __future__ import annotations
@@ -70,11 +70,7 @@ def _filters(weight: Tensor, m: int) -> Tensor:
 
 
 def winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of ``[B, C, H, W]`` with ``[O, C, 3, 3]``, zeros around, no bias.
-
-    Returns:
-        ``[B, O, H, W]``, channels last in memory.
-    """
+    """``[B, C, H, W]`` by ``[O, C, 3, 3]``, zeros around, no bias; channels last in memory."""
     batch, channels, height, width = x.shape
     outputs = weight.shape[0]
     # Large filters are read once a call: few tiles do not repay those of m = 4.

@@ -1,4 +1,4 @@
-"""DA-CLIP (Luo et al., ICLR 2024): what a photo shows and what spoilt it, as features.
+"""DA-CLIP (Luo et al., ICLR 2024): what a photo shows and what degraded it, as features.
 
 In plain torch: neither open_clip nor torchvision is needed, but for the tokens of texts.
 """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrdiff.official.daclip.towers import VisionTower
 from mrdiff.official.daclip.weights import fill, read_daclip, vision_tower
-from mrdiff.photo import to_pil
+from mrdiff.photo import from_pil, to_pil
 
 __all__ = ["ImageController", "prepare"]
 
@@ -30,21 +30,16 @@ def prepare(image: Tensor, side: int) -> Tensor:
     photo = photo.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - side) / 2), round((height - side) / 2)
     photo = photo.crop((left, top, left + side, top + side))
-    pixels = torch.frombuffer(bytearray(photo.tobytes()), dtype=torch.uint8)
-    pixels = pixels.view(side, side, 3).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return (from_pil(photo) - mean[:, None, None]) / std[:, None, None]
 
 
 class ImageController(nn.Module):
-    """What a photo shows and what spoilt it.
+    """What a photo shows and what degraded it.
 
-    A copy of CLIP's vision tower reads the degradation. What its blocks return goes through linear
-    layers, zero when training began, into the tower itself, so that this sees the content alone.
-
-    Args:
-        visual: CLIP's vision tower.
-        control: its copy, of the same sizes.
+    A copy ``control`` of CLIP's vision tower ``visual`` reads the degradation. What its blocks
+    return goes through linear layers, zero when training began, into the tower itself, so that
+    this sees the content alone.
     """
 
     def __init__(self, visual: VisionTower, control: VisionTower) -> None:
@@ -55,11 +50,7 @@ class ImageController(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str) -> ImageController:
-        """Load it from a DA-CLIP checkpoint, such as ``daclip_ViT-B-32.pt``.
-
-        Raises:
-            DACLIPError: one line that names the file, if it is not usable.
-        """
+        """From a DA-CLIP checkpoint, such as ``daclip_ViT-B-32.pt``; DACLIPError if it is none."""
         weights, where = read_daclip(path), str(path)
         with torch.device("meta"):
             made = cls(*(vision_tower(weights, "clip.visual.", where) for _ in range(2)))
@@ -67,7 +58,6 @@ class ImageController(nn.Module):
 
     @property
     def features(self) -> dict[str, int]:
-        """The features that it gives, with their widths."""
         width = int(self.visual.proj.shape[1])
         return {"text": width, "image": width}
 
@@ -81,19 +71,16 @@ class ImageController(nn.Module):
         """The features of normalised pixels ``[B, 3, side, side]``."""
         degradation, states = self.control(pixels)
         hidden = [zero(state) for zero, state in zip(self.zeros, states, strict=True)]
-        # The first block of the tower is given the last one's, as in the official code.
+        # The first block of the tower gets the last one's, as in the official code.
         content, _ = self.visual(pixels, hidden[::-1])
         return {"text": degradation, "image": content}
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The features of RGB images ``[B, 3, H, W]`` in [0, 1], where these are.
+        """``text``, the degradation, and ``image``, the content, of RGB ``[B, 3, H, W]`` in [0, 1].
 
-        Each is seen by itself: the last bits depend on how many are seen at once. The weights
-        move to the device of the images.
-
-        Returns:
-            ``text``, the degradation, and ``image``, the content, ``[B, D]``, not normalised.
+        Both ``[B, D]``, not normalised, on the device of the images; the weights move there. Each
+        image goes by itself: the last bits depend on how many go at once.
         """
         self.to(images.device)
         pixels = (prepare(image, self.side)[None].to(images.device) for image in images)

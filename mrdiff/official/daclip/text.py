@@ -24,11 +24,7 @@ _MISSING = (
 
 
 def _tokenizer() -> ModuleType:
-    """open_clip's module ``tokenizer`` alone.
-
-    The package as a whole imports torchvision, which must fit torch to the version and has no say
-    in this.
-    """
+    """open_clip's module ``tokenizer`` alone: the package needs a torchvision that fits torch."""
     package = importlib.util.find_spec("open_clip")  # finds it, imports nothing
     if package is None or not package.submodule_search_locations:
         raise DACLIPError(_MISSING)
@@ -45,11 +41,7 @@ def _tokenizer() -> ModuleType:
 
 
 def tokenise(texts: Sequence[str], length: int = 77) -> Tensor:
-    """Int64 tokens ``[B, length]`` of texts.
-
-    Raises:
-        DACLIPError: open_clip is not installed.
-    """
+    """Int64 tokens ``[B, length]`` of texts; DACLIPError without open_clip."""
     tokens: Tensor = _tokenizer().tokenize(list(texts), length)
     return tokens
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 __all__ = ["TextTower", "VisionTower"]
@@ -47,15 +48,7 @@ class Transformer(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pixels to features.
-
-    Args:
-        width: channels of a token.
-        layers: number of blocks.
-        patch: side of a patch in pixels.
-        grid: patches a side.
-        outputs: number of features D.
-    """
+    """Pixels to D = ``outputs`` features, by grid x grid patches of ``patch`` pixels a side."""
 
     def __init__(self, width: int, layers: int, *, patch: int, grid: int, outputs: int) -> None:
         super().__init__()
@@ -75,7 +68,7 @@ class VisionTower(nn.Module):
             pixels: normalised, ``[B, 3, S, S]`` with S = grid patch.
             control: what is added behind each block, in their order.
         """
-        patches = self.conv1(pixels).flatten(2).mT
+        patches = rearrange(self.conv1(pixels), "b c h w -> b (h w) c")
         first = self.class_embedding.expand(len(patches), 1, -1)
         x = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
         states: list[Tensor] = []
@@ -88,15 +81,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Tokens to features.
-
-    Args:
-        width: channels of a token.
-        layers: number of blocks.
-        words: size of the vocabulary.
-        length: tokens of a text.
-        outputs: number of features D.
-    """
+    """Up to ``length`` tokens of a vocabulary of ``words`` to D = ``outputs`` features."""
 
     def __init__(self, width: int, layers: int, *, words: int, length: int, outputs: int) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
-"""Weights out of a DA-CLIP checkpoint, into modules of the sizes that they tell."""
+"""Weights out of a DA-CLIP checkpoint, into modules of their sizes."""
 
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.official.daclip.towers import TextTower, VisionTower
+from mrdiff.official.weights import load
 
 __all__ = ["DACLIPError", "Weights", "fill", "read_daclip", "text_tower", "vision_tower"]
 
@@ -23,28 +23,21 @@ class DACLIPError(ValueError):
     """A file that is no DA-CLIP checkpoint, or a package that is missing: one line."""
 
 
-def _load(path: Path) -> object:
-    if not path.is_file():
-        raise DACLIPError(f"no DA-CLIP checkpoint at {path}")
-    try:
-        # Files of before torch 1.6 are no archives and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DACLIPError(f"{path} is not a readable checkpoint: {reason}") from error
-
-
 def read_daclip(path: Path | str) -> Weights:
     """The weights in a DA-CLIP checkpoint by their official names.
 
-    They may lie under ``state_dict``, and below ``module.`` as training on several GPUs leaves
-    them. Only tensors and plain values are read.
+    They may lie under ``state_dict``, and below ``module.`` after training on several GPUs.
 
     Raises:
         DACLIPError: it is missing, unreadable, or holds no weights.
     """
-    content = _load(Path(path))
+    if not Path(path).is_file():
+        raise DACLIPError(f"no DA-CLIP checkpoint at {path}")
+    try:
+        content = load(Path(path))
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DACLIPError(f"{path} is not a readable checkpoint: {reason}") from error
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
@@ -69,10 +62,10 @@ def _layers(weights: Weights, prefix: str) -> int:
 
 
 def vision_tower(weights: Weights, prefix: str, where: str) -> VisionTower:
-    """A vision tower of the sizes of the weights below ``prefix``, yet without weights.
+    """A vision tower, on the meta device, of the sizes of the weights below ``prefix``.
 
     Raises:
-        DACLIPError: those that tell the sizes are missing; ``where`` names the file.
+        DACLIPError: those that show the sizes are missing; ``where`` names the file.
     """
     names = {"conv1.weight": 4, "positional_embedding": 2, "proj": 2}
     conv, positions, proj = _sized(weights, {prefix + k: n for k, n in names.items()}, where)
@@ -91,12 +84,12 @@ def text_tower(weights: Weights, prefix: str, where: str) -> TextTower:
 
 
 def fill(module: Module, weights: Weights, official: Callable[[str], str], where: str) -> Module:
-    """Give a module its weights, in float32, for use alone.
+    """The module with its weights, float32 on the CPU, frozen.
 
     Args:
-        module: on any device; it takes the weights as they are, on the CPU.
+        module: on any device.
         weights: by their official names.
-        official: such a name of one of the module's.
+        official: makes such a name of one of the module's.
         where: names the file in errors.
 
     Raises:

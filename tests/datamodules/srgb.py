@@ -1,4 +1,4 @@
-"""Between display values and light: the sRGB curve (IEC 61966-2-1)."""
+"""The sRGB curve (IEC 61966-2-1) as it is written in the standard."""
 
 from __future__ import annotations
 

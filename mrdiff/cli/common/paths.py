@@ -1,7 +1,8 @@
-"""Whether what a long command writes can be written, found out before it starts."""
+"""Whether a command's paths can be read and written, found out before torch is imported."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import tempfile
@@ -10,18 +11,35 @@ from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
 
-__all__ = ["check_keepable", "check_output", "writing"]
+__all__ = ["PIPE", "check_inputs", "check_keepable", "check_output", "writing"]
+
+PIPE = Path("-")  # standard input or output
+
+
+def check_inputs(options: argparse.Namespace, *, pipe: bool = False) -> None:
+    """Refuse a checkpoint, photos, stored features or folders beside the photos that are missing.
+
+    ``options`` have ``--checkpoint`` and ``--input``, which may be ``-`` for a ``pipe``; of the
+    others, those that the command has. The CommandError names the flag.
+    """
+    if not options.checkpoint.exists():
+        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
+    if not options.input.exists() and not (pipe and options.input == PIPE):
+        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
+    for flag in ("daclip", "context"):
+        file = getattr(options, flag, None)
+        if file is not None and not file.is_file():
+            raise CommandError(f"--{flag} {file}: no such file", status=2)
+    for flag in ("reference", "mask"):
+        folder = getattr(options, flag, None)
+        if folder is not None and not folder.is_dir():
+            raise CommandError(f"--{flag} {folder}: no such folder", status=2)
 
 
 def check_output(output: Path, folder: Path) -> None:
     """Write a file into ``folder`` and take it away again, with the folders made for it.
 
-    Args:
-        output: the path that the user gave, for the error.
-        folder: where the command's files will lie.
-
-    Raises:
-        CommandError: no file can be written there.
+    If that fails, the CommandError names ``output``, the flag's path.
     """
     ways = (folder, *folder.parents)
     missing = [way for way in ways if not os.path.exists(way)]
@@ -44,11 +62,7 @@ def check_output(output: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Errors of the file system name ``output``, not the temporary file that it is written as.
-
-    Raises:
-        CommandError: for an ``OSError``.
-    """
+    """An ``OSError`` becomes a CommandError that names ``output``, not a temporary file."""
     try:
         yield
     except OSError as error:
@@ -56,11 +70,7 @@ def writing(output: Path) -> Iterator[None]:
 
 
 def check_keepable(checkpoint: Path, what: str) -> None:
-    """Refuse a checkpoint that nothing can be kept in: a file, or an exported folder's config.
-
-    Raises:
-        CommandError: it or its folder is read-only.
-    """
+    """Refuse a checkpoint whose settings cannot be written: its file or its folder is read-only."""
     file = (checkpoint / "config.yaml" if checkpoint.is_dir() else checkpoint).resolve()
     if not file.exists():
         return  # it is no checkpoint: loading it says so

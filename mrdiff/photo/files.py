@@ -1,22 +1,15 @@
-"""The error of a photo, and which files are photos."""
+"""Which files are photos, in which formats they are written, and the error of one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "JPEG_SUFFIXES", "PhotoError", "list_images"]
+__all__ = ["FORMATS", "IMAGE_SUFFIXES", "PhotoError", "list_images"]
 
-JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
-IMAGE_SUFFIXES = JPEG_SUFFIXES | {
-    ".png",
-    ".bmp",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
+# What is written, by suffix.
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+FORMATS |= {".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+IMAGE_SUFFIXES = frozenset({*FORMATS, ".gif", ".ppm", ".pgm"})
 
 
 class PhotoError(ValueError):
@@ -24,11 +17,7 @@ class PhotoError(ValueError):
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """Every image file below ``folder``, sorted; hidden files and folders are skipped.
-
-    Raises:
-        PhotoError: ``folder`` is not a folder.
-    """
+    """Every image file below ``folder``, sorted; hidden files and folders are skipped."""
     root = Path(folder)
     if not root.is_dir():
         raise PhotoError(f"{root}: no such folder")

@@ -11,21 +11,20 @@ from torch import Tensor
 from mrdiff.cli.common.jobs import Job
 from mrdiff.photo import PhotoError, PhotoFile, read_mask, read_photo
 
-__all__ = ["Failed", "Loaded", "batches", "load", "masks"]
+__all__ = ["Failed", "Loaded", "batches", "load", "load_all", "masks"]
 
 
 class Loaded(NamedTuple):
-    """A photo that was read, and its mask ``[1, H, W]`` or None."""
+    """A photo that was read, and its mask ``[1, H, W]``."""
 
     job: Job
     photo: PhotoFile
     mask: Tensor | None
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, ...]:
         """Height and width in pixels."""
-        height, width = self.photo.image.shape[-2:]
-        return height, width
+        return tuple(self.photo.image.shape[-2:])
 
 
 class Failed(NamedTuple):
@@ -33,19 +32,25 @@ class Failed(NamedTuple):
 
     job: Job
     reason: str
+    size: tuple[int, ...] = (0, 0)
 
 
 def load(job: Job) -> Loaded:
-    """Read a photo and its mask.
-
-    Raises:
-        PhotoError: one of them cannot be read, or they differ in size.
-    """
+    """Read a photo and its mask; a PhotoError if one cannot be read, or they differ in size."""
     photo = read_photo(job.source)
     mask = None if job.mask is None else read_mask(job.mask)
     if mask is not None and mask.shape[-2:] != photo.image.shape[-2:]:
         raise PhotoError(f"{job.mask}: the mask is not of the size of {job.source}")
     return Loaded(job, photo, mask)
+
+
+def load_all(jobs: Iterable[Job]) -> Iterator[Loaded | Failed]:
+    """Read photos one by one."""
+    for job in jobs:
+        try:
+            yield load(job)
+        except PhotoError as error:
+            yield Failed(job, str(error))
 
 
 def batches(items: Iterable[Loaded | Failed], size: int) -> Iterator[list[Loaded] | Failed]:

@@ -1,4 +1,4 @@
-"""The sampler that a checkpoint keeps, and which one is used when several are named."""
+"""The sampler in a checkpoint, and which one is used when several are named."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 import torch
 import yaml
 
-from mrdiff import MRProcess, MRSampler, Restorer, load_model
+from mrdiff import MRDiffusion, MRProcess, MRSampler, Restorer, load_model, make_sampler
 from mrdiff.checkpoints.export import export_model
+from mrdiff.checkpoints.reading import open_checkpoint
+from mrdiff.networks import UNet
 from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.timegrid import uniform_t
-from mrdiff.tuning.kept_sampler import (
-    build_sampler,
+from mrdiff.tuning.checkpoint_sampler import (
     describe_sampler,
     read_sampler,
-    resolve_sampler,
     save_sampler,
 )
 from tests.tiny_model import write_tiny_checkpoint
@@ -64,6 +64,32 @@ def test_the_command_line_comes_before_the_checkpoint(checkpoint: Path) -> None:
         load(grid="power(2)")
 
 
+def test_a_preset_in_a_checkpoint_goes_by_the_nfe_that_is_asked_for(checkpoint: Path) -> None:
+    save_sampler(checkpoint, {"name": "perceptual", "nfe": 5})
+    for nfe, grid in {None: "power(1.25)", 10: "uniform_t"}.items():
+        sampler = Restorer.from_checkpoint(checkpoint, device="cpu", nfe=nfe).sampler
+        assert sampler.options()["grid"] == grid
+
+
+def test_a_training_writes_the_name_of_its_sampler() -> None:
+    for sampler, written in (
+        (make_sampler("fidelity", nfe=5), {"name": "fidelity", "nfe": 5}),
+        (make_sampler("posterior", nfe=9), {"name": "posterior", "nfe": 9}),
+        (MRSampler(nfe=2, grid={2: [1.0, 0.5, 0.0]}), {"nfe": 2, "grid": {2: [1.0, 0.5, 0.0]}}),
+    ):
+        content: dict = {}
+        MRDiffusion(UNet(), sampler=sampler).on_save_checkpoint(content)
+        assert content["mrdiff"]["sampler"] == describe_sampler(sampler)
+        assert written.items() <= content["mrdiff"]["sampler"].items()
+
+
+def test_an_opened_checkpoint_is_not_opened_again(checkpoint: Path) -> None:
+    save_sampler(checkpoint, OPTIONS)
+    opened = open_checkpoint(checkpoint)
+    save_sampler(checkpoint, {"name": "posterior", "nfe": 4})
+    assert read_sampler(opened) == OPTIONS
+
+
 def test_an_export_takes_the_sampler_along(tmp_path: Path, checkpoint: Path) -> None:
     save_sampler(checkpoint, OPTIONS)
     export_model(checkpoint, tmp_path / "again")
@@ -72,7 +98,7 @@ def test_an_export_takes_the_sampler_along(tmp_path: Path, checkpoint: Path) -> 
 
 def test_saved_times_do_not_serve_another_nfe(checkpoint: Path) -> None:
     save_sampler(checkpoint, OPTIONS)
-    with pytest.raises(ValueError, match=r"the sampler it keeps does not fit .*nfe=5 has 6 times"):
+    with pytest.raises(ValueError, match=r"the sampler in it does not fit .*nfe=5 has 6 times"):
         Restorer.from_checkpoint(checkpoint, device="cpu", nfe=5)
 
 
@@ -85,7 +111,7 @@ def test_options_that_make_no_sampler_are_not_saved(checkpoint: Path, options: d
     assert read_sampler(checkpoint) is None
 
 
-def spoil(checkpoint: Path, sampler: object) -> None:
+def damage(checkpoint: Path, sampler: object) -> None:
     if checkpoint.is_dir():
         config = yaml.safe_load((checkpoint / "config.yaml").read_text())
         config["mrdiff"]["sampler"] = sampler
@@ -100,10 +126,10 @@ def spoil(checkpoint: Path, sampler: object) -> None:
     "sampler",
     [{"order": 9}, {"name": "future-1", "nfe": 2}, {"nfe": 3, "grid": [1.0, "a", 0.2, 0.0]}],
 )
-def test_a_checkpoint_with_a_spoilt_sampler_says_so(checkpoint: Path, sampler: object) -> None:
-    spoil(checkpoint, sampler)
+def test_a_checkpoint_with_a_damaged_sampler_says_so(checkpoint: Path, sampler: object) -> None:
+    damage(checkpoint, sampler)
     name = checkpoint.name.replace(".", r"\.")
-    with pytest.raises(ValueError, match=f"{name}: the sampler it keeps"):
+    with pytest.raises(ValueError, match=f"{name}: the sampler in it"):
         Restorer.from_checkpoint(checkpoint, device="cpu")
     named = Restorer.from_checkpoint(checkpoint, device="cpu", sampler="mr-ode-1", nfe=2)
     assert named.sampler.nfe == 2
@@ -148,7 +174,7 @@ def test_a_foreign_file_is_not_touched(tmp_path: Path) -> None:
 def test_every_sampler_that_can_be_written_comes_back() -> None:
     for grid in ("power(3)", [1.0, 0.5, 0.0], torch.tensor([1.0, 0.5, 0.0]), {2: [1, 0.5, 0]}):
         sampler = MRSampler(nfe=2, order=3, prediction="noise", grid=grid, threshold=0.9)
-        again = build_sampler(yaml.safe_load(yaml.safe_dump(describe_sampler(sampler))))
+        again = make_sampler(yaml.safe_load(yaml.safe_dump(describe_sampler(sampler))))
         assert isinstance(again, MRSampler)
         assert again.times(MRProcess()).equal(sampler.times(MRProcess()))
         assert describe_sampler(again) == describe_sampler(sampler)
@@ -157,6 +183,6 @@ def test_every_sampler_that_can_be_written_comes_back() -> None:
 
 
 def test_nothing_said_is_mr_ode_2_at_5() -> None:
-    sampler = resolve_sampler()
+    sampler = make_sampler()
     assert isinstance(sampler, MRSampler)
     assert (sampler.nfe, sampler.order, sampler.eta) == (5, 2, 0.0)
