@@ -28,9 +28,9 @@ from datamodules.degradations import Rain
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
-from mrdiff.names import SAMPLERS
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
+from mrdiff.system.names import SAMPLERS
 
 NFES = (1, 2, 3, 5, 10, 20, 50, 100)
 METRICS = ("psnr", "ssim", "lpips")

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from mrdiff import MRProcess, MRSampler, TabulatedTheta, make_sampler
-from mrdiff.names import SAMPLERS
 from mrdiff.official.mars import MarsSampler
 from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.noise import NoiseSource
 from mrdiff.solvers.oracle import MixtureOracle, stratified_prior, wasserstein2
 from mrdiff.solvers.run import Sampler
+from mrdiff.system.names import SAMPLERS
 
 NFES = (1, 2, 3, 4, 5, 8, 10, 20, 50)
 # means, standard deviations and weights, in image units

@@ -17,11 +17,11 @@ from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, find_lpips_weights, measure
-from mrdiff.names import METRICS
 from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.presets import make_sampler
+from mrdiff.system.names import METRICS
 
 # Identical images have infinite PSNR, and one of them would make every mean infinite.
 MAX_PSNR = 100.0
@@ -53,9 +53,9 @@ class SamplingValidation(Callback):
     The module needs an attribute ``denoiser``; batches are dicts with ``lq``, ``gt``, ``name``.
 
     Args:
-        samplers: names from ``mrdiff.names.SAMPLERS``.
+        samplers: names from ``mrdiff.system.names.SAMPLERS``.
         nfes: numbers of network calls.
-        metrics: names from ``mrdiff.names.METRICS``.
+        metrics: names from ``mrdiff.system.names.METRICS``.
         max_images: images restored per validation, over all processes; the first of the loader, and
             as many of each task where the data names several. A test restores all.
         crop: side in px of the centre crop that is restored and measured in validation; None for

@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1]
 # From the ground up.
 ROOMS = ["system", "networks", "diffusion", "photo", "metrics", "checkpoints", "solvers"]
 ROOMS += ["acceleration", "tuning", "official", "training", "restoration", "cli"]
-BELOW = {room: {"names", *ROOMS[:floor]} for floor, room in enumerate(ROOMS)}
-BELOW |= {"names": set(), "datamodules": {"photo", "system"}, "callbacks": {"names", *ROOMS}}
+BELOW = {room: set(ROOMS[:floor]) for floor, room in enumerate(ROOMS)}
+BELOW |= {"datamodules": {"photo", "system"}, "callbacks": set(ROOMS)}
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("mrdiff", "datamodules", "callbacks")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.acceleration.int8 import check_ranges, rounded
-from mrdiff.names import PRECISIONS
 from mrdiff.system.devices import computes_bf16
+from mrdiff.system.names import PRECISIONS
 
 __all__ = ["BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
 

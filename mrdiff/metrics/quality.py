@@ -8,7 +8,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from mrdiff.metrics.lpips import LPIPS
 from mrdiff.metrics.protocol import PROTOCOLS, RGB, Protocol
-from mrdiff.names import METRICS
+from mrdiff.system.names import METRICS
 
 SSIM_SIGMA = 1.5  # kornia's
 SSIM_WINDOW = 11

@@ -42,7 +42,7 @@ class Restorer:
 
     Args:
         denoiser: a trained model in evaluation mode.
-        sampler: a name of :data:`mrdiff.names.SAMPLERS`, or a sampler.
+        sampler: a name of :data:`mrdiff.system.names.SAMPLERS`, or a sampler.
         nfe: network calls a photo, if the sampler is given by name.
         seed: of the noise.
         tile: as for :class:`mrdiff.restoration.tiles.Tiler`.

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
-from mrdiff.names import BASELINES
 from mrdiff.solvers.noise import Noise, RunNoise
 from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback
 from mrdiff.solvers.timegrid import uniform_t
+from mrdiff.system.names import BASELINES
 
 
 class Residual(NamedTuple):
@@ -142,7 +142,7 @@ _SOLVERS: dict[str, ResidualSolver] = {
 
 @dataclass(kw_only=True)
 class BaselineSampler(Sampler):
-    """A baseline by its name of :data:`mrdiff.names.BASELINES`, on a uniform grid in t."""
+    """A baseline by its name of :data:`mrdiff.system.names.BASELINES`, on a uniform grid in t."""
 
     name: str
     nfe: int = 5

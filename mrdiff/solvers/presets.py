@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mrdiff.names import BASELINES, SAMPLERS
 from mrdiff.solvers.baselines import BaselineSampler
 from mrdiff.solvers.run import Sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
+from mrdiff.system.names import BASELINES, SAMPLERS
 
 DEFAULT_NAME, DEFAULT_NFE = "mr-ode-2", 5
 
@@ -56,8 +56,8 @@ def make_sampler(
     """The sampler of a name or of plain options.
 
     Args:
-        spec: a name of :data:`mrdiff.names.SAMPLERS`, or options of :class:`MRSampler`, which may
-            have a ``name`` among them: then they change that sampler.
+        spec: a name of :data:`mrdiff.system.names.SAMPLERS`, or options of :class:`MRSampler`,
+            which may have a ``name`` among them: then they change that sampler.
         nfe, grid, temperature: instead of the sampler's own; without any NFE it is 5.
 
     Raises:

@@ -38,7 +38,7 @@ class MRSampler(Sampler):
         nfe: exact number of network calls; 1 returns the network's x0 at t = 1.
         order: 1 to 4, the number of predictions that the polynomial goes through.
         eta: stochasticity in [0, 1]: 0 the probability-flow ODE, 1 the reverse SDE.
-        grid: a name of :data:`mrdiff.names.GRIDS`, ``karras`` and ``power`` also with their rho
+        grid: a name of :data:`mrdiff.system.names.GRIDS`, ``karras`` and ``power`` also with rho
             (``"power(2)"``); a ``.yaml`` file of ``mrdiff grid``, which is read here; a function
             ``(process, nfe) -> times``; the times, or times by NFE.
         prediction: the clock: a polynomial of ``"data"`` in log-SNR, of ``"noise"`` in

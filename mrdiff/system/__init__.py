@@ -1,1 +1,1 @@
-"""The machine: files written whole or not at all, cores, devices, memory."""
+"""The ground floor: files, cores, devices, memory of the machine, and the names of flags."""

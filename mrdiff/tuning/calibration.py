@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.metrics import LPIPS, measure
-from mrdiff.names import SEARCH_METRICS
 from mrdiff.solvers.noise import Noise, NoiseSource, RunNoise
 from mrdiff.solvers.sampler import MRSampler
+from mrdiff.system.names import SEARCH_METRICS
 from mrdiff.tuning.search import (
     GREY_LEVELS,
     MAXIMISED,
@@ -48,7 +48,7 @@ class Calibration:
         denoiser: the model.
         mu: degraded images ``[B, C, H, W]`` in [0, 1], on the model's device.
         noise: as samplers take it; drawn once and used in every run.
-        metric: one of :data:`mrdiff.names.SEARCH_METRICS`.
+        metric: one of :data:`mrdiff.system.names.SEARCH_METRICS`.
         truth: clean images like ``mu``, for the metrics other than distance.
         lpips: for ``"lpips"``.
         chunk: images that go through the network at a time.

@@ -26,9 +26,9 @@ from callbacks.pictures import GridRow, draw_grid
 from mrdiff import MRSampler, Prediction
 from mrdiff.diffusion.denoiser import AutocastDenoiser
 from mrdiff.metrics import psnr
-from mrdiff.names import METRICS
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise
+from mrdiff.system.names import METRICS
 from tests.tiny_training import SIZE, TinyImages, loader, tiny_module, tiny_trainer
 
 PLAIN = [name for name in METRICS if name != "lpips"]

@@ -16,9 +16,9 @@ from mrdiff.cli.train import arguments as configs
 from mrdiff.cli.train import command as train
 from mrdiff.cli.train.arguments import find_config, prepare, resolve_config_flags
 from mrdiff.cli.train.resume import checkpoint_folders, find_checkpoint, run_version
-from mrdiff.names import BASELINES, SAMPLERS
 from mrdiff.solvers.presets import EVIDENCE, PAPER
 from mrdiff.system.cores import available_cores, set_process_defaults
+from mrdiff.system.names import BASELINES, SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,10 +17,10 @@ from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.common import paths
 from mrdiff.cli.main import main
 from mrdiff.metrics import psnr
-from mrdiff.names import METRICS, PAPER_SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 from mrdiff.networks.unet import UNet
 from mrdiff.photo import read_rgb
 from mrdiff.solvers.presets import make_sampler
+from mrdiff.system.names import METRICS, PAPER_SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 from mrdiff.tuning.checkpoint_sampler import save_sampler
 from mrdiff.tuning.search import NAMED_GRIDS
 from tests.tiny_model import write_pairs, write_tiny_checkpoint

@@ -22,9 +22,9 @@ from mrdiff.cli.sample import run as run_module
 from mrdiff.cli.sample.pictures import comparison_paths
 from mrdiff.cli.sample.table import Quality, format_table
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.names import SAMPLERS
 from mrdiff.photo.sheets import side_by_side
 from mrdiff.solvers.gridfile import write_grid
+from mrdiff.system.names import SAMPLERS
 from mrdiff.tuning.checkpoint_sampler import save_sampler
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 

@@ -23,10 +23,10 @@ from mrdiff.cli.sweep.report import flags, format_table, recommend, words
 from mrdiff.cli.sweep.rows import SETTINGS, Row, read_csv, write_csv
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.metrics import measure
-from mrdiff.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.solvers import timegrid
 from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.presets import make_sampler
+from mrdiff.system.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.tuning.checkpoint_sampler import read_sampler
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 

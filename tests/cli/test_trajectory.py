@@ -23,7 +23,6 @@ from mrdiff.cli.sample.trajectory_plane import Plane, pca_figure
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.names import SAMPLERS
 from mrdiff.networks.unet import UNet
 from mrdiff.photo import PhotoError, read_rgb
 from mrdiff.photo.sheets import GAP, fitted
@@ -32,6 +31,7 @@ from mrdiff.solvers.corrections import AveragedDenoiser
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import EVIDENCE, make_sampler
 from mrdiff.solvers.sampler import MRSampler
+from mrdiff.system.names import SAMPLERS
 from tests.oracles import GaussianOracle
 
 MR_NAMES = [name for name in SAMPLERS if isinstance(make_sampler(name, nfe=1), MRSampler)]

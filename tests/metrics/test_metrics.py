@@ -13,7 +13,6 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from mrdiff import names
 from mrdiff.metrics import (
     LPIPS,
     PROTOCOLS,
@@ -28,8 +27,9 @@ from mrdiff.metrics import (
     sliced_wasserstein,
     ssim,
 )
-from mrdiff.names import METRICS
 from mrdiff.photo import FORMATS
+from mrdiff.system import names
+from mrdiff.system.names import METRICS
 
 SSIM_OPTIONS = {
     "gaussian_weights": True,

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta, make_sampler
 from mrdiff.diffusion.denoiser import PreparedDenoiser, prepared
 from mrdiff.diffusion.parameterization import NOISE
-from mrdiff.names import BASELINES
 from mrdiff.networks import RefusionNAFNet, UNet
 from mrdiff.networks.blocks.parts import LinearAttention, Prenorm, ResBlock, Upsample
 from mrdiff.networks.inference.derived import derived, forget_changed
@@ -22,6 +21,7 @@ from mrdiff.networks.inference.fast import fast_copy
 from mrdiff.networks.inference.winograd import pays, winograd_conv
 from mrdiff.networks.local_pooling import localise
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
+from mrdiff.system.names import BASELINES
 from tests.networks.test_official import features, images, small
 
 NAMES = ["irsde", "daclip", "refusion", "unet", "unet with mask", "unet of tasks"]

@@ -21,9 +21,9 @@ from mrdiff.cli.main import main
 from mrdiff.cli.sample import command as sample
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import NOISE
-from mrdiff.names import ARCHITECTURES
 from mrdiff.official.architecture import NETWORKS
 from mrdiff.official.mars import MarsSampler
+from mrdiff.system.names import ARCHITECTURES
 from tests.networks.test_official import features, images, small
 from tests.tiny_model import write_pairs
 

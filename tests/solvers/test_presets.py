@@ -8,8 +8,8 @@ import pytest
 
 import mrdiff
 from mrdiff import MRSampler, make_sampler
-from mrdiff.names import BASELINES, SAMPLERS
 from mrdiff.solvers.baselines import BaselineSampler
+from mrdiff.system.names import BASELINES, SAMPLERS
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrdiff import MRProcess, MRSampler, Prediction, make_sampler
-from mrdiff.names import SAMPLERS
 from mrdiff.solvers.clock import Clock
 from mrdiff.solvers.multistep import multistep_weights, plan_steps
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.timegrid import make_times
+from mrdiff.system.names import SAMPLERS
 from tests.oracles import CONTINUOUS, SCHEDULES, GaussianOracle, fitted_slope, oracle_denoiser
 
 F64 = torch.float64

@@ -12,8 +12,8 @@ from mrdiff import ConstantTheta, CosineTheta, MRProcess, MRSampler
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.schedule import MRSchedule
-from mrdiff.names import GRIDS
 from mrdiff.solvers.timegrid import start_time
+from mrdiff.system.names import GRIDS
 from tests.oracles import SCHEDULES
 
 # The last two have a log-SNR that falls to -26 and to -67 at t = 1.

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mrdiff import ConstantTheta, MRProcess, MRSampler
-from mrdiff.names import GRIDS
 from mrdiff.solvers.gridfile import read_grid, write_grid
 from mrdiff.solvers.timegrid import make_times
+from mrdiff.system.names import GRIDS
 from tests.oracles import SCHEDULES
 
 F64 = torch.float64

@@ -8,8 +8,8 @@ from pathlib import Path
 from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, one_of
 from mrdiff.cli.convert.options import add_flags, read_yml, trained_with
-from mrdiff.names import ARCHITECTURES
 from mrdiff.system.files import is_free
+from mrdiff.system.names import ARCHITECTURES
 
 __all__ = ["main", "make_parser"]
 

@@ -18,8 +18,8 @@ from mrdiff.cli.common.parser import (
     whole,
 )
 from mrdiff.cli.common.paths import check_inputs, check_output
-from mrdiff.names import BASELINES, PAPER_SAMPLERS, SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 from mrdiff.system.cores import set_process_defaults
+from mrdiff.system.names import BASELINES, PAPER_SAMPLERS, SAMPLERS, SEARCH_METRICS, TUNED_SAMPLERS
 
 __all__ = ["main", "make_parser"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from mrdiff.cli.common.errors import command
 from mrdiff.cli.common.parser import LineParser, as_crop, one_of, positive
 from mrdiff.cli.common.paths import check_inputs, check_keepable
-from mrdiff.names import SAMPLERS
 from mrdiff.system.cores import set_process_defaults
+from mrdiff.system.names import SAMPLERS
 
 __all__ = ["main", "make_parser"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_temperature, one_of, positive
 from mrdiff.cli.common.paths import PIPE, check_inputs
-from mrdiff.names import FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
 from mrdiff.system.cores import set_process_defaults
+from mrdiff.system.names import FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
 
 __all__ = ["main", "make_parser"]
 

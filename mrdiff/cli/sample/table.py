@@ -7,8 +7,8 @@ from statistics import fmean
 
 from mrdiff.cli.common.jobs import Job
 from mrdiff.metrics import LPIPS, measure
-from mrdiff.names import METRICS
 from mrdiff.photo import PhotoError, read_rgb
+from mrdiff.system.names import METRICS
 
 __all__ = ["TITLES", "Quality", "format_table", "mean_quality", "measure_job"]
 

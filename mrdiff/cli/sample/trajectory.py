@@ -25,7 +25,6 @@ from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample.batches import load
 from mrdiff.cli.sample.trajectory_plane import pca_figure
 from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, Prediction
-from mrdiff.names import SAMPLERS
 from mrdiff.networks.protocol import Context
 from mrdiff.photo import PhotoError, read_rgb, to_rgb, write_image
 from mrdiff.photo.sheets import above, fitted, side_by_side
@@ -34,6 +33,7 @@ from mrdiff.solvers.noise import Noise, NoiseSource, named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 from mrdiff.system.memory import is_out_of_memory
+from mrdiff.system.names import SAMPLERS
 
 __all__ = ["Trajectory", "compared_samplers", "follow", "record", "strip", "write_trajectory"]
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.names import BASELINES, PAPER_SAMPLERS, TUNED_SAMPLERS
+from mrdiff.system.names import BASELINES, PAPER_SAMPLERS, TUNED_SAMPLERS
 
 __all__ = ["DEFAULTS", "Candidate", "candidates"]
 

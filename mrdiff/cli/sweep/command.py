@@ -12,8 +12,8 @@ from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_crop, as_temperature, one_of, positive
 from mrdiff.cli.common.paths import check_inputs, check_keepable, check_output
 from mrdiff.cli.sweep.candidates import candidates
-from mrdiff.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.system.cores import set_process_defaults
+from mrdiff.system.names import GRIDS, METRICS, SAMPLERS
 
 __all__ = ["main", "make_parser"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrdiff.names import METRICS
 from mrdiff.system.files import write_text
+from mrdiff.system.names import METRICS
 
 __all__ = ["EXACT", "SETTINGS", "Row", "read_csv", "write_csv"]
 
