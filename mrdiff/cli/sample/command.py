@@ -22,6 +22,13 @@ _FOR_FILES = ("reference", "mask", "compare", "trajectory", "skip_existing", "lo
 
 def _add_files(parser: LineParser) -> None:
     add = parser.add_argument_group("input and output").add_argument
+    add(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the model: .ckpt or exported folder",
+    )
     photos = "photos, or a video; - is standard input"
     add("--input", type=Path, required=True, metavar="FILE|DIR|-", help=photos)
     kept = "with the paths of the input below it; - is standard output"
@@ -38,7 +45,6 @@ def _add_files(parser: LineParser) -> None:
 def _add_model(parser: LineParser) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
     task = "what degraded the photos, for a model of several tasks (auto: it judges)"
     add("--task", default="auto", metavar="NAME", help=task)
     seen = "DA-CLIP checkpoint, for a model that takes features"
