@@ -103,8 +103,8 @@ def markdown() -> str:
     ]
     for clock, order, corrector in methods():
         cells = [f"{table[clock, order, corrector]:.2f}" for table in by_schedule.values()]
-        told = (clock, str(order), "yes" if corrector else "no", str(order + corrector))
-        lines.append(f"| {' | '.join([*told, *cells])} |")
+        first = (clock, str(order), "yes" if corrector else "no", str(order + corrector))
+        lines.append(f"| {' | '.join([*first, *cells])} |")
     return "\n".join(lines)
 
 

@@ -192,7 +192,7 @@ def quality(
         samples: with ``lq``, ``gt``, ``name`` and perhaps ``mask``.
         sampler: its name.
         nfe: network calls an image.
-        task: what a model of several tasks is told; None lets it judge.
+        task: that of the samples, for a model of several; None lets it judge.
         lpips: None leaves LPIPS out.
         keep: called with each name and its degraded, restored and true image ``[3, C, H, W]``.
     """

@@ -87,7 +87,7 @@ def run(checkpoint: Path, pairs: list[Pair], options: argparse.Namespace) -> Non
 
 
 def decibels(images: list[Tensor], others: list[Tensor]) -> float:
-    """Of all of them together, and not in whole grey levels: small differences are told."""
+    """Of all of them together, and not in whole grey levels: small differences count."""
     errors = [(a - b).double().square().mean() for a, b in zip(images, others, strict=True)]
     return float(-10 * torch.stack(errors).mean().log10())
 

@@ -66,8 +66,8 @@ class Official(nn.Module):
     def forward(
         self, x: Tensor, mu: Tensor, t: Tensor, context: dict[str, Tensor] | None = None
     ) -> Tensor:
-        told = {f"{name}_context": value for name, value in (context or {}).items()}
-        out: Tensor = self.network(x, mu, t * self.steps, **told)
+        given = {f"{name}_context": value for name, value in (context or {}).items()}
+        out: Tensor = self.network(x, mu, t * self.steps, **given)
         return out
 
 

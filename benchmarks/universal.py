@@ -3,7 +3,7 @@
     python -m benchmarks.universal [--minutes 40] [--checkpoint FILE] [--pairs FOLDER]
 
 Trains universal.yaml by the real command, or takes a checkpoint of it. At NFE 5 with the sampler
-`fidelity`, per task, once judging the task and once told it: (i) the recipe's validation photos,
+`fidelity`, per task, once judging the task and once given it: (i) the recipe's validation photos,
 real ones under its own degradations; (ii) real or benchmark pairs, if they are there, the middle
 512 x 512 pixels of each.
 """
@@ -43,11 +43,10 @@ def rows(
     right = sum(name == task for name in said)
     wrong = sorted({name for name in said if name != task})
     lines = []
-    for told in (None, task):
-        result = quality(denoiser, samples, task=told, lpips=lpips)
-        how = (
-            "told" if told else f"{right}/{len(samples)}" + (f" ({', '.join(wrong)})" * bool(wrong))
-        )
+    for given in (None, task):
+        result = quality(denoiser, samples, task=given, lpips=lpips)
+        mistaken = f" ({', '.join(wrong)})" if wrong else ""
+        how = "given" if given else f"{right}/{len(samples)}{mistaken}"
         lines.append(f"| {task} | {where} | {len(samples)} | {how} | {result.row()} |")
     return right, lines
 
@@ -57,7 +56,7 @@ def table(denoiser: Denoiser, pairs: Path, lpips: LPIPS | None) -> None:
     tasks = known_tasks(denoiser.network)
     own = own_photos("universal.yaml")
     print(
-        "| task | measured on | images | task judged right, or told | PSNR | gain | SSIM | LPIPS |"
+        "| task | measured on | images | task judged right, or given | PSNR | gain | SSIM | LPIPS |"
     )
     print("|---|---|---|---|---|---|---|---|")
     counts = {"(i)": [0, 0], "(ii)": [0, 0]}

@@ -82,8 +82,8 @@ def check_description(config: Any) -> None:
     """Raise CheckpointError unless this is a description with all that a model is built of."""
     if not isinstance(config, Mapping):
         raise CheckpointError(f"not written by mrdiff: there is no {CONFIG_KEY!r} entry")
-    if config.get("format") != FORMAT:
-        found = config.get("format")
+    found = config.get("format")
+    if type(found) is not int or found != FORMAT:
         raise CheckpointError(f"this is checkpoint format {found}; this version reads {FORMAT}")
     model = config.get("model")
     if not isinstance(model, Mapping):
@@ -109,7 +109,9 @@ def public_path(kind: type) -> str:
     parts = kind.__module__.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
-        if kind.__qualname__ in getattr(importlib.import_module(name), "__all__", ()):
+        package = importlib.import_module(name)
+        offered = kind.__qualname__ in getattr(package, "__all__", ())
+        if offered and getattr(package, kind.__qualname__, None) is kind:  # not another's name
             return f"{name}.{kind.__qualname__}"
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -160,7 +162,10 @@ def process_arguments(spec: Any) -> Any:
 def build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> MRProcess:
     """The process of a description or of bare arguments; raises as :func:`build`."""
     bare = {"class_path": public_path(MRProcess), "init_args": spec}
-    return build(spec if "class_path" in spec else bare, MRProcess, allow=allow)
+    process = build(spec if "class_path" in spec else bare, MRProcess, allow=allow)
+    if not isinstance(process.schedule, MRSchedule):
+        raise CheckpointError(f"the schedule of a process is no {type(process.schedule).__name__}")
+    return process
 
 
 def find_class(class_path: str, base: type[T], *, allow: Sequence[str] = ()) -> type[T]:

@@ -19,7 +19,7 @@ from mrdiff.system.files import appearing, is_free
 def write_model(
     folder: str | os.PathLike[str], weights: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
-    """Write weights, by the network's names, and a description as :func:`load_model` reads them.
+    """Write weights, by the network's names, and a description as :func:`mrdiff.load_model` reads.
 
     Raises:
         CheckpointError: ``folder`` exists and is not empty.

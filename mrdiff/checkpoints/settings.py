@@ -41,7 +41,7 @@ def write_setting(path: str | os.PathLike[str], key: str, value: Any) -> None:
         ValueError: the value is not plain.
     """
     check_plain(value)
-    read_checkpoint(path)
+    read_checkpoint(path, merged=False)
     file = (Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)).resolve()
     refused = f"{path}: its {key} cannot be written"
     if not os.access(file, os.W_OK):

@@ -199,6 +199,11 @@ class PreparedDenoiser(DenoiserWrapper):
             return self.denoiser(x, t, mu, self._context)
         return self._predict(widened(self._run(x, mu, index)), x, t, mu)
 
+    def prepare(
+        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+    ) -> DenoiserLike:
+        return prepared(self.denoiser, mu, times, context or self._context)
+
 
 class BoundDenoiser(DenoiserWrapper):
     """A denoiser with its context, called as ``(x, t, mu)`` like any other."""

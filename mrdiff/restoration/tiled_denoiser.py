@@ -6,6 +6,7 @@ image, its noise does not depend on the tiling, and seams cannot grow from step 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, product
@@ -126,11 +127,13 @@ class TiledDenoiser(DenoiserWrapper):
         # What has pixels is cut with the tiles; the rest is theirs all alike, if of one image.
         cut = any(value.ndim == 4 for value in (given or {}).values())
         several = mu is not None and len(mu) > 1 and self.together > 1
-        if cut or several or not hasattr(self.denoiser, "prepare"):
-            return self
-        whole = mu is not None and max(mu.shape[-2:]) <= self.tile
-        inner = prepared(self.denoiser, mu if whole else None, times, given)
-        return TiledDenoiser(inner, self.tile, self.overlap, together=self.together)
+        other = copy.copy(self)
+        other.context = given
+        if not (cut or several) and hasattr(self.denoiser, "prepare"):
+            whole = mu is not None and max(mu.shape[-2:]) <= self.tile
+            other.denoiser = prepared(self.denoiser, mu if whole else None, times, given)
+            other.context = None
+        return other
 
     def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""

@@ -7,6 +7,7 @@ The names are the MR Sampler paper's, the best found at each NFE and the baselin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from mrdiff.solvers.baselines import BaselineSampler
@@ -76,6 +77,8 @@ def make_sampler(
 
 
 def _made(*, name: str | None = None, nfe: int, **options: Any) -> Sampler:
+    if isinstance(nfe, bool) or not isinstance(nfe, Integral):
+        raise TypeError(f"nfe must be a whole number, got {nfe!r}")
     if name is None:
         return MRSampler(nfe=nfe, **options)
     if name not in SAMPLERS:

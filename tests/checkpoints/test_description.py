@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,13 @@ import yaml
 from torch import nn
 
 from mrdiff import LinearTheta, MRDiffusion, MRProcess, TabulatedTheta, load_model
-from mrdiff.checkpoints.description import CheckpointError, build, build_process, describe
+from mrdiff.checkpoints.description import (
+    CheckpointError,
+    build,
+    build_process,
+    describe,
+    public_path,
+)
 from mrdiff.diffusion.schedule import MRSchedule
 from mrdiff.networks import UNet
 from mrdiff.training.transfer import init_from
@@ -45,6 +53,15 @@ def test_what_an_allowed_module_imports_is_not_allowed() -> None:
     for class_path in ("mrdiff.checkpoints.reading.Path", "mrdiff.training.optim.AdamW"):
         with pytest.raises(CheckpointError, match="outside the allowed"):
             build({"class_path": class_path}, object)
+
+
+def test_a_public_name_is_not_that_of_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("mine")
+    package.Rain = type("Rain", (), {"__module__": "mine.rain"})  # type: ignore[attr-defined]
+    package.__all__ = ["Rain"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mine", package)
+    assert public_path(package.Rain) == "mine.Rain"
+    assert public_path(type("Rain", (), {"__module__": "mine.heavy"})) == "mine.heavy.Rain"
 
 
 class Halved(LinearTheta):
@@ -140,6 +157,8 @@ def test_a_process_is_built_by_its_class() -> None:
     assert build_process(whole["init_args"]) == process  # as a configuration file has it
     with pytest.raises(CheckpointError, match="LinearTheta is not a MRProcess"):
         build_process({**whole, "class_path": "mrdiff.LinearTheta"})
+    with pytest.raises(CheckpointError, match="the schedule of a process is no UNet"):
+        build_process({"schedule": describe(tiny_unet())})
     with pytest.raises(CheckpointError, match="outside the allowed"):
         build_process({**whole, "class_path": "os.path.Other"})
 

@@ -141,6 +141,13 @@ def test_a_damaged_checkpoint_is_one_line_that_names_the_file(
         module.on_load_checkpoint(content)
 
 
+@pytest.mark.parametrize("found", [True, torch.ones(2), 2])
+def test_another_format_is_named(sound: dict[str, Any], found: Any, tmp_path: Path) -> None:
+    torch.save({**sound, "mrdiff": {**sound["mrdiff"], "format": found}}, tmp_path / "odd.ckpt")
+    with pytest.raises(CheckpointError, match=r"odd\.ckpt: this is checkpoint format"):
+        load_model(tmp_path / "odd.ckpt", "cpu")
+
+
 @pytest.mark.parametrize("weight", [lambda w: w.to_sparse(), lambda w: w.to("meta"), str])
 def test_weights_of_a_wrong_kind_are_one_line(
     sound: dict[str, Any], weight: Callable[[Tensor], Any], tmp_path: Path

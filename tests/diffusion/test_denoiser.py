@@ -103,3 +103,14 @@ def test_a_network_prepared_under_autocast_answers_as_it_does_unprepared(name: s
     exact = sampler(denoiser, MU)
     assert not ready.equal(exact)
     assert (ready - exact).abs().max() < 2 * (plain - exact).abs().max() + 1e-3
+
+
+@torch.no_grad()
+def test_what_is_prepared_can_be_prepared_for_another_run() -> None:
+    network, times = Spy().eval(), torch.tensor([0.9, 0.4])
+    ready = prepared(Denoiser(network, MRProcess(), DATA), MU, times)
+    other = prepared(ready, MU, times + 0.05)
+    assert network.prepared == 2
+    other(MU + 0.1, times[0] + 0.05, MU)
+    other(MU + 0.1, times[0], MU)  # of no run: the network is called as it is
+    assert (network.ready, network.plain) == (1, 1)

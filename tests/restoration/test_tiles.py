@@ -98,6 +98,16 @@ def test_tiles_together_give_the_result_of_tiles_alone(t: Tensor, together: int)
     torch.testing.assert_close(tiles.x0, alone.x0)
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_context_that_comes_with_the_run_is_cut_into_tiles(together: int) -> None:
+    denoiser, t = Conditioned(reach=4), torch.tensor(0.5)
+    x, mu = torch.randn(2, 1, 3, 130, 99, generator=torch.Generator().manual_seed(1))
+    context = {"task": torch.ones(1, 2), "mask": x[:, :1]}
+    expected = TiledDenoiser(denoiser, 48, overlap=16, context=context, together=together)(x, t, mu)
+    bare = TiledDenoiser(denoiser, 48, overlap=16, together=together)
+    assert bare.prepare(mu, t[None], context)(x, t, mu).x0.equal(expected.x0)
+
+
 def test_a_small_image_goes_through_in_one_call() -> None:
     denoiser = Local(reach=1)
     x = torch.rand(1, 3, 48, 30)

@@ -54,6 +54,8 @@ def test_nothing_given_is_mr_ode_2_at_5() -> None:
         ),
         ({"name": "fidelity", "nfe": "many"}, "sampler options"),
         ({"nfe": 0}, "nfe must be at least 1"),
+        ({"nfe": True}, "nfe must be a whole number"),
+        ({"nfe": float("nan")}, "nfe must be a whole number"),
     ],
 )
 def test_what_makes_no_sampler_is_a_value_error(spec: Any, message: str) -> None:
