@@ -129,7 +129,8 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         CheckpointError: a class outside mrdiff and the packages to ``allow``, not found, or of
             another kind; or its constructor refuses the arguments.
     """
-    arguments = (spec.get("init_args") or {}) if _is_object(spec) else None
+    arguments = spec.get("init_args") if _is_object(spec) else ()
+    arguments = {} if arguments is None else arguments
     if not isinstance(arguments, Mapping):
         raise CheckpointError(f"no class_path with init_args: {spec!r:.80}")
     class_path = spec["class_path"]

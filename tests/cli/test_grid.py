@@ -230,7 +230,7 @@ def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) 
         (["--sampler", "fast"], "unknown sampler fast"),
         (["--sampler", "mr-sde-2"], "--sampler mr-sde-2 draws noise at every step"),
         (["--sampler", "fidelity"], "fidelity averages its predictions, it has no solution"),
-        (["--sampler", "fidelity", "--spectrum", "--reference", "gt"], "give --metric"),
+        (["--sampler", "fidelity", "--spectrum", "--reference", "gt"], "or --sampler mr-ode-2"),
         (["--sampler", "mr-sde-1", "--prediction", "velocity"], "eta must be 0"),
         (["--spektrum"], "unknown option --spektrum (did you mean --spectrum?)"),
     ],

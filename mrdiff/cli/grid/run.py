@@ -97,8 +97,9 @@ def _solver(options: argparse.Namespace, checkpoint: Checkpoint, route: str) -> 
     averages = sampler.average and route in ("distance", "spectrum")
     if averages or (sampler.eta > 0 and route == "distance"):
         why = "averages its predictions" if averages else "draws noise at every step"
-        cure = "it has no solution to come close to: give --metric psnr and --reference, or --sampler"
-        raise CommandError(f"{whose} {why}, {cure} mr-ode-2", status=2)
+        cure = "give --metric psnr and --reference, or --sampler mr-ode-2"
+        what = f"{whose} {why}, it has no solution to come close to"
+        raise CommandError(f"{what}: {cure}", status=2)
     return {key: value for key, value in sampler.options().items() if key not in ("nfe", "grid")}
 
 

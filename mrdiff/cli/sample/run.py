@@ -140,8 +140,8 @@ def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
         outcome = restored
     seconds = time.perf_counter() - start
     if options.reference is not None:
-        restored_now = {*todo}
-        skipped = [job for job in jobs if job.reference and job not in restored_now]
+        attempted = {*todo}
+        skipped = [job for job in jobs if job.reference and job not in attempted]
         outcome.attempt(skipped, lambda job: outcome.quality.update({job: measured(job)}))
     _print_numbers(options, jobs, outcome)
     if options.report is not None and outcome.quality:
