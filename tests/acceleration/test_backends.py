@@ -100,13 +100,18 @@ def test_there_is_a_program_for_each_of_the_last_sizes(monkeypatch: pytest.Monke
     assert [key[1][-1] for key in fast._programs] == [16, 24]
 
 
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This CPU as if it could not compute in bfloat16."""
+    capabilities = {**torch.cpu.get_capabilities(), "avx512_bf16": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
 @needs_openvino
 @pytest.mark.parametrize("name", ["unet", "several tasks", "nafnet", "irsde", "daclip"])
 def test_int8_is_the_rounded_network_in_integers(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of a CPU without bfloat16, so that float32 is between the integers.
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    without_bf16(monkeypatch)  # so that float32 is between the integers
     network, context = networks()[name]
     generator = torch.Generator().manual_seed(3)
     x, mu = torch.rand(2, 1, 3, 33, 38, generator=generator)

@@ -20,7 +20,7 @@ from mrdiff.cli.sample import command as sample
 from mrdiff.metrics import psnr
 from mrdiff.photo import read_rgb
 from mrdiff.restoration.restorer import Restorer
-from tests.acceleration.test_backends import needs_openvino
+from tests.acceleration.test_backends import needs_openvino, without_bf16
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 NAMES = [f"{letter}.png" for letter in "abcde"]
@@ -191,7 +191,7 @@ def test_sampling_without_ranges_says_what_to_do(work: Path, capsys) -> None:
 def test_sampling_computes_what_the_table_says(
     work: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})  # no bf16
+    without_bf16(monkeypatch)
     assert run() == 0
     printed = table(capsys.readouterr().out)
     restorers = [Restorer.from_checkpoint("tiny.ckpt", device="cpu", nfe=2) for _ in range(2)]
