@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -72,6 +73,8 @@ class OpenVINONetwork(nn.Module):
             raise BackendError("this network is run by OpenVINO already")
         if (precision == "int8") != bool(ranges):
             raise BackendError("precision int8 and ranges are given together or not at all")
+        # Its import reports to its makers, unless the package for that is missing.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         try:
             import openvino
         except ModuleNotFoundError as error:

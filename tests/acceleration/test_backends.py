@@ -100,6 +100,18 @@ def test_there_is_a_program_for_each_of_the_last_sizes(monkeypatch: pytest.Monke
     assert [key[1][-1] for key in fast._programs] == [16, 24]
 
 
+@needs_openvino
+def test_nothing_is_reported_to_the_makers_of_openvino() -> None:
+    code = (
+        "import sys, torch\n"
+        "from mrdiff.acceleration.backends import OpenVINONetwork\n"
+        "OpenVINONetwork(torch.nn.Identity())\n"
+        "sys.exit('openvino_telemetry.main' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """This CPU as if it could not compute in bfloat16."""
     capabilities = {**torch.cpu.get_capabilities(), "avx512_bf16": False, "amx_bf16": False}

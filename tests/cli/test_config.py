@@ -158,6 +158,20 @@ def test_answers_before_torch_is_imported(command: list[str], tmp_path: Path) ->
     assert time.perf_counter() - start < 5  # 0.05 s unless the machine is overwhelmed
 
 
+def test_modules_of_the_working_folder_shadow_nothing(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('shadowed')")
+    (tmp_path / "mine.py").write_text("HERE = True")
+    code = (
+        f"import sys; sys.path[0] = {str(ROOT)!r}\n"
+        "from mrdiff.cli.train.arguments import allow_own_classes\n"
+        "allow_own_classes()\n"
+        "for name in [n for n in sys.modules if n.startswith('yaml')]: del sys.modules[name]\n"
+        "import yaml, mine"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_sampler_names_are_those_of_the_presets() -> None:
     assert (*PAPER, *EVIDENCE, *BASELINES) == SAMPLERS
 

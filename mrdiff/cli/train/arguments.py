@@ -128,6 +128,9 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def allow_own_classes() -> None:
-    """Let configs name classes of modules in the working folder, mine.Rain, as `python -m` does."""
+    """Let configs name classes of modules in the working folder, ``mine.Rain``.
+
+    It is searched last: a ``torch.py`` there shadows nothing.
+    """
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
