@@ -31,7 +31,7 @@ from datamodules.leaves.look import LOOK, PLAIN, LeafLook, ingredients
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 
 PAIRS = {"derain": "rainy", "denoise": "noisy"}
 # What shows only on something else.
@@ -83,8 +83,7 @@ def run_row(
     source: LeafLook | Path, config: str, seed: int, samples: dict, options: argparse.Namespace
 ) -> Scores:
     """Train on one source of clean pictures and measure."""
-    weights = find_lpips_weights()
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = _arguments(source, config, seed, Path(scratch))
         if options.minutes:

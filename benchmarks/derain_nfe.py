@@ -27,7 +27,7 @@ from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure
+from mrdiff.metrics import LPIPS, measure
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.system.names import SAMPLERS
@@ -81,8 +81,7 @@ def restored(
 def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a (sampler, NFE), means over the photos; the input is the first."""
     denoiser, samples = load_model(options.checkpoint, options.device), photos(options)
-    weights = find_lpips_weights(options.lpips_weights)
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights)
 
     def score(images: list[Tensor]) -> dict[str, float]:
         each = [

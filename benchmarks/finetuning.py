@@ -25,7 +25,7 @@ from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
 
@@ -71,8 +71,7 @@ def main(given: Sequence[str] | None = None) -> int:
     source.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
     source.add_argument("--photos", type=Path, help="clean ones, to make pairs of")
     options = parser.parse_args(given)
-    weights = find_lpips_weights()
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find()
     recipe = f"{TASKS[options.task]}.yaml"
     with tempfile.TemporaryDirectory() as scratch:
         plain, named = Path(scratch) / "plain", Path(scratch) / "named"

@@ -25,7 +25,7 @@ from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure
+from mrdiff.metrics import LPIPS, measure
 from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.sampler import MRSampler
@@ -157,8 +157,7 @@ def tables(
     options: argparse.Namespace,
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Scores by sampler and NFE."""
-    weights = find_lpips_weights(options.lpips_weights)
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights)
     references = references_of(denoiser, samples, options.seed)
     rows: dict[str, tuple[dict[str, Any], Any]] = {name: (PLAIN, name) for name in NAMED}
     rows["uniform_log_snr, corrector"] = (CORRECTED, "uniform_log_snr")

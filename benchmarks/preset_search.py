@@ -25,7 +25,7 @@ from torch import Tensor
 from datamodules import CleanFolder
 from datamodules.degradations import Rain
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
+from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.sampler import MRSampler
 
@@ -72,8 +72,7 @@ def search(options: argparse.Namespace) -> list[dict[str, Any]]:
     denoiser = load_model(options.checkpoint, options.device)
     device = next(denoiser.parameters()).device
     lq, gt, names = photos(options)
-    weights = find_lpips_weights(options.lpips_weights)
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights)
     rows = []
     runs = list(product(candidates(), options.nfes))
     for candidate, nfe in track(runs, console=Console(stderr=True)):

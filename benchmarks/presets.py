@@ -28,7 +28,7 @@ from datamodules import PairedFolder
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import DenoiserLike, Prediction
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
+from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.official.mars import MarsSampler, OfficialTables
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
@@ -103,8 +103,7 @@ def table(options: argparse.Namespace) -> list[dict[str, Any]]:
     denoiser = load_model(options.checkpoint, options.device)
     device = next(denoiser.parameters()).device
     lq, gt, names = pairs(options)
-    weights = find_lpips_weights(options.lpips_weights)
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights)
 
     def score(images: Tensor) -> dict[str, float]:
         values = measure(images, gt, names=("psnr", "ssim", "lpips"), lpips=lpips)

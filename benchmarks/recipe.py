@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.evaluation import own_photos, quality, train_for
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 
 _RATE = "--model.optimizer.lr"
 _ADAMW = {"lr": "1.5e-3", "betas": "[0.9, 0.99]", "weight_decay": "0.0"}  # its best known rate
@@ -47,8 +47,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--configs", nargs="+", default=["dejpeg", "deblur"])
     options = parser.parse_args(given)
-    weights = find_lpips_weights()
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find()
     print(f"| recipe | {options.choice} | PSNR | gain | SSIM | LPIPS | trained |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:

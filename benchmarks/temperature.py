@@ -25,7 +25,7 @@ from benchmarks.oracle_nfe import MIXTURES
 from benchmarks.presets import pairs
 from mrdiff import MRProcess, MRSampler, make_sampler
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure, sliced_wasserstein
+from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.oracle import (
     GaussianOracle,
@@ -76,8 +76,7 @@ def network_rows(options: argparse.Namespace) -> Iterator[str]:
     denoiser = load_model(options.checkpoint, options.device)
     device = next(denoiser.parameters()).device
     lq, gt, names = pairs(options)
-    weights = find_lpips_weights(options.lpips_weights)
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights)
     yield "\n| sampler | NFE | tau | PSNR | LPIPS | SW |\n|---|---|---|---|---|---|"
     for preset in ("mr-ode-2", "perceptual", "mr-sde-1"):
         for nfe in options.nfes:

@@ -31,7 +31,7 @@ from benchmarks.evaluation import (
 )
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 from mrdiff.photo import write_image
 
 # The recipes' own; beside it, on (i), one that draws from the distribution instead of its mean.
@@ -69,8 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
     parser.add_argument("--keep", type=Path, help="folder for checkpoints and pictures")
     options = parser.parse_args(given)
-    weights = find_lpips_weights()
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find()
     print("| task | measured on | images | sampler | PSNR | gain | SSIM | LPIPS | trained |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:

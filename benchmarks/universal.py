@@ -22,7 +22,7 @@ from benchmarks.evaluation import SHARED, own_photos, pairs_of, quality, train_f
 from datamodules import Sample
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 from mrdiff.networks.conditions import judge
 from mrdiff.networks.protocol import known_tasks
 
@@ -81,8 +81,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
     parser.add_argument("--keep", type=Path, help="folder for the checkpoint")
     options = parser.parse_args(given)
-    weights = find_lpips_weights()
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find()
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = options.checkpoint
         if checkpoint is None:

@@ -16,7 +16,7 @@ from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights, measure
+from mrdiff.metrics import LPIPS, measure
 from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop
 from mrdiff.restoration.tiles import Tiler
@@ -111,13 +111,11 @@ class SamplingValidation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if "lpips" not in self.metrics or self._lpips is not None:
             return
-        file = find_lpips_weights(self.lpips_weights)
-        if file is None:
+        self._lpips = LPIPS.find(self.lpips_weights)
+        if self._lpips is None:
             rank_zero_info(
                 "LPIPS is not logged: no AlexNet weights here (see mrdiff.metrics.lpips)"
             )
-        else:
-            self._lpips = LPIPS.from_file(file)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the custom-scalars layout, once a log."""

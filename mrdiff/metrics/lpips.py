@@ -128,6 +128,16 @@ class LPIPS(nn.Module):
                 f"{file} does not hold AlexNet's `features.*` in torchvision's layout"
             ) from error
 
+    @classmethod
+    def find(cls, path: str | Path | None = None) -> "LPIPS | None":
+        """With the weights of :func:`find_lpips_weights`; None if there are none.
+
+        Raises:
+            LPIPSWeightsError: a file that was named is missing or not usable.
+        """
+        file = find_lpips_weights(path)
+        return None if file is None else cls.from_file(file)
+
     def train(self, mode: bool = True) -> "LPIPS":
         """Stay in evaluation mode, whatever the module this one is part of does."""
         return super().train(False)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback
+from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, check_run
 from mrdiff.solvers.timegrid import uniform_t
 from mrdiff.system.names import BASELINES
 
@@ -151,10 +151,7 @@ class BaselineSampler(Sampler):
     def __post_init__(self) -> None:
         if self.name not in BASELINES:
             raise ValueError(f"unknown baseline {self.name!r}: use one of {', '.join(BASELINES)}")
-        if self.nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {self.nfe}")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        check_run(self.nfe, self.temperature)
 
     def options(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,6 +16,14 @@ from mrdiff.solvers.noise import Noise
 StepCallback = Callable[[int, float, Tensor, Prediction], None]
 
 
+def check_run(nfe: int, temperature: float) -> None:
+    """Raise ValueError for what no sampler can run with."""
+    if nfe < 1:
+        raise ValueError(f"nfe must be at least 1, got {nfe}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+
+
 class Sampler(ABC):
     """Restores images in ``nfe`` network calls, from noise that is scaled by ``temperature``.
 

@@ -27,7 +27,7 @@ from mrdiff.solvers.clock import Clock, ClockName
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser
 from mrdiff.solvers.multistep import Step, plan_steps
 from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback
+from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, check_run
 from mrdiff.solvers.timegrid import Grid, as_function, make_times
 
 
@@ -74,16 +74,13 @@ class MRSampler(Sampler):
         threshold: float | None = None,
         average: bool = False,
     ) -> None:
-        if nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe}")
+        check_run(nfe, temperature)
         if order not in (1, 2, 3, 4):
             raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}")
         if prediction == "velocity" and eta > 0:
             raise ValueError(f"eta must be 0 with prediction='velocity', got {eta}")
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature must not be negative, got {temperature}")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
         grid = os.fspath(grid) if isinstance(grid, os.PathLike) else grid

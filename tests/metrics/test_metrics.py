@@ -276,6 +276,7 @@ def test_where_lpips_weights_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert find_lpips_weights() is None
+    assert LPIPS.find() is None
     cached = tmp_path / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     cached.parent.mkdir(parents=True)
     cached.touch()

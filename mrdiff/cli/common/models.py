@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 
 import torch
 
 from mrdiff.checkpoints.reading import Checkpoint, load_model, open_checkpoint
 from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
+from mrdiff.networks.protocol import takes_mask
+from mrdiff.official.daclip import ImageController
+from mrdiff.restoration.restorer import Restorer
 
-__all__ = ["check_device", "find_lpips", "load_denoiser"]
+__all__ = ["check_device", "find_lpips", "load_denoiser", "load_restorer"]
 
 
 def check_device(device: str) -> None:
@@ -38,14 +43,50 @@ def load_denoiser(options: argparse.Namespace, *, device: str) -> tuple[Checkpoi
         raise CommandError(str(error), status=2) from error
 
 
+def load_restorer(
+    options: argparse.Namespace,
+    checkpoint: Checkpoint,
+    features: PhotoFeatures,
+    photos: Collection[str],
+    *,
+    device: str,
+    tile: str,
+    seed: int = 0,
+    grid: str | None = None,
+    temperature: float | None = None,
+) -> Restorer:
+    """The model with its sampler, task, features and mask by their flags, for photos of these keys.
+
+    Raises:
+        ValueError: of our own kinds, for what does not fit the model.
+    """
+    restorer = Restorer.from_checkpoint(
+        checkpoint,
+        device=device,
+        sampler=options.sampler,
+        nfe=options.nfe,
+        grid=grid,
+        temperature=temperature,
+        seed=seed,
+        tile=tile,
+        task="auto" if options.daclip or options.context else options.task,
+        features=ImageController.from_file(options.daclip) if options.daclip else None,
+        allow=options.allow_package,
+    )
+    features.check(restorer, photos)
+    if options.mask is not None and not takes_mask(restorer.denoiser.network):
+        raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
+    return restorer
+
+
 def find_lpips(options: argparse.Namespace) -> LPIPS | None:
     """LPIPS, if its weights are at hand.
 
     Raises:
         CommandError: they are not, and ``--metric`` needs them.
     """
-    path = find_lpips_weights(options.lpips_weights)
-    if path is None and options.metric == "lpips":
+    lpips = LPIPS.find(options.lpips_weights)
+    if lpips is None and options.metric == "lpips":
         message = "--metric lpips needs AlexNet's features: give --lpips_weights FILE"
         raise CommandError(message, status=2)
-    return LPIPS.from_file(path) if path else None
+    return lpips

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mrdiff.acceleration.int8 import Ranges, input_ranges, rounded
 from mrdiff.acceleration.ranges import save_ranges
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.crops import Crop, read_crop, usable
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.features import PhotoFeatures, read_features
 from mrdiff.cli.common.jobs import find_photos, spread
+from mrdiff.cli.common.models import load_restorer
 from mrdiff.metrics import psnr
-from mrdiff.networks.protocol import takes_mask
-from mrdiff.official.daclip import ImageController
 from mrdiff.photo import to_rgb
 from mrdiff.restoration.restorer import Restorer
 
@@ -29,22 +29,10 @@ __all__ = ["run_quantize"]
 
 def _restorer(options: argparse.Namespace, features: PhotoFeatures, names: list[str]) -> Restorer:
     try:
-        restorer = Restorer.from_checkpoint(
-            options.checkpoint,
-            device="cpu",
-            sampler=options.sampler,
-            nfe=options.nfe,
-            tile="off",
-            task="auto" if options.daclip or options.context else options.task,
-            features=ImageController.from_file(options.daclip) if options.daclip else None,
-            allow=options.allow_package,
-        )
-        features.check(restorer, names)
+        checkpoint = read_checkpoint(options.checkpoint)
+        return load_restorer(options, checkpoint, features, names, device="cpu", tile="off")
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
-    if options.mask is not None and not takes_mask(restorer.denoiser.network):
-        raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
-    return restorer
 
 
 def _restore(restorer: Restorer, features: PhotoFeatures, crop: Crop) -> Tensor:

@@ -19,17 +19,15 @@ from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError, one_line
 from mrdiff.cli.common.features import PhotoFeatures, read_features
 from mrdiff.cli.common.jobs import Job, find_photos, plan_targets
-from mrdiff.cli.common.models import check_device
+from mrdiff.cli.common.models import check_device, load_restorer
 from mrdiff.cli.common.paths import PIPE
 from mrdiff.cli.sample.photos import Measured, Outcome, restore_all
 from mrdiff.cli.sample.pictures import comparison_paths, write_comparison
 from mrdiff.cli.sample.pipe import restore_pipe
 from mrdiff.cli.sample.table import format_table, measure_job
 from mrdiff.cli.sample.video import VIDEO_SUFFIXES, restore_video
-from mrdiff.metrics import LPIPS, find_lpips_weights
+from mrdiff.metrics import LPIPS
 from mrdiff.networks.local_pooling import localise
-from mrdiff.networks.protocol import takes_mask
-from mrdiff.official.daclip import ImageController
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Restorer
 
@@ -62,24 +60,19 @@ def _open_model(
     check_device(options.device)
     try:
         checkpoint = read_checkpoint(options.checkpoint)
-        restorer = Restorer.from_checkpoint(
+        restorer = load_restorer(
+            options,
             checkpoint,
+            features,
+            photos,
             device="cpu" if _processes(options) > 1 else options.device,  # Lightning moves it
-            sampler=options.sampler,
-            nfe=options.nfe,
+            tile=options.tile,
+            seed=options.seed,
             grid=options.grid,
             temperature=options.temperature,
-            seed=options.seed,
-            tile=options.tile,
-            task="auto" if options.daclip or options.context else options.task,
-            features=ImageController.from_file(options.daclip) if options.daclip else None,
-            allow=options.allow_package,
         )
         network = restorer.denoiser.network
         check_spread(restorer.sampler, options.samples)
-        features.check(restorer, photos)
-        if options.mask is not None and not takes_mask(network):
-            raise ValueError("--mask: this model was trained without masks; leave it out")
         if options.local_pooling:
             localise(network, options.local_pooling)
         if options.compile:
@@ -127,8 +120,7 @@ def _run_video(options: argparse.Namespace, features: PhotoFeatures) -> int:
 def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
     jobs = _plan(options)
     todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
-    weights = find_lpips_weights(options.lpips_weights) if options.reference else None
-    lpips = LPIPS.from_file(weights) if weights else None
+    lpips = LPIPS.find(options.lpips_weights) if options.reference else None
     measured = partial(measure_job, lpips=lpips, protocol=options.protocol)
     start, restorer, outcome = time.perf_counter(), None, Outcome()
     if shown := jobs if options.trajectory else todo:
