@@ -2,9 +2,9 @@
 
 import ast
 from graphlib import TopologicalSorter
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.places import ROOT
+
 # From the ground up.
 ROOMS = ["system", "networks", "diffusion", "photo", "metrics", "checkpoints", "solvers"]
 ROOMS += ["acceleration", "tuning", "official", "training", "restoration", "cli"]

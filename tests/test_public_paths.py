@@ -14,9 +14,9 @@ import yaml
 
 from mrdiff.checkpoints.description import class_paths, public_path
 from mrdiff.cli.train import command as train
+from tests.places import ROOT
 from tests.tiny_model import write_pairs
 
-ROOT = Path(__file__).parents[1]
 OURS = ("mrdiff", "datamodules", "callbacks")
 CLASS_PATH = re.compile(r"""class_path["']?: *["']?([\w.]+)""")
 DOTTED = re.compile(r"(?<![\w.])(?:mrdiff|datamodules|callbacks)(?:\.\w+)*\.[A-Z]\w*(?:\.\w+)?")

@@ -24,9 +24,9 @@ from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet, UNet
 from mrdiff.restoration.footprint import bytes_a_pixel
+from tests.places import ROOT
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"encoder": (1,), "middle": 1, "decoder": (1,)}
 
 needs_openvino = pytest.mark.skipif(

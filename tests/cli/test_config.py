@@ -19,8 +19,7 @@ from mrdiff.cli.train.resume import checkpoint_folders, find_checkpoint, run_ver
 from mrdiff.solvers.presets import EVIDENCE, PAPER
 from mrdiff.system.cores import available_cores, set_process_defaults
 from mrdiff.system.names import BASELINES, SAMPLERS
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 
 @pytest.fixture

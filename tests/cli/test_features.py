@@ -22,10 +22,10 @@ from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.official.daclip import DACLIPError
 from tests.networks.test_official import small
+from tests.places import ROOT
 from tests.tiny_daclip import write_daclip
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ("a", "b", "s/a")
 
 

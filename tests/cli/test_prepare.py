@@ -20,6 +20,7 @@ from datamodules.archives.unpack import unpack
 from datamodules.degradations import JPEG
 from mrdiff.cli.main import main
 from mrdiff.cli.prepare.command import NAMES
+from tests.places import ROOT
 
 # What each archive holds, and what comes of it: archives by name, names by split.
 Layout = tuple[dict[str, list[str]], dict[str, set[str]]]
@@ -260,10 +261,9 @@ def test_masks_come_beside_the_photos(work: Path, capsys) -> None:
 
 
 def test_recipes_exist_and_every_benchmark_is_documented() -> None:
-    root = Path(__file__).parents[2]
-    guide = (root / "docs" / "datasets.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     for name, benchmark in BENCHMARKS.items():
-        assert (root / "configs" / benchmark.recipe).is_file()
+        assert (ROOT / "configs" / benchmark.recipe).is_file()
         assert f"mrdiff prepare {name} " in guide
         assert f"--config {benchmark.recipe} " in guide
 

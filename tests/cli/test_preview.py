@@ -20,8 +20,8 @@ from mrdiff.cli.preview.run import draw
 from mrdiff.cli.preview.sheet import difference, draw_sheet
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "degradations.md"
 
 CONFIG = """

@@ -26,9 +26,9 @@ from mrdiff.photo import write_image
 from mrdiff.training.losses import L1
 from mrdiff.training.objective import OptimalStep
 from mrdiff.training.optim import Lion
+from tests.places import ROOT
 from tests.tiny_model import write_tiny_checkpoint
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 OVERLAYS = ["noise.yaml", "velocity.yaml"]
 BASES = ["base.yaml", "task.yaml", "local.yaml"]

@@ -26,9 +26,9 @@ from mrdiff.photo.sheets import side_by_side
 from mrdiff.solvers.gridfile import write_grid
 from mrdiff.system.names import SAMPLERS
 from mrdiff.tuning.checkpoint_sampler import save_sampler
+from tests.places import ROOT
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
 

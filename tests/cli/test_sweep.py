@@ -28,9 +28,8 @@ from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.system.names import GRIDS, METRICS, SAMPLERS
 from mrdiff.tuning.checkpoint_sampler import read_sampler
+from tests.places import ROOT
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from PIL import Image
 
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train import command as train
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 CONFIG = """
 seed_everything: 0

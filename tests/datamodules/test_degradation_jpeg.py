@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from datamodules.degradations.jpeg import JPEG
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired" / "jpeg-compressed"
+PAIRS = SHARED / "data" / "paired" / "jpeg-compressed"
 WHOLE = (0, 0)  # the offset of a photograph that is not a crop
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,9 @@ from torch import Tensor
 from datamodules.degradations.convolution import convolve
 from datamodules.degradations.motion_blur import MotionBlur, draw_psf
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 
 ONE = (1.0, 1.0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,9 @@ from torch import Tensor
 from datamodules.degradations import Degradation
 from datamodules.degradations.noise import GaussianNoise, Noise, PoissonGaussianNoise
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-NOISY = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired" / "noisy"
+NOISY = SHARED / "data" / "paired" / "noisy"
 
 
 def _flat(value: float, channels: int = 3, size: int = 200) -> Tensor:

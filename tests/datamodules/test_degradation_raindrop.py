@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +22,9 @@ from datamodules.degradations.raindrop import (
 )
 from datamodules.randomness import uniform
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-DROPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired" / "raindrop"
+DROPS = SHARED / "data" / "paired" / "raindrop"
 
 
 def _generator(seed: int) -> torch.Generator:

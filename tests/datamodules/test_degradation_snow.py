@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from torch import Tensor
 from datamodules.degradations.base import to_8_bit
 from datamodules.degradations.snow import Snow, _Flakes, _opacity, _optical_depth
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-SNOWY = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired" / "snowy"
+SNOWY = SHARED / "data" / "paired" / "snowy"
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -7,7 +7,6 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,8 +40,9 @@ from datamodules.degradations import (
     Tasks,
 )
 from mrdiff.photo import read_rgb
+from tests.places import SHARED
 
-RAINY = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired" / "rainy"
+RAINY = SHARED / "data" / "paired" / "rainy"
 
 
 # Those that cannot be made without arguments.

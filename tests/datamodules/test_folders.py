@@ -16,8 +16,9 @@ from datamodules.datasets.demo import main
 from datamodules.degradations import Rain
 from datamodules.randomness import SampleKey
 from mrdiff.photo import centre_crop, read_rgb
+from tests.places import SHARED
 
-PAIRED = Path(__file__).resolve().parents[3] / "shared" / "data" / "paired"
+PAIRED = SHARED / "data" / "paired"
 
 
 def _save(

@@ -7,7 +7,6 @@ the names and shapes of its networks' weights at full size.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
 from mrdiff.networks.blocks.parts import raw_time
+from tests.places import TEST_DATA
 
-DATA = Path(__file__).parents[1] / "data" / "networks"
+DATA = TEST_DATA / "networks"
 OUTPUTS = load_file(DATA / "outputs.safetensors")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +19,8 @@ from mrdiff.networks.protocol import (
     prepare_network,
     takes_mask,
 )
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 OPTIONAL = {*Network.__annotations__, "classify", "prepare"}
 
 

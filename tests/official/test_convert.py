@@ -25,9 +25,9 @@ from mrdiff.official.architecture import NETWORKS
 from mrdiff.official.mars import MarsSampler
 from mrdiff.system.names import ARCHITECTURES
 from tests.networks.test_official import features, images, small
+from tests.places import ROOT
 from tests.tiny_model import write_pairs
 
-ROOT = Path(__file__).resolve().parents[2]
 Weights = dict[str, Tensor]
 
 YML = """\

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -18,12 +17,13 @@ from mrdiff import MRProcess, MRSampler, Prediction, TabulatedTheta
 from mrdiff.official.mars import MarsSampler, data_step, order_plan
 from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, interpolate
 from tests.oracles import GaussianOracle, fitted_slope
+from tests.places import TEST_DATA
 
 F64, F32 = torch.float64, torch.float32
 SIGMA_MAX = 50 / 255
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 TIME_SCHEDULES = ("linspace", "leading", "trailing", "karras-n", "karras-t", "linear-lambda")
-FOLDER = Path(__file__).parents[1] / "data" / "mars"
+FOLDER = TEST_DATA / "mars"
 DESCRIBED = json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))
 CASES: list[dict[str, Any]] = [{**DESCRIBED["defaults"], **case} for case in DESCRIBED["cases"]]
 LABELS = ["-".join(str(v) for v in case.values()) for case in DESCRIBED["cases"]]
