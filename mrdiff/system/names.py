@@ -12,5 +12,7 @@ METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
 SEARCH_METRICS = ("distance", "psnr", "ssim", "lpips")  # that times can be chosen by
 PROTOCOLS = ("standard", "ir-sde")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")
+_CLIPS = ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .wmv .asf .flv .3gp"
+CLIPS = (*_CLIPS.split(), ".3g2", ".mxf", ".dv")
 PRECISIONS = ("f32", "bf16", "int8")  # of OpenVINO's layers
 ARCHITECTURES = ("irsde", "refusion", "daclip")  # of the official code

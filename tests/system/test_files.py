@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mrdiff.system.files import appearing, is_free, replacing, write_text
+from mrdiff.system import files
+from mrdiff.system.files import (
+    appearing,
+    clear_leftovers,
+    is_free,
+    replacing,
+    temporary_in,
+    write_text,
+)
+from tests.places import ROOT
 
 
 def names(folder: Path) -> list[str]:
@@ -79,6 +90,12 @@ def test_a_long_name_is_no_problem_and_a_folder_in_the_way_is_named(tmp_path: Pa
     assert names(tmp_path) == ["folder", "n" * 250]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="needs /dev/null")
+def test_what_is_no_file_is_never_replaced() -> None:
+    with pytest.raises(OSError, match="it is there and is not a file"):
+        write_text(Path("/dev/null"), "text")
+
+
 def test_a_folder_appears_when_all_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "whole"
     assert is_free(folder)
@@ -98,3 +115,48 @@ def test_a_folder_appears_when_all_is_written(tmp_path: Path) -> None:
     assert names(folder) == ["one"]
     assert not is_free(folder)
     assert not is_free(folder / "one")
+
+
+WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from mrdiff.system.files import appearing, replacing
+folder = Path(sys.argv[1])
+with replacing(folder / "file") as temporary, appearing(folder / "folder") as made:
+    temporary.write_text("half")
+    (made / "one").write_text("1")
+    os._exit(9)
+"""
+
+
+def killed(folder: Path) -> None:
+    """Leave a half-written file and a folder of a process that has died."""
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(folder)], cwd=ROOT, check=False)
+
+
+def test_what_killed_writers_left_goes_and_what_is_written_stays(tmp_path: Path) -> None:
+    killed(tmp_path)
+    assert len(names(tmp_path)) == 2
+    users = (".mrdiff.yaml", ".mrdiff.notes.tmp", "mrdiff.tmp")
+    for name in users:
+        (tmp_path / name).touch()
+    with replacing(tmp_path / "live") as live, appearing(tmp_path / "lively") as lively:
+        assert len(names(tmp_path)) == 4  # the dead ones went with the first
+        live.touch()
+        killed(tmp_path)
+        clear_leftovers(tmp_path)
+        assert names(tmp_path) == sorted([*users, live.name, lively.name])
+    assert names(tmp_path) == sorted([*users, "live", "lively"])
+
+
+def test_what_another_machine_writes_stays_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(files, "_place", lambda: "0" * 8)
+        fresh, old = (temporary_in(tmp_path) for _ in range(2))
+    for path in (fresh, old):
+        path.mkdir()
+    os.utime(old, (0, 0))
+    clear_leftovers(tmp_path)
+    assert names(tmp_path) == [fresh.name]

@@ -6,12 +6,18 @@ Status 2: the command or its configuration is wrong. Status 1: it failed while r
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
+
+from mrdiff.cli.common.streams import lasting_streams
+from mrdiff.system.text import shown
 
 __all__ = ["CommandError", "command", "did_you_mean", "is_expected", "one_line", "run_command"]
 
@@ -33,8 +39,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(message: object) -> str:
-    """``message`` with every run of white space as one blank."""
-    return " ".join(str(message).split())
+    """``message`` with every run of white space as one blank, see :func:`shown` for the rest."""
+    return shown(" ".join(str(message).split()))
 
 
 def is_expected(error: BaseException) -> bool:
@@ -49,24 +55,54 @@ def is_expected(error: BaseException) -> bool:
     return type(error).__module__.split(".")[0] in _OWN_PACKAGES
 
 
-def run_command(command: Callable[[], int | None], *, program: str) -> int:
-    """Run ``command`` and return the exit status; expected errors become one line on stderr."""
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as an exception: what is half-written goes."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(143)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _status(command: Callable[[], int | None], program: str) -> int:
     try:
         return command() or 0
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `… | head`: the reader has gone, there is no one to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         if os.environ.get("MRDIFF_DEBUG") == "1" or not is_expected(error):
             raise
-        message = str(error)
+        message = one_line(error)
         if isinstance(error, OSError):
-            message = f"{error.filename}: {error.strerror}"
-        print(f"{program}: error: {one_line(message)}", file=sys.stderr)
+            message = f"{shown(error.filename)}: {error.strerror}"
+        print(f"{program}: error: {message}", file=sys.stderr)
         return error.status if isinstance(error, CommandError) else 1
+
+
+def run_command(command: Callable[[], int | None], *, program: str) -> int:
+    """Run ``command`` and return the exit status; expected errors become one line on stderr.
+
+    What standard output or error does not take stops nothing; of the output the status says it.
+    """
+    with lasting_streams() as failure_of_output, _terminable():
+        status = _status(command, program)
+        lost = failure_of_output()
+        if lost is None:
+            return status
+        if isinstance(lost, BrokenPipeError):  # `… | head`: the reader has gone, on purpose
+            return status or 141
+        print(f"{program}: error: standard output: {lost.strerror}", file=sys.stderr)
+        return status or 1
 
 
 class Main(Protocol):

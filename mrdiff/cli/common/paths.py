@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
+import shutil
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
+from mrdiff.system.files import temporary_in
 
-__all__ = ["PIPE", "check_inputs", "check_keepable", "check_output", "writing"]
+__all__ = ["PIPE", "check_file", "check_inputs", "check_keepable", "check_output"]
+__all__ += ["check_targets", "folding", "writing"]
 
 PIPE = Path("-")  # standard input or output
 
@@ -36,28 +39,81 @@ def check_inputs(options: argparse.Namespace, *, pipe: bool = False) -> None:
             raise CommandError(f"--{flag} {folder}: no such folder", status=2)
 
 
-def check_output(output: Path, folder: Path) -> None:
-    """Write a file into ``folder`` and take it away again, with the folders made for it.
+def _nearest(folder: Path) -> Path:
+    return next(way for way in (folder, *folder.parents) if os.path.exists(way))
 
-    If that fails, the CommandError names ``output``, the flag's path.
+
+def _check_name(folder: Path, name: str) -> None:
+    """An OSError if a file system has no such names; too long a one, mostly."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / name).lstat()
+
+
+def check_output(output: Path, folder: Path, *, flag: str = "--output") -> None:
+    """Write a file into ``folder``, or where it will be made, and take it away again.
+
+    If that fails, the CommandError names ``output``, the path of ``flag``.
     """
-    ways = (folder, *folder.parents)
-    missing = [way for way in ways if not os.path.exists(way)]
-    nearest = next(way for way in ways if way not in missing)
-    if not nearest.is_dir():
-        raise CommandError(f"--output {output}: {nearest} is not a folder", status=2)
+    nearest = _nearest(folder)
+    missing = [way for way in (folder, *folder.parents) if not os.path.exists(way)]
+    blocking = [way for way in missing if os.path.lexists(way)]  # links to nowhere
+    if blocking or not nearest.is_dir():
+        message = f"{flag} {output}: {[nearest, *blocking][-1]} is not a folder"
+        raise CommandError(message, status=2)
     try:
-        for way in reversed(missing):
-            way.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".mrdiff."):
-            pass
-    except OSError as error:
-        message = f"--output {output}: cannot be written: {error.strerror}"
-        raise CommandError(message, status=2) from error
-    finally:
         for way in missing:
-            with contextlib.suppress(OSError):  # it was never made
-                way.rmdir()
+            _check_name(nearest, way.name)
+        probe = temporary_in(nearest)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        within = "" if folder in (output, output.parent) else f": {folder}"
+        message = f"{flag} {output}{within}: cannot be written: {error.strerror}"
+        raise CommandError(message, status=2) from error
+
+
+def check_file(file: Path, *, flag: str) -> None:
+    """Refuse a file that a flag wants written and that cannot be."""
+    if file.is_dir():
+        raise CommandError(f"{flag} {file}: is a folder, give a file", status=2)
+    if not file.exists():
+        check_output(file, file.parent, flag=flag)
+    elif not os.access(file, os.W_OK):
+        raise CommandError(f"{flag} {file}: is read-only", status=2)
+
+
+def check_targets(targets: Collection[Path], output: Path) -> None:
+    """Refuse files to be written below ``output`` whose names or folders do not allow it."""
+    for folder in sorted({target.parent for target in targets}):
+        check_output(output, folder)
+    for target in targets:
+        if os.path.isdir(target):
+            message = f"--output {output}: {target} is a folder already: rename it"
+            raise CommandError(message, status=2)
+        try:
+            _check_name(_nearest(target.parent), target.name)
+        except OSError as error:
+            raise CommandError(
+                f"--output {output}: {target}: {error.strerror}", status=2
+            ) from error
+
+
+def folding(folder: Path) -> Callable[[str], str]:
+    """What of a name tells files apart where ``folder`` is or will be: not all do by case."""
+    nearest = _nearest(folder)
+    probe = temporary_in(nearest)
+    probe.mkdir()
+    try:
+        (probe / "\xe9a").touch()  # with an accent, in one character
+        case, accents = (probe / "\xe9A").exists(), (probe / "e\u0301a").exists()
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+
+    def fold(name: str) -> str:
+        plain = unicodedata.normalize("NFC", name) if accents else name
+        return plain.casefold() if case else plain
+
+    return fold
 
 
 @contextlib.contextmanager
