@@ -16,6 +16,7 @@ from typing import IO
 
 from datamodules.archives.reading import CHUNK, Archive, Limits, checked_path, reading
 from datamodules.errors import DataError
+from mrdiff.system.untrusted import check_regular
 
 _ENCRYPTED = 0x1
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
@@ -25,6 +26,7 @@ _FOREIGN = ((b"Rar!", "RAR"), (b"7z\xbc\xaf\x27\x1c", "7z"))
 class _Zip(Archive):
     def _list(self) -> None:
         with zipfile.ZipFile(self.path) as archive:
+            self.check_count(len(archive.infolist()))
             for info in archive.infolist():
                 self._check(info)
                 if not info.is_dir():
@@ -79,19 +81,19 @@ class _Tar(Archive):
     def _list(self) -> None:
         compressed = self.path.stat().st_size
         with self._open() as (stream, archive):
-            for info in archive:
+            for number, info in enumerate(archive, start=1):
+                archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each
                 path = checked_path(info.name)
+                self.check_count(number)
+                # Before the next header is looked for, for which this much is decompressed.
+                self.check_ratio(archive.offset, compressed, "it")
                 if info.isdir():
                     continue
                 if not info.isreg() or info.issparse() or info.size < 0:
                     raise DataError(f"member {path!r} is a link or a device; nothing was written")
                 self.add(info.name, info.size, None)
-                # Before the next header is looked for, for which this much is decompressed.
-                self.check_ratio(self.total, compressed, "it")
-            rest = 0
-            while chunk := stream.read(CHUNK):  # to the checksum, which comes last
-                rest += len(chunk)
-                self.check_ratio(self.total + rest, compressed, "it")
+            while stream.read(CHUNK):  # to the checksum, which comes last
+                self.check_ratio(stream.tell(), compressed, "it")
 
     def read(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
         with reading(self.path), self._open() as (_, archive):
@@ -135,8 +137,10 @@ def open_archive(path: Path, limits: Limits) -> Archive:
         return _Folder(path, limits)
     if not path.exists():
         raise DataError(f"{path}: no such archive or folder")
-    with reading(path), open(path, "rb") as file:
-        start = file.read(512)
+    with reading(path):
+        check_regular(path)
+        with open(path, "rb") as file:
+            start = file.read(512)
     for magic, kind in _FOREIGN:
         if start.startswith(magic):
             raise DataError(f"{path}: a {kind} archive; unpack it yourself and give the folder")

@@ -116,12 +116,16 @@ class Archive(ABC):
             raise DataError(f"member {name!r} comes twice")
         self._sizes[path] = size
         self.total += size
-        if len(self._sizes) > self._limits.members:
-            raise DataError(f"more than {self._limits.members} members")
+        self.check_count(len(self._sizes))
         if self.total > self._limits.total:
             raise DataError(f"more than {self._limits.total / 2**30:g} GiB; see --max_gib")
         if compressed is not None:
             self.check_ratio(size, compressed, f"member {name!r}")
+
+    def check_count(self, members: int) -> None:
+        """Raise :class:`DataError` for more members, folders included, than a data set has."""
+        if members > self._limits.members:
+            raise DataError(f"more than {self._limits.members} members")
 
     def check_ratio(self, size: int, compressed: int, what: str) -> None:
         """Raise :class:`DataError` if that many bytes cannot be photos."""

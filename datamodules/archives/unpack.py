@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -12,16 +11,7 @@ from datamodules.archives.reading import Archive
 from datamodules.datasets.base import find_images
 from datamodules.datasets.paired import PairedFolder, looks
 from datamodules.errors import DataError, report
-from mrdiff.system.files import appearing
-
-
-def _check_space(folder: Path, size: int) -> None:
-    """Raise :class:`DataError` if ``size`` bytes do not fit where ``folder`` will be."""
-    existing = next(way for way in (folder, *folder.parents) if way.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size:
-        need = f"{size / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free"
-        raise DataError(f"{folder}: not enough space: {need}")
+from mrdiff.system.files import appearing, check_room
 
 
 def _write(plan: Plan, folder: Path, advance: Callable[[int], None]) -> None:
@@ -75,8 +65,8 @@ def unpack(plan: Plan, *, advance: Callable[[int], None]) -> None:
     Raises:
         DataError: the disk is full or fails, an archive is broken, or pairs do not fit together.
     """
-    _check_space(plan.out, plan.size)
     try:
+        check_room(plan.out, plan.size)
         with appearing(plan.out) as folder:
             _write(plan, folder, advance)
             _check(plan, folder)

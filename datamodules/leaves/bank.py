@@ -30,7 +30,7 @@ from datamodules.errors import DataError
 from datamodules.leaves.look import LOOK, LeafLook
 from datamodules.leaves.picture import render
 from mrdiff.system.cores import available_cores
-from mrdiff.system.files import replacing
+from mrdiff.system.files import check_room, replacing
 
 BANK_VERSION = 3  # raise it whenever the pictures change, so that old files are not taken for new
 _KEY = "images"
@@ -68,6 +68,8 @@ class LeafBank:
 
     def is_whole(self) -> bool:
         """Whether the file is there, of the right shape, and undamaged (reads all of it)."""
+        if not self.path.is_file():  # a pipe would be waited for
+            return False
         try:
             with safe_open(self.path, framework="numpy") as file:
                 images = file.get_tensor(_KEY)
@@ -88,15 +90,17 @@ class LeafBank:
         """
         if self.is_whole():
             return self.path
+        cure = "set MRDIFF_CACHE to a writable folder with room"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_room(self.path.parent, self.count * self.size**2 * 3)  # drawing takes minutes
             images = self._draw(min(8, available_cores()) if workers is None else workers)
             with replacing(self.path) as temporary:
                 save_file({_KEY: images}, temporary, metadata={"checksum": _digest(images)})
         except OSError as error:
-            raise DataError(
-                f"{self.path}: {error.strerror or error}; set MRDIFF_CACHE to a writable folder"
-            ) from error
+            raise DataError(f"{self.path}: {error.strerror or error}; {cure}") from error
+        except SafetensorError as error:  # of a disk that got full meanwhile
+            raise DataError(f"{self.path}: {error}; {cure}") from error
         return self.path
 
     def _draw(self, workers: int) -> NDArray[np.uint8]:
@@ -138,6 +142,8 @@ class LeafReader:
         # safetensors: 8 bytes of header length, the header, then the only tensor to the end.
         shape = (bank.count, bank.size, bank.size, 3)
         start = path.stat().st_size - math.prod(shape)
+        if start < 0:
+            raise DataError(f"{path}: cut short; delete it, and it is made again")
         return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
 
     def __getstate__(self) -> dict[str, object]:

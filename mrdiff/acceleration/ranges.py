@@ -7,6 +7,7 @@ import os
 from mrdiff.acceleration.int8 import Ranges
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, open_checkpoint
+from mrdiff.checkpoints.schema import is_ranges
 from mrdiff.checkpoints.settings import write_setting
 
 __all__ = ["read_ranges", "save_ranges"]
@@ -34,7 +35,6 @@ def read_ranges(source: str | os.PathLike[str] | Checkpoint) -> Ranges:
     cure = f"mrdiff quantize --checkpoint {path} --input PHOTOS"
     if not stored:
         raise CheckpointError(f"{path} has no 8-bit ranges: first {cure}")
-    try:
-        return {str(name): (float(least), float(most)) for name, (least, most) in stored.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its 8-bit ranges are broken: {cure}") from error
+    if not is_ranges(stored):
+        raise CheckpointError(f"{path}: its 8-bit ranges are broken: {cure}")
+    return {name: (float(least), float(most)) for name, (least, most) in stored.items()}

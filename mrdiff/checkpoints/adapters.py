@@ -32,6 +32,16 @@ def _beneath(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.replace(_BASE, "."): value for n, value in weights.items() if not is_adapter(n)}
 
 
+def check_adapters(weights: Mapping[str, Tensor], lora: Mapping[str, Any] | None) -> None:
+    """Raise CheckpointError unless there are adapters of the described rank, or neither."""
+    downs = {name: w for name, w in weights.items() if ".lora_A." in name and is_adapter(name)}
+    if bool(downs) != (lora is not None):
+        raise CheckpointError("its weights have adapters and its description none, or vice versa")
+    for name, down in downs.items():
+        if lora is not None and down.shape[:1] != (lora["rank"],):
+            raise CheckpointError(f"its adapter {name} is not of the rank {lora['rank']}")
+
+
 def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, Tensor]:
     """Plain weights that compute what the adapted ones do: W + alpha / rank B A.
 
@@ -49,7 +59,10 @@ def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Any]) -> dict[str, T
             up = weights[f"{match['layer']}.lora_B.default.weight"]
             base = merged[f"{match['layer']}.weight"]
             # A convolution's A has its kernel, and B is 1x1: both are matrices once flat.
-            change = up.flatten(1).float() @ down.flatten(1).float()
+            up, down = up.flatten(1).float(), down.flatten(1).float()
+            if len(up) * down.shape[1] != base.numel():  # before it is multiplied out
+                raise ValueError(f"{len(up)} x {down.shape[1]} numbers for {base.numel()}")
+            change = up @ down
             scale = float(lora["alpha"]) / int(lora["rank"])
             added = base.float() + scale * change.reshape(base.shape)
         except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:

@@ -31,7 +31,7 @@ def check_meaning(
     for key, equal in same.items():
         if not equal:
             raise CheckpointError(
-                f"model.{key} of this run differs from {where}, which has {model[key]}: "
+                f"model.{key} of this run differs from {where}, which has {model[key]!s:.200}: "
                 f"its weights would mean something else; {cure}"
             )
 
@@ -62,13 +62,25 @@ def check_optimizer(config: Mapping[str, Any], ours: Any, where: str) -> None:
         )
 
 
-def check_fit(weights: Mapping[str, Tensor], network: nn.Module, where: str) -> None:
-    """Raise CheckpointError unless names and shapes of the weights are the network's."""
-    theirs = {name: tuple(value.shape) for name, value in weights.items()}
-    ours = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+def check_fit(
+    weights: Mapping[str, Tensor], network: nn.Module, where: str, *, key: str = "model.network"
+) -> None:
+    """Raise CheckpointError unless names, shapes and kinds of the weights are the network's.
+
+    Of which width a floating-point number is does not matter.
+    """
+    theirs, ours = (
+        {name: (*value.shape, *_kind(value)) for name, value in state.items()}
+        for state in (weights, network.state_dict())
+    )
     wrong = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
     if wrong:
         raise CheckpointError(
-            f"the weights in {where} do not fit model.network of this run: {len(wrong)} differ, "
+            f"the weights in {where} do not fit {key} of this run: {len(wrong)} differ, "
             f"first {wrong[0]} ({theirs.get(wrong[0])} there, {ours.get(wrong[0])} here)"
         )
+
+
+def _kind(value: Tensor) -> tuple[str, ...]:
+    """What is said of a tensor beside its shape: nothing for floats."""
+    return () if value.is_floating_point() else (str(value.dtype).removeprefix("torch."),)

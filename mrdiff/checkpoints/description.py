@@ -6,7 +6,8 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import Tensor, nn
@@ -25,7 +26,6 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
     int: int.__int__,
     float: float.__float__,
 }
-_ADAPTER = {"rank", "alpha", "targets"}  # of a description's ``lora``
 T = TypeVar("T")
 
 
@@ -78,32 +78,6 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
     }
 
 
-def check_description(config: Any) -> None:
-    """Raise CheckpointError unless this is a description with all that a model is built of."""
-    if not isinstance(config, Mapping):
-        raise CheckpointError(f"not written by mrdiff: there is no {CONFIG_KEY!r} entry")
-    found = config.get("format")
-    if type(found) is not int or found != FORMAT:
-        raise CheckpointError(f"this is checkpoint format {found}; this version reads {FORMAT}")
-    model = config.get("model")
-    if not isinstance(model, Mapping):
-        raise CheckpointError("its description has no model")
-    process = process_arguments(model.get("process"))
-    std: Any = model.get("data_std")
-    lora, freeze = model.get("lora"), model.get("freeze") or []
-    sound = {
-        "network": _is_object(model.get("network")),
-        "process": isinstance(process, Mapping) and _is_object(process.get("schedule")),
-        "parameterization": isinstance(model.get("parameterization"), str),
-        "data_std": type(std) in (int, float) and std > 0,
-        "lora": lora is None or (isinstance(lora, Mapping) and lora.keys() <= _ADAPTER),
-        "freeze": isinstance(freeze, list) and all(isinstance(name, str) for name in freeze),
-    }
-    for key, right in sound.items():
-        if not right:
-            raise CheckpointError(f"model.{key} in its description is missing or damaged")
-
-
 def public_path(kind: type) -> str:
     """The import path of a class: its uppermost package with it in ``__all__``, or its module."""
     parts = kind.__module__.split(".")
@@ -116,10 +90,6 @@ def public_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_object(spec: Any) -> bool:
-    return isinstance(spec, Mapping) and isinstance(spec.get("class_path"), str)
-
-
 def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) -> T:
     """The instance of ``base`` that a ``class_path`` / ``init_args`` dict describes.
 
@@ -129,18 +99,41 @@ def build(spec: Mapping[str, Any], base: type[T], *, allow: Sequence[str] = ()) 
         CheckpointError: a class outside mrdiff and the packages to ``allow``, not found, or of
             another kind; or its constructor refuses the arguments.
     """
-    arguments = spec.get("init_args") if _is_object(spec) else ()
-    arguments = {} if arguments is None else arguments
-    if not isinstance(arguments, Mapping):
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("class_path"), str):
         raise CheckpointError(f"no class_path with init_args: {spec!r:.80}")
     class_path = spec["class_path"]
     kind = find_class(class_path, base, allow=allow)
-    built = {key: _build_value(value, allow) for key, value in arguments.items()}
+    arguments: Any = [spec.get(key) or {} for key in ("init_args", "dict_kwargs")]
+    if not all(isinstance(part, Mapping) for part in arguments):
+        raise CheckpointError(f"no class_path with init_args: {spec!r:.80}")
+    built = [{k: _build_value(value, allow) for k, value in part.items()} for part in arguments]
+    if kind.__module__.partition(".")[0] in ALLOWED_PACKAGES:  # others' hints are their affair
+        hints = get_type_hints(kind.__init__)
+        for name, value in built[0].items():
+            if not _fits(value, hints.get(name, Any)):
+                found = type(value).__name__
+                raise CheckpointError(f"{class_path}: {name} cannot be of the type {found}")
     try:
-        return kind(**built)
+        return kind(**built[0], **built[1])
+    except CheckpointError:
+        raise
     except Exception as error:  # of arguments that nobody has checked
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         raise CheckpointError(f"{class_path} cannot be built: {reason}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type as our constructors have them; what is none of those passes."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in inner)
+    if origin in (Sequence, list, tuple):
+        return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
+    if hint is Any or not isinstance(hint, type):
+        return True
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def _build_value(value: Any, allow: Sequence[str]) -> Any:

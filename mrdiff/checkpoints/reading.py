@@ -7,7 +7,6 @@ read (``weights_only=True``), and only classes of allowed packages are built.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mrdiff.checkpoints.adapters import merge
+from mrdiff.checkpoints.adapters import check_adapters, merge
+from mrdiff.checkpoints.bounds import bounded_by, check_stored, check_weights
 from mrdiff.checkpoints.checks import check_fit
 from mrdiff.checkpoints.description import (
     CONFIG_KEY,
     CheckpointError,
     build,
     build_process,
-    check_description,
 )
+from mrdiff.checkpoints.schema import check_description
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.system.devices import pick_device
+from mrdiff.system.saved import SavedFileError, load_saved
+from mrdiff.system.untrusted import read_yaml
 
 _PREFIX = "denoiser.network."
 
@@ -45,30 +47,28 @@ class Checkpoint:
 
 
 def network_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's part of a Lightning checkpoint's ``state_dict``, by the network's names.
+    """The network's part of the ``state_dict`` of a Lightning checkpoint, by the network's names.
 
     Raises:
-        CheckpointError: there is none, or it is not of dense tensors.
+        CheckpointError: there is none, or it is not of finite dense tensors.
     """
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise CheckpointError("it has no state_dict")
-    weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if str(k).startswith(_PREFIX)}
-    for name, value in weights.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
-            raise CheckpointError(f"its weight {name} is no dense tensor")
+    names = [name for name in state if isinstance(name, str) and name.startswith(_PREFIX)]
+    weights = {name.removeprefix(_PREFIX): state[name] for name in names}
+    check_weights(weights)
     return weights
 
 
 def _read_ckpt(path: Path) -> tuple[Any, Any]:
     """The description and the whole content of a ``.ckpt`` file."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a readable checkpoint: torch.save did not write it")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
+        content = load_saved(path)
+    except SavedFileError as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
     return (content.get(CONFIG_KEY), content) if isinstance(content, dict) else (None, content)
 
 
@@ -78,8 +78,10 @@ def _read_export(path: Path) -> tuple[Any, dict[str, Tensor]]:
         if not file.is_file():
             raise CheckpointError(f"{path} is not an exported model: it has no {file.name}")
     try:
-        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        config = read_yaml(config_file)
         return config[CONFIG_KEY], load_file(weights_file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is not a readable exported model: {reason}") from error
@@ -100,8 +102,14 @@ def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Che
     config, content = _read_export(path) if path.is_dir() else _read_ckpt(path)
     try:
         check_description(config)
-        weights = content if path.is_dir() else network_weights(content)
+        if path.is_dir():
+            weights = content
+            check_weights(weights)
+        else:
+            weights = network_weights(content)
+            check_stored(weights, path)
         lora = config["model"].get("lora")
+        check_adapters(weights, lora)
         if merged and lora is not None:
             model = {key: value for key, value in config["model"].items() if key != "lora"}
             config, weights = {**config, "model": model}, merge(weights, lora)
@@ -113,6 +121,18 @@ def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Che
 def open_checkpoint(source: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
     """The checkpoint at a path, see :func:`read_checkpoint`; an opened one as it is."""
     return source if isinstance(source, Checkpoint) else read_checkpoint(source)
+
+
+def build_network(checkpoint: Checkpoint, *, allow: Sequence[str] = ()) -> nn.Module:
+    """The network of a checkpoint, its weights still to be loaded.
+
+    Raises:
+        CheckpointError: a class outside the packages, or a network that is not of these weights.
+    """
+    with bounded_by(checkpoint.weights):
+        network = build(checkpoint.config["model"]["network"], nn.Module, allow=allow)
+    check_fit(checkpoint.weights, network, "the checkpoint")
+    return network
 
 
 def load_model(
@@ -132,11 +152,10 @@ def load_model(
         CheckpointError: as of :func:`read_checkpoint`; or a class outside the packages.
     """
     checkpoint = open_checkpoint(source)
-    model, weights = checkpoint.config["model"], checkpoint.weights
+    model = checkpoint.config["model"]
     try:
-        network = build(model["network"], nn.Module, allow=allow)
-        check_fit(weights, network, "the checkpoint")
-        network.load_state_dict(weights)
+        network = build_network(checkpoint, allow=allow)
+        network.load_state_dict(checkpoint.weights)
         denoiser = Denoiser(
             network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             build_process(model["process"], allow=allow),

@@ -11,23 +11,9 @@ import yaml
 
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
 from mrdiff.checkpoints.reading import read_checkpoint
+from mrdiff.checkpoints.schema import check_plain
 from mrdiff.system.files import replacing
-
-
-def check_plain(value: Any) -> None:
-    """Raise ValueError for what a checkpoint could not be read with again.
-
-    Plain values are str, int, float, bool, None, and lists and dicts of them, no subclasses.
-    """
-    if isinstance(value, dict):
-        for item in (*value.keys(), *value.values()):
-            check_plain(item)
-    elif isinstance(value, list):
-        for item in value:
-            check_plain(item)
-    elif type(value) not in (str, int, float, bool, type(None)):
-        kind = f"{type(value).__module__}.{type(value).__name__}"
-        raise ValueError(f"checkpoint settings are plain values, got {kind} {value!r}")
+from mrdiff.system.untrusted import read_yaml
 
 
 def write_setting(path: str | os.PathLike[str], key: str, value: Any) -> None:
@@ -57,7 +43,7 @@ def write_setting(path: str | os.PathLike[str], key: str, value: Any) -> None:
 def _copy_with(file: Path, key: str, value: Any, target: Path) -> None:
     """Write to ``target`` what ``file`` (a checkpoint or a config.yaml) holds, and the value."""
     if file.suffix == ".yaml":
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = read_yaml(file)
         config[CONFIG_KEY][key] = value
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         target.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from mrdiff.networks.blocks.parts import (
     plain_conv,
 )
 from mrdiff.networks.official import OfficialNetwork
+from mrdiff.networks.protocol import check_sizes
 
 
 class ConditionalUNet(OfficialNetwork):
@@ -122,6 +123,9 @@ class IRSDEUNet(ConditionalUNet):
         steps: int = 100,
         gradient_checkpointing: bool = False,
     ) -> None:
+        check_sizes(1, width=width)
+        if not 1 <= depth <= 16:
+            raise ValueError(f"depth must be 1 to 16 levels, got {depth!s:.80}")
         super().__init__(
             channels,
             [width * 2**i for i in range(depth + 1)],

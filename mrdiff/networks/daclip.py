@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mrdiff.networks.blocks.parts import LinearAttention
 from mrdiff.networks.conditional_unet import ConditionalUNet
-from mrdiff.networks.protocol import Context
+from mrdiff.networks.protocol import Context, check_sizes
 
 _HEAD = 32  # channels of an attention head
 _LOCAL = 3  # levels with linear attention; those below have the transformer
@@ -123,6 +123,7 @@ class DACLIPUNet(ConditionalUNet):
         steps: int = 100,
         gradient_checkpointing: bool = False,
     ) -> None:
+        check_sizes(1, width=width, multipliers=multipliers, context_width=context_width)
         widths = [width, *(width * m for m in multipliers)]
         levels = len(multipliers)
 

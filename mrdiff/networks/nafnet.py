@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mrdiff.networks.blocks.parts import NAFBlock, SimpleGate, Sinusoids, padding
 from mrdiff.networks.official import OfficialNetwork
+from mrdiff.networks.protocol import check_sizes
 
 
 class RefusionNAFNet(OfficialNetwork):
@@ -41,6 +42,8 @@ class RefusionNAFNet(OfficialNetwork):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(channels, steps=steps, gradient_checkpointing=gradient_checkpointing)
+        check_sizes(1, width=width)
+        check_sizes(0, encoder=encoder, middle=middle, decoder=decoder)
         if len(encoder) != len(decoder):
             raise ValueError(
                 f"encoder and decoder need as many levels, got {len(encoder)} and {len(decoder)}"

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mrdiff.networks.blocks.parts import raw_time
 from mrdiff.networks.inference.fast import inference_copy
-from mrdiff.networks.protocol import Context, Prepared
+from mrdiff.networks.protocol import Context, Prepared, check_sizes
 
 
 class OfficialNetwork(nn.Module, ABC):
@@ -32,6 +32,7 @@ class OfficialNetwork(nn.Module, ABC):
 
     def __init__(self, channels: int, *, steps: int, gradient_checkpointing: bool) -> None:
         super().__init__()
+        check_sizes(1, channels=channels)
         self.channels, self.steps = channels, steps
         self.gradient_checkpointing = gradient_checkpointing
 

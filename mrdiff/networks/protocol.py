@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from numbers import Integral
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Context", "Network", "Prepared", "classifier_parameters", "image_channels", "is_plain"]
-__all__ += ["known_features", "known_tasks", "prepare_network", "takes_mask"]
+__all__ = ["Context", "Network", "Prepared", "check_sizes", "classifier_parameters"]
+__all__ += [
+    "image_channels",
+    "is_plain",
+    "known_features",
+    "known_tasks",
+    "prepare_network",
+    "takes_mask",
+]
 
 Context = dict[str, Tensor]
 Prepared = Callable[[Tensor, Tensor, int], Tensor]  # (x, mu, index of the time) -> prediction
@@ -68,6 +76,20 @@ class Network(Protocol):
             ``(x, mu, i) -> prediction`` at ``times[i]``; None if ``forward`` is to be called.
         """
         return None
+
+
+def check_sizes(least: int, **sizes: int | Sequence[int]) -> None:
+    """Refuse sizes of a network that nothing could be built of, before they are multiplied.
+
+    Raises:
+        ValueError: one is no whole number from ``least`` to 65,536, or has more than 16 of them.
+    """
+    for name, given in sizes.items():
+        values: Any = list(given) if isinstance(given, Sequence) else [given]
+        whole = all(isinstance(v, Integral) and not isinstance(v, bool) for v in values)
+        if not whole or len(values) > 16 or not all(least <= v <= 65_536 for v in values):
+            rule = f"whole, from {least} to 65536, and 16 at most"
+            raise ValueError(f"{name} must be {rule}, got {given!s:.80}")
 
 
 def image_channels(network: nn.Module) -> int:

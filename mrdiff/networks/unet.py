@@ -15,7 +15,7 @@ from mrdiff.networks.blocks.parts import padding
 from mrdiff.networks.blocks.residual_block import ResidualBlock, zero_conv
 from mrdiff.networks.conditions import with_task
 from mrdiff.networks.inference.fast import inference_copy
-from mrdiff.networks.protocol import Context, Prepared
+from mrdiff.networks.protocol import Context, Prepared, check_sizes
 
 
 class TimeEmbedding(nn.Module):
@@ -71,7 +71,7 @@ class UNet(nn.Module):
         mask: whether it also sees which pixels are known; without one in the context, all.
 
     Raises:
-        ValueError: if the numbers of levels disagree, or a task is named twice.
+        ValueError: the numbers of levels disagree, a task is named twice, or a size is none.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class UNet(nn.Module):
         mask: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes(1, channels=channels, widths=widths, patch=patch, time_width=time_width)
+        check_sizes(0, encoder=encoder, middle=middle, decoder=decoder)
         if len(set(tasks)) < len(tasks):
             raise ValueError(f"every task needs a name of its own, got {', '.join(tasks)}")
         if not len(encoder) == len(decoder) == len(widths) - 1:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.system.saved import SavedFileError, load_saved
 
 # Later ones only if there is no earlier one.
 _NESTS = ("params_ema", "params", "state_dict")
@@ -28,27 +26,12 @@ class OfficialFile:
     wrapping: tuple[str, ...]  # what was taken off to get at them, in words
 
 
-def load(path: Path) -> Any:
-    """What ``torch.save`` wrote, in its present or old format: tensors and plain values alone."""
-    # Files of old versions of PyTorch are no zip archives and cannot be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
 def _read(path: Path) -> Any:
     try:
-        return load(path)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds for a file that it cannot read
-        foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if foreign:
-            raise CheckpointError(
-                f"{path} holds an object of the class {foreign[1]}, and only files of tensors and "
-                "plain values are read: save the network's state_dict() alone"
-            ) from error
-        raise CheckpointError(
-            f"{path} is damaged, or torch.save did not write it: it cannot be read"
-        ) from error
+        return load_saved(path)
+    except SavedFileError as error:
+        reason = f"damaged, or torch.save did not write it: {error}"
+        raise CheckpointError(f"{path} is {reason}") from error
 
 
 def read_official(path: Path) -> OfficialFile:

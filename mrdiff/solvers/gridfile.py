@@ -16,6 +16,7 @@ from torch import Tensor
 from mrdiff.checkpoints.description import describe
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.system.files import write_text
+from mrdiff.system.untrusted import read_yaml
 
 _KEYS = ("times", "process", "made")
 
@@ -76,19 +77,19 @@ def _check(content: Any, path: str) -> GridFile:
         raise GridFileError(f"{path} is not a grid file: its keys must be {', '.join(_KEYS)}")
     times = content["times"]
     plain = isinstance(times, dict) and all(
-        isinstance(nfe, int) and isinstance(row, list) and len(row) == nfe + 1
+        type(nfe) is int and nfe > 0 and isinstance(row, list) and len(row) == nfe + 1
         for nfe, row in times.items()
     )
     if not plain or not times:
         raise GridFileError(f"{path}: times must map each nfe to its nfe + 1 times")
-    try:
-        rows = {nfe: [float(t) for t in row] for nfe, row in times.items()}
-    except (TypeError, ValueError) as error:
-        raise GridFileError(f"{path}: the times of a grid are numbers: {error}") from error
-    for nfe, row in rows.items():
+    for nfe, row in times.items():
+        if any(type(t) not in (int, float) for t in row):
+            raise GridFileError(f"{path}: the times of a grid are numbers, got {row!s:.200}")
         falls = all(later < earlier for earlier, later in itertools.pairwise(row))
         if not falls or row[0] != 1 or row[-1] != 0:
-            raise GridFileError(f"{path}: the times for nfe={nfe} must fall from 1 to 0, got {row}")
+            fault = f"the times for nfe={nfe} must fall from 1 to 0, got {row!s:.200}"
+            raise GridFileError(f"{path}: {fault}")
+    rows = {nfe: [float(t) for t in row] for nfe, row in times.items()}
     return GridFile(rows, content["process"], content.get("made") or {}, path)
 
 
@@ -96,10 +97,10 @@ def read_grid(path: str | os.PathLike[str]) -> GridFile:
     """Read a grid file; GridFileError if it is missing, not YAML, or holds something else."""
     name = os.fspath(path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except OSError as error:
         raise GridFileError(f"{name}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML passes on what a date raises
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise GridFileError(f"{name} is not readable YAML: {reason}") from error
     return _check(content, name)

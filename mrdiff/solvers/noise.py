@@ -28,7 +28,8 @@ def named_noise(seed: int, names: Sequence[str]) -> NoiseSource:
 
 
 def _one(seed: int, name: str, step: int, shape: Sequence[int]) -> Tensor:
-    digest = hashlib.sha256(f"{seed}\0{name}\0{step}".encode()).digest()
+    named = f"{seed}\0{name}\0{step}".encode(errors="surrogatepass")  # file names may be no UTF-8
+    digest = hashlib.sha256(named).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(*shape, generator=generator)
 
@@ -62,7 +63,7 @@ class RunNoise:
         return drawn
 
 
-def keyed_generator(device: torch.device, *key: int) -> torch.Generator:
+def keyed_generator(device: torch.device, *key: int | str) -> torch.Generator:
     """A generator that depends on the key alone, so that a resumed run repeats its noise."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -17,6 +17,7 @@ from mrdiff.solvers.timegrid import Grid
 from mrdiff.system.names import BASELINES, SAMPLERS
 
 DEFAULT_NAME, DEFAULT_NFE = "mr-ode-2", 5
+MOST_NFE = 10_000
 
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "mr-ode-1": {"order": 1, "eta": 0.0},
@@ -79,6 +80,8 @@ def make_sampler(
 def _made(*, name: str | None = None, nfe: int, **options: Any) -> Sampler:
     if isinstance(nfe, bool) or not isinstance(nfe, Integral):
         raise TypeError(f"nfe must be a whole number, got {nfe!r}")
+    if nfe > MOST_NFE:
+        raise ValueError(f"nfe must be at most {MOST_NFE}, got {nfe}")
     if name is None:
         return MRSampler(nfe=nfe, **options)
     if name not in SAMPLERS:

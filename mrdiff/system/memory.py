@@ -74,12 +74,12 @@ def peak(device: torch.device) -> int | None:
 
 
 @contextlib.contextmanager
-def limited(device: torch.device) -> Iterator[None]:
+def limited(device: torch.device, *, most: int | None = None) -> Iterator[None]:
     """Let allocations on the CPU fail where the system would rather kill this process.
 
-    The limit is what is in use and what is free, where the system says so.
+    The limit is what is in use and what is free, or ``most`` more bytes, where the system says so.
     """
-    room, used = available(device), _kilobytes(_STATUS, "VmData")
+    room, used = available(device) if most is None else most, _kilobytes(_STATUS, "VmData")
     if device.type != "cpu" or room is None or used is None:
         yield
         return

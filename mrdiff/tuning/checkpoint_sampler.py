@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, open_checkpoint
-from mrdiff.checkpoints.settings import check_plain, write_setting
+from mrdiff.checkpoints.schema import check_plain, is_sampler
+from mrdiff.checkpoints.settings import write_setting
+from mrdiff.solvers.gridfile import is_grid_file, read_grid
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 
@@ -20,15 +22,17 @@ SAMPLER_KEY = "sampler"
 def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     """Plain options of which :func:`mrdiff.make_sampler` makes an equal sampler.
 
+    A grid file becomes its times: a checkpoint names no other files.
+
     Raises:
         TypeError: its grid is a function, which cannot be written down.
     """
     options = dict(sampler.spec or sampler.options())
     grid = options.get("grid", "")
+    if isinstance(grid, (str, os.PathLike)) and is_grid_file(os.fspath(grid)):
+        grid = read_grid(grid).times
     if isinstance(grid, Mapping):
         options["grid"] = {nfe: [float(t) for t in times] for nfe, times in grid.items()}
-    elif isinstance(grid, os.PathLike):
-        options["grid"] = os.fspath(grid)
     elif isinstance(grid, (Tensor, Sequence)) and not isinstance(grid, str):
         options["grid"] = [float(t) for t in grid]
     elif not isinstance(grid, str):
@@ -47,6 +51,11 @@ def read_sampler(source: str | os.PathLike[str] | Checkpoint) -> dict[str, Any] 
     if options is None:
         return None
     try:
+        if not is_sampler(options):
+            raise ValueError(f"it is damaged, {options!s:.80}")
+        grid = options.get("grid")
+        if isinstance(grid, str) and is_grid_file(grid):
+            raise ValueError(f"it names another file, {grid}")
         make_sampler(options)
     except (ValueError, TypeError) as error:
         raise CheckpointError(

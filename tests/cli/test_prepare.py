@@ -18,6 +18,7 @@ from datamodules.archives.plan import make_plan
 from datamodules.archives.reading import Limits
 from datamodules.archives.unpack import unpack
 from datamodules.degradations import JPEG
+from datamodules.errors import DataError
 from mrdiff.cli.main import main
 from mrdiff.cli.prepare.command import NAMES
 from tests.places import ROOT
@@ -470,3 +471,39 @@ def test_an_interruption_leaves_nothing(work: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         unpack(plan, advance=advance)
     assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_pipes_and_devices_are_not_waited_for(work: Path, capsys) -> None:
+    os.mkfifo(work / "in" / "a.zip")
+    refused(work, work / "in" / "a.zip", "is a pipe or a device", capsys)
+    refused(work, Path("/dev/zero"), "is a pipe or a device", capsys)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_folders_count_as_members(work: Path, suffix: str) -> None:
+    path = work / "in" / f"a{suffix}"
+    names = [f"{i}/" for i in range(50)]
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+    with pytest.raises(DataError, match="more than 20 members"):
+        make_plan("lol", [path], work / "out", limits=Limits(members=20))
+
+
+def test_a_bomb_of_folders_is_refused(work: Path) -> None:
+    path = work / "in" / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for _ in range(1000):
+            member = tarfile.TarInfo("same")
+            member.type = tarfile.DIRTYPE
+            archive.addfile(member)
+    with pytest.raises(DataError, match="a decompression bomb"):
+        make_plan("lol", [path], work / "out", limits=Limits(ratio=100, ratio_from=100_000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jsonargparse
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from scipy import ndimage
 
@@ -303,3 +305,33 @@ def test_impossible_sizes_are_refused() -> None:
         DeadLeaves(Rain(), patch_size=128, image_size=64)
     with pytest.raises(ValueError, match="count"):
         LeafBank(count=0)
+
+
+def test_a_full_disk_is_known_before_drawing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    monkeypatch.setattr("datamodules.leaves.bank.render", None)  # is not called
+    with pytest.raises(DataError, match=r"not enough space.*set MRDIFF_CACHE"):
+        SMALL.ensure(workers=0)
+    assert not list(cache.iterdir())
+
+
+def test_a_disk_that_gets_full_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("datamodules.leaves.bank.save_file", full)
+    with pytest.raises(DataError, match=r"No space left on device.*set MRDIFF_CACHE"):
+        SMALL.ensure(workers=0)
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_what_is_no_bank_is_not_waited_for(cache: Path) -> None:
+    os.mkfifo(SMALL.path)
+    assert not SMALL.is_whole()
+    with pytest.raises(DataError, match="set MRDIFF_CACHE"):
+        SMALL.ensure(workers=0)
+    SMALL.path.unlink()
+    SMALL.path.write_bytes(b"short")
+    with pytest.raises(DataError, match="cut short"):
+        LeafReader(SMALL)[0]

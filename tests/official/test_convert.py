@@ -409,7 +409,7 @@ def test_weights_of_another_shape(capsys) -> None:
 
 def test_a_network_that_cannot_be(capsys) -> None:
     write({"init_conv.weight": torch.ones(3, 6, 7, 7), "final_conv.weight": torch.ones(3, 3, 3, 3)})
-    assert "needs an even width of 4 or more, got 3" in refused(capsys, "irsde")
+    assert "there is no IRSDEUNet(channels=3, width=3, depth=0)" in refused(capsys, "irsde")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

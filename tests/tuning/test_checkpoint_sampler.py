@@ -14,6 +14,7 @@ from mrdiff.checkpoints.export import export_model
 from mrdiff.checkpoints.reading import open_checkpoint
 from mrdiff.networks import UNet
 from mrdiff.solvers.baselines import BaselineSampler
+from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.timegrid import uniform_t
 from mrdiff.tuning.checkpoint_sampler import (
     describe_sampler,
@@ -186,3 +187,16 @@ def test_nothing_said_is_mr_ode_2_at_5() -> None:
     sampler = make_sampler()
     assert isinstance(sampler, MRSampler)
     assert (sampler.nfe, sampler.order, sampler.eta) == (5, 2, 0.0)
+
+
+def test_a_checkpoint_names_no_other_file(checkpoint: Path, tmp_path: Path) -> None:
+    path, times = tmp_path / "grid.yaml", {2: [1.0, 0.5, 0.0]}
+    write_grid(path, times, MRProcess(), made={})
+    described = describe_sampler(MRSampler(nfe=2, grid=path))
+    path.unlink()
+    assert described["grid"] == times
+    save_sampler(checkpoint, described)
+    assert Restorer.from_checkpoint(checkpoint, device="cpu").sampler.options()["grid"] == times
+    damage(checkpoint, {"nfe": 2, "grid": "grid.yaml"})
+    with pytest.raises(ValueError, match=r"names another file, grid\.yaml"):
+        read_sampler(checkpoint)

@@ -16,6 +16,7 @@ import yaml
 
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.parser import bounded, one_of, whole
+from mrdiff.system.untrusted import read_yaml
 
 __all__ = ["Trained", "add_flags", "check_network", "read_yml", "trained_with"]
 
@@ -65,8 +66,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def read_yml(path: Path) -> Mapping[str, Any]:
     """The content of an official YAML file; CommandError if it is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path)
+    except yaml.YAMLError as error:
         raise CommandError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(content, Mapping):
         raise CommandError(f"{path} is not a YAML file of the official code: it has no sections")

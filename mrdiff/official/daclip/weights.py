@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.official.daclip.towers import TextTower, VisionTower
-from mrdiff.official.weights import load
+from mrdiff.system.saved import SavedFileError, load_saved
 
 __all__ = ["DACLIPError", "Weights", "fill", "read_daclip", "text_tower", "vision_tower"]
 
@@ -34,10 +34,9 @@ def read_daclip(path: Path | str) -> Weights:
     if not Path(path).is_file():
         raise DACLIPError(f"no DA-CLIP checkpoint at {path}")
     try:
-        content = load(Path(path))
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DACLIPError(f"{path} is not a readable checkpoint: {reason}") from error
+        content = load_saved(Path(path))
+    except SavedFileError as error:
+        raise DACLIPError(f"{path} is not a readable checkpoint: {error}") from error
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
