@@ -10,7 +10,16 @@ from mrdiff.photo.channels import (
     to_rgb,
     to_uint8,
 )
-from mrdiff.photo.files import FORMATS, IMAGE_SUFFIXES, PhotoError, list_images
+from mrdiff.photo.files import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    Found,
+    PhotoError,
+    find_images,
+    list_images,
+    name_of,
+)
+from mrdiff.photo.headers import open_image, upright_size
 from mrdiff.photo.metadata import Metadata
 from mrdiff.photo.reading import (
     PhotoFile,
@@ -18,7 +27,6 @@ from mrdiff.photo.reading import (
     read_mask,
     read_photo,
     read_rgb,
-    upright_size,
 )
 from mrdiff.photo.writing import encode_photo, write_image, write_photo
 
@@ -26,15 +34,19 @@ __all__ = [
     "FORMATS",
     "GREY_MODES",
     "IMAGE_SUFFIXES",
+    "Found",
     "Metadata",
     "PhotoError",
     "PhotoFile",
     "centre_crop",
     "composite",
     "encode_photo",
+    "find_images",
     "from_pil",
     "like_original",
     "list_images",
+    "name_of",
+    "open_image",
     "read_image",
     "read_mask",
     "read_photo",

@@ -19,6 +19,7 @@ __all__ = [
     "composite",
     "from_pil",
     "like_original",
+    "scaled",
     "to_pil",
     "to_rgb",
     "to_uint8",
@@ -26,16 +27,25 @@ __all__ = [
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's own conversion to grey
 _EIGHT_BIT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_BEYOND = 0.01
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 GREY_MODES = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
 
 
-def _scaled(values: np.ndarray, *, top: float) -> np.ndarray:
-    """``values / top`` in float32; values beyond are refused, never clipped."""
+def scaled(values: np.ndarray, *, top: float) -> np.ndarray:
+    """``values / top`` in float32 and in [0, 1]; a ValueError of those that are not.
+
+    But for the 1 % of floats that rounding and resizing leave beyond, which is cut.
+    """
+    if values.size == 0:
+        raise ValueError(f"expected pixels, got none: {values.shape}")
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0.0 and high <= top):  # also catches NaN
+    beyond = _BEYOND * top if values.dtype.kind == "f" else 0
+    if not (low >= -beyond and high <= top + beyond):  # also catches NaN
         raise ValueError(f"values from {low:g} to {high:g}, expected 0 to {top:g}")
-    return (values.astype(np.float64) / top).astype(np.float32)
+    exact: np.ndarray = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    result = (exact / top).astype(np.float32, copy=False)
+    return result.clip(0, 1) if low < 0 or high > top else result
 
 
 def from_pil(image: Image.Image) -> Tensor:
@@ -45,9 +55,9 @@ def from_pil(image: Image.Image) -> Tensor:
     grey keeps all its bits. Floating-point or 32-bit values outside the range are a ValueError.
     """
     if image.mode in _SIXTEEN_BIT:
-        return torch.from_numpy(_scaled(np.asarray(image), top=65535.0))[None]
+        return torch.from_numpy(scaled(np.asarray(image), top=65535.0))[None]
     if image.mode == "F":
-        return torch.from_numpy(_scaled(np.asarray(image), top=1.0))[None]
+        return torch.from_numpy(scaled(np.asarray(image), top=1.0))[None]
     alpha = image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA", "La")
     mode = _EIGHT_BIT[(1 if grey else 3) + int(alpha)]

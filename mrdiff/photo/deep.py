@@ -1,97 +1,64 @@
-"""16-bit colour, which Pillow reads as 8 bits: PNG by imagecodecs, TIFF by tifffile."""
+"""What Pillow reads in 8 bits though the file has more: PNG, PPM and JPEG 2000."""
 
 from __future__ import annotations
 
-import io
-import math
-import struct
-import zlib
+import re
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
-from mrdiff.photo.metadata import Metadata
+__all__ = ["decode_deep", "is_deep_avif"]
 
-__all__ = ["TIFF_STARTS", "decode_deep", "encode_png", "encode_tiff", "is_deep"]
-
-Pixels = NDArray[np.uint16]  # [H, W, C]
-_BITS = 258  # the tag BitsPerSample
-_LIGHT = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_HEADER_END = 33  # of a PNG: signature 8, IHDR 25
+_SIZES = b"\xff\x4f\xff\x51"  # how the stream of a JPEG 2000 begins
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a channel of which Pillow would drop 8."""
-    if isinstance(image, TiffImageFile):
-        bits = image.tag_v2.get(_BITS, ())
-        return len(bits) > 1 and max(bits) == 16
+def _deep_png(image: Image.Image, data: bytes) -> NDArray[np.generic] | None:
     # The raw mode, such as RGB;16B, stands in the tiles of an image that is opened, not loaded.
-    return image.mode in ("RGB", "RGBA", "LA") and ";16" in str(getattr(image, "tile", [])[:1])
-
-
-def decode_deep(data: bytes) -> Pixels:
-    """The pixels ``[H, W, C]`` of a PNG or TIFF as they lie in the file, C = 2, 3 or 4."""
-    if data.startswith(b"\x89PNG"):
+    deep = ";16" in str(getattr(image, "tile", [])[:1])
+    # Pillow compares a transparent grey of 2 bits with pixels of 8.
+    if deep or ("transparency" in image.info and image.mode != "P"):
         return np.asarray(imagecodecs.png_decode(data))
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
-        if page.photometric not in _LIGHT or page.samplesperpixel not in (2, 3, 4):
-            name = getattr(page.photometric, "name", page.photometric)
-            raise ValueError(f"a TIFF of {page.samplesperpixel} channels {name} is not supported")
-        if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise Image.DecompressionBombError
-        pixels = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.dtype != np.uint16:
-        raise ValueError(f"a TIFF of {pixels.dtype} in colour is not supported")
-    return pixels
+    return None
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+def _deep_ppm(image: Image.Image, data: bytes) -> tuple[NDArray[np.generic], int] | None:
+    tile = getattr(image, "tile", [None])[0]
+    names = ("ppm", "ppm_plain")
+    if tile is None or image.mode != "RGB" or tile.codec_name not in names or tile.args[-1] < 256:
+        return None
+    count = image.width * image.height * 3
+    if tile.codec_name == "ppm":
+        values = np.frombuffer(data, ">u2", count, tile.offset).astype(np.uint16)
+    else:
+        words = re.sub(rb"#.*", b"", data[tile.offset :]).split(maxsplit=count)
+        values = np.array(words[:count], np.uint16)
+    return values.reshape(image.height, image.width, 3), tile.args[-1]
 
 
-def encode_png(pixels: Pixels, metadata: Metadata) -> bytes:
-    """A 16-bit PNG with the metadata in chunks of its own (PNG specification, 11.3)."""
-    plain = imagecodecs.png_encode(np.ascontiguousarray(pixels), level=5)
-    chunks = b""
-    if metadata.icc:
-        chunks += _chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc))
-    if metadata.dpi:
-        across, down = (round(value / 0.0254) for value in metadata.dpi)  # to pixels a metre
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
-    if metadata.exif:
-        chunks += _chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
-    return bytes(plain[:_HEADER_END]) + chunks + bytes(plain[_HEADER_END:])
+def _deep_jp2(data: bytes) -> tuple[NDArray[np.generic], int] | None:
+    start = data.find(_SIZES)
+    depth = data[start + 42] if 0 <= start < len(data) - 42 else 0  # Ssiz of ISO 15444-1
+    if not 8 <= depth < 128:  # bits - 1; from 128 signed, which Pillow shifts
+        return None
+    return np.asarray(imagecodecs.jpeg2k_decode(data)), 2 ** (depth + 1) - 1
 
 
-def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
-    """A 16-bit TIFF. Of EXIF it has the texts of the first directory: tifffile writes no others."""
-    given = Image.Exif()
-    given.load(metadata.exif or b"")
-    texts = [(int(tag), "s", 0, value, True) for tag, value in given.items() if type(value) is str]
-    colours = 3 if pixels.shape[-1] >= 3 else 1
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        np.ascontiguousarray(pixels if pixels.shape[-1] > 1 else pixels[..., 0]),
-        photometric="rgb" if colours == 3 else "minisblack",
-        planarconfig="contig" if pixels.shape[-1] > 1 else None,
-        extrasamples=["unassalpha"] if pixels.shape[-1] > colours else None,
-        compression="zlib",
-        predictor=True,
-        resolution=metadata.dpi,
-        resolutionunit="INCH" if metadata.dpi else None,
-        iccprofile=metadata.icc,
-        metadata=None,
-        software=False,
-        extratags=texts,
-    )
-    return buffer.getvalue()
+def decode_deep(image: Image.Image, data: bytes) -> tuple[NDArray[np.generic], int] | None:
+    """Numbers ``[H, W]`` or ``[H, W, C]`` and the highest there may be; None: Pillow has them all.
+
+    ``image`` is opened and not loaded.
+    """
+    if image.format == "PNG":
+        values = _deep_png(image, data)
+        return None if values is None else (values, 255 if values.dtype == np.uint8 else 65535)
+    if image.format == "PPM":
+        return _deep_ppm(image, data)
+    return _deep_jp2(data) if image.format == "JPEG2000" else None
+
+
+def is_deep_avif(data: bytes) -> bool:
+    """Whether an AVIF has more than 8 bits: the flag high_bitdepth among its codec's settings."""
+    at = data.find(b"av1C")
+    return 0 <= at < len(data) - 6 and bool(data[at + 6] & 0x40)

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mrdiff.photo import from_pil, to_pil, to_uint8
+from mrdiff.photo.channels import scaled
+from mrdiff.photo.inks import INKS, NO_RGB, fits, to_srgb
 
 __all__ = ["Picture", "channels_of"]
 
@@ -23,27 +25,47 @@ def channels_of(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """A picture as float32 ``[C, H, W]`` in [0, 1], C in 1 to 4, and the way back to its kind.
 
     It is a Pillow image, an array ``[H, W]`` or ``[H, W, C]`` of uint8, uint16 or floats, or a
-    float tensor ``[C, H, W]``; another is a TypeError.
+    float tensor ``[C, H, W]``; another is a TypeError. Floats not in [0, 1] and other shapes are a
+    ValueError; print colours become sRGB.
     """
     if isinstance(image, Image.Image):
-        return from_pil(ImageOps.exif_transpose(image)), lambda x: _picture(x, image)
+        _check(0 not in image.size, "a picture", image.size)
+        upright = ImageOps.exif_transpose(image)
+        plain = to_srgb(upright)[0] if image.mode in NO_RGB else upright
+        return from_pil(plain), lambda x: _picture(x, image)
     if isinstance(image, np.ndarray):
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(_top(image)))
+        top, shape = _top(image), image.shape
+        fits = image.size and (image.ndim == 2 or (image.ndim == 3 and shape[2] <= 4))
+        _check(fits, "[H, W] or [H, W, C] with 1 to 4 channels", shape)
+        pixels = torch.from_numpy(scaled(image, top=top))
         pixels = pixels[None] if image.ndim == 2 else rearrange(pixels, "h w c -> c h w")
         return pixels, lambda x: _array(x, image)
     if isinstance(image, Tensor):
         if not image.is_floating_point():
             raise TypeError(f"expected a float tensor in [0, 1], got {image.dtype}")
-        return image.float(), lambda x: x.to(image.dtype)
+        fits = image.numel() and image.ndim == 3 and image.shape[0] <= 4
+        _check(fits, "[C, H, W] with 1 to 4 channels", tuple(image.shape))
+        pixels = torch.from_numpy(scaled(image.detach().float().cpu().numpy(), top=1.0))
+        return pixels.to(image.device), lambda x: x.to(image.dtype)
     raise TypeError(f"expected a Pillow image, an array or a tensor, got {type(image)}")
+
+
+def _check(fits: object, expected: str, shape: tuple[int, ...]) -> None:
+    if not fits:
+        raise ValueError(f"expected {expected} and some pixels, got {shape}")
 
 
 def _picture(channels: Tensor, like: Image.Image) -> Image.Image:
     if like.mode.startswith("I"):
         result = Image.fromarray((channels[0] * 65535).round().numpy().astype(np.uint16))
+    elif like.mode == "F":
+        result = Image.fromarray(channels[0].contiguous().numpy())
     else:
         result = to_pil(channels)
     result.info.update({key: like.info[key] for key in _CARRIED if key in like.info})
+    icc = result.info.get("icc_profile") or b""
+    if like.mode in INKS or not fits(icc, grey=channels.shape[0] <= 2):
+        result.info.pop("icc_profile", None)
     return result
 
 

@@ -7,38 +7,47 @@ from __future__ import annotations
 
 import contextlib
 import io
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageCms
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from mrdiff.photo.channels import composite, from_pil
-from mrdiff.photo.deep import TIFF_STARTS, decode_deep, is_deep
-from mrdiff.photo.files import PhotoError
-from mrdiff.photo.metadata import Metadata, orientation_of, read_metadata
+from mrdiff.photo.channels import composite, from_pil, scaled, to_uint8
+from mrdiff.photo.deep import decode_deep, is_deep_avif
+from mrdiff.photo.files import OPENED, PhotoError
+from mrdiff.photo.inks import INKS, NO_RGB, to_srgb
+from mrdiff.photo.jxl import JXL_STARTS, decode_jxl
+from mrdiff.photo.metadata import ON_ITS_SIDE, Metadata, orientation_of, read_metadata
+from mrdiff.photo.tiffs import TIFF_STARTS, decode_tiff, is_plain
 
-__all__ = ["PhotoFile", "read_image", "read_mask", "read_photo", "read_rgb", "upright_size"]
+__all__ = ["PhotoFile", "read_image", "read_mask", "read_photo", "read_rgb"]
 
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # EXIF
+_LOSSY = ("JPEG", "AVIF", "JPEG2000", "JXL")  # or not known to be lossless
 
 
 @dataclass(frozen=True)
 class PhotoFile:
     """A photo as it was read: upright float32 ``[C, H, W]`` in [0, 1], C as in ``from_pil``.
 
-    ``kind`` is the file's format by Pillow's name; a channel has 8, 16 or (floating point) 32
-    ``bits``; ``lossless`` if the file holds all pixels as they were; ``notes`` say to the user what
-    could not be carried over.
+    ``kind`` is the file's format by Pillow's name; a number of a channel has ``bits`` and is a
+    ``sample`` of type "uint", "int" or "float"; ``extra`` ``[E, H, W]`` are channels of a TIFF that
+    are neither colour nor transparency; ``lossless`` if the file holds all pixels as they were;
+    ``notes`` say to the user what could not be carried over.
     """
 
     image: Tensor
     kind: str = "PNG"
     bits: int = 8
+    sample: str = "uint"
+    extra: Tensor | None = None
     lossless: bool = True
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
@@ -60,37 +69,23 @@ def _naming(name: Path | str) -> Iterator[None]:
         raise PhotoError(f"{name}: {what}") from error
     except Exception as error:  # decoders of broken files raise nearly every exception there is
         said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if not isinstance(error, (OSError, ValueError, RuntimeError, SyntaxError)):
+            said = f"broken ({type(error).__name__}: {said})"  # said to programmers
         raise PhotoError(f"{name}: {said or type(error).__name__}") from error
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
     """``[C, H, W]`` upright, by the EXIF orientation 1 to 8."""
-    if orientation in _ON_ITS_SIDE:
+    if orientation in ON_ITS_SIDE:
         pixels = pixels.transpose(1, 2)
     flips = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
     return pixels.flip(flips).contiguous() if flips else pixels.contiguous()
 
 
-def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Print colours and others that are no RGB in sRGB, through the file's profile."""
-    source: Any
-    if image.mode == "CMYK" and (icc := image.info.get("icc_profile")):
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    elif image.mode == "LAB":
-        source = ImageCms.createProfile("LAB")
-    else:
-        rgb = image.convert("RGB")  # YCbCr and HSV, and CMYK of no known ink
-        return rgb, [f"{image.mode} became RGB"]
-    target = ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None  # only in place it returns nothing
-    return converted, [f"{image.mode} became sRGB, through its profile"]
-
-
 def _lossless(kind: str, data: bytes) -> bool:
     """Whether the file keeps its pixels exactly: by its format or, of a WebP, by its chunks."""
     if kind != "WEBP":
-        return kind != "JPEG"
+        return kind not in _LOSSY
     position = 12
     while position + 8 <= len(data):
         chunk = data[position : position + 4]
@@ -101,59 +96,127 @@ def _lossless(kind: str, data: bytes) -> bool:
     return False
 
 
-def _deep_pixels(data: bytes) -> Tensor:
-    pixels = torch.from_numpy(decode_deep(data).astype("float32"))
-    return rearrange(pixels, "h w c -> c h w") / 65535
+@dataclass
+class _Decoded:
+    """What the pixels of a file are, before its metadata is looked at."""
+
+    pixels: Tensor  # as they lie in the file
+    kind: str
+    bits: int = 8
+    sample: str = "uint"
+    extra: Tensor | None = None
+    orientation: int = 1  # that the file asks for
+    upright: bool = False  # the pixels are so already
+    ink: bool = False  # a profile is not of them, but of the ink
+    pages: int | None = None  # None: Pillow counts them
+    notes: list[str] = field(default_factory=list)
 
 
-def _decoded(image: Image.Image, data: bytes) -> PhotoFile:
-    notes = []
-    if is_deep(image):
-        orientation = orientation_of(image)
-        pixels, bits = _deep_pixels(data), 16
-    else:
-        image.load()
-        orientation = orientation_of(image)  # of a TIFF Pillow has applied it while loading
-        plain = image
-        if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-            plain, more = _to_srgb(image)
-            notes += more
-        pixels = from_pil(plain)
-        bits = 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
-    kind = image.format or "PNG"
-    return PhotoFile(_turned(pixels, orientation), kind, bits, notes=tuple(notes))
+def _from_tiff(data: bytes) -> _Decoded:
+    tiff = decode_tiff(data)
+    found = _Decoded(tiff.channels, "TIFF", tiff.bits, tiff.sample, orientation=tiff.orientation)
+    found.extra, found.ink = tiff.extra if len(tiff.extra) else None, tiff.ink
+    found.pages = tiff.pages
+    if tiff.ink:
+        inks = rearrange(to_uint8(tiff.channels[:4]), "c h w -> h w c").contiguous().numpy()
+        image = Image.fromarray(inks, "CMYK")
+        image.info["icc_profile"] = read_metadata(None, data, 1, 1, 1)[0].icc
+        rgb, said = to_srgb(image)
+        found.notes.append(said if tiff.bits == 8 else f"{said}, of 8 bits")
+        found.pixels = torch.cat([from_pil(rgb), tiff.channels[4:]])
+        found.bits, found.sample = 8, "uint"
+    return found
 
 
-def _carrying(photo: PhotoFile, image: Image.Image, data: bytes) -> PhotoFile:
-    """With what a restored photo takes over; half as much work again, which training spares."""
-    frames = getattr(image, "n_frames", 1)
-    pages = [f"the first of {frames} pictures"] if frames > 1 else []
-    metadata, broken = read_metadata(image, photo.image.shape[2], photo.image.shape[1])
-    if image.mode in ("CMYK", "LAB"):
-        metadata = replace(metadata, icc=None)  # the profile was of the ink
-    return replace(
-        photo,
-        lossless=_lossless(photo.kind, data),
-        metadata=metadata,
-        notes=(*pages, *photo.notes, *broken),
+def _from_array(values: NDArray[np.generic], top: float, kind: str) -> _Decoded:
+    values = values[..., None] if values.ndim == 2 else values
+    pixels = rearrange(torch.from_numpy(scaled(values, top=top)), "h w c -> c h w")
+    floats = values.dtype.kind == "f"
+    bits = 8 if top == 255 else 32 if floats else 16
+    return _Decoded(pixels, kind, bits, "float" if floats else "uint")
+
+
+def _from_pillow(image: Image.Image, data: bytes) -> _Decoded:
+    kind = "JPEG" if image.format == "MPO" else image.format or "PNG"
+    deep = decode_deep(image, data)
+    if deep is not None:
+        found = _from_array(*deep, kind)
+        found.orientation = orientation_of(image)
+        return found
+    orientation = orientation_of(image)
+    image.load()
+    notes = ["more than 8 bits became 8"] if kind == "AVIF" and is_deep_avif(data) else []
+    plain: Image.Image = image
+    if image.mode in NO_RGB:
+        plain, said = to_srgb(image)
+        notes.append(said)
+    bits = 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
+    return _Decoded(
+        from_pil(plain),
+        kind,
+        bits,
+        sample="float" if image.mode == "F" else "uint",
+        orientation=orientation,
+        upright=kind == "TIFF",  # Pillow has turned it while loading
+        ink=image.mode in INKS,
+        notes=notes,
     )
+
+
+def _opened(data: bytes) -> Image.Image | None:
+    try:
+        return Image.open(io.BytesIO(data), formats=OPENED)
+    except Image.UnidentifiedImageError:
+        if data.startswith((*TIFF_STARTS, *JXL_STARTS)):
+            return None  # of 16-bit grey with alpha, say
+        raise
+
+
+def _decoded(image: Image.Image | None, data: bytes) -> _Decoded:
+    if image is None and data.startswith(JXL_STARTS):
+        values, moves = decode_jxl(data)
+        top = {"uint8": 255, "uint16": 65535}.get(values.dtype.name, 1)
+        found = _from_array(values, top, "JXL")
+        found.notes += ["the first picture of an animation"] if moves else []
+        return found
+    if image is None or (isinstance(image, TiffImageFile) and not is_plain(image)):
+        return _from_tiff(data)
+    return _from_pillow(image, data)
+
+
+def _content(source: Path | str | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe may never end
+        raise OSError("not a file" if Path(source).is_dir() else "a device or pipe, not a file")
+    return Path(source).read_bytes()
 
 
 def _read(source: Path | str | bytes, name: str, *, carrying: bool) -> PhotoFile:
     with _naming(name or (source if not isinstance(source, bytes) else "photo")):
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = _content(source)
         if not data:
             raise OSError("the file is empty")
-        try:
-            image = Image.open(io.BytesIO(data))
-        except Image.UnidentifiedImageError:
-            if not data.startswith(TIFF_STARTS):
-                raise
-            # Of 16-bit grey with alpha, say, which Pillow does not know.
-            return PhotoFile(_deep_pixels(data), "TIFF", 16, notes=("read without its metadata",))
-        with image:
-            photo = _decoded(image, data)
-            return _carrying(photo, image, data) if carrying else photo
+        with _opened(data) or contextlib.nullcontext() as image:
+            found = _decoded(image, data)
+            turn = 1 if found.upright else found.orientation
+            pixels = _turned(found.pixels, turn)
+            photo = PhotoFile(pixels, found.kind, found.bits, found.sample)
+            if not carrying:
+                return photo
+            # Half as much work again, which training spares.
+            height, width = pixels.shape[1:]
+            pages = getattr(image, "n_frames", 1) if found.pages is None else found.pages
+            if pages > 1:
+                found.notes.insert(0, f"the first of {pages} pictures")
+            metadata, said = read_metadata(image, data, found.orientation, width, height)
+        return replace(
+            photo,
+            extra=None if found.extra is None else _turned(found.extra, turn),
+            lossless=_lossless(photo.kind, data),
+            metadata=replace(metadata, icc=None) if found.ink else metadata,
+            notes=(*found.notes, *said),
+        )
 
 
 def read_photo(source: Path | str | bytes, *, name: str = "") -> PhotoFile:
@@ -181,12 +244,3 @@ def read_rgb(path: Path | str) -> Tensor:
 def read_mask(path: Path | str) -> Tensor:
     """A mask as float32 ``[1, H, W]``: 1 where it is white and 0 where it is black."""
     return (read_rgb(path)[:1] >= 0.5).float()
-
-
-def upright_size(image: Image.Image, exif: Image.Exif) -> tuple[int, int]:
-    """(width, height) as it is seen, of an image that may have been opened but not loaded."""
-    width, height = image.size
-    # Of a TIFF Pillow gives the upright size already.
-    if image.format != "TIFF" and exif.get(_ORIENTATION) in _ON_ITS_SIDE:
-        return height, width
-    return width, height

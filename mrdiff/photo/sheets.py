@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrdiff.photo import composite, encode_photo, from_pil
+from mrdiff.system.text import shown
 
 __all__ = ["GAP", "Comparison", "above", "beside", "fitted", "heat_map", "label", "side_by_side"]
 
@@ -44,15 +45,16 @@ def label(
 
     Too long a text gets smaller, then loses its front: paths of one folder differ in their ends.
     """
-    image, shown = Image.new("RGB", (width, height), background), text
+    text = shown(text)
+    image, line = Image.new("RGB", (width, height), background), text
     sizes = range(max(10, int(0.64 * height)), max(9, height // 2 - 1), -1)
     fonts = [_font(size) for size in sizes]
     font = next((one for one in fonts if one.getlength(text) <= width), fonts[-1])
-    while text and font.getlength(shown) > width:
+    while text and font.getlength(line) > width:
         text = text[1:]
-        shown = f"…{text}"
+        line = f"…{text}"
     left, anchor = (width / 2, "mm") if place == "centre" else (0, "lm")
-    ImageDraw.Draw(image).text((left, height / 2), shown, _INK, font, anchor=anchor)
+    ImageDraw.Draw(image).text((left, height / 2), line, _INK, font, anchor=anchor)
     return from_pil(image)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mrdiff.networks.conditions import FeatureError, pick_features
 from mrdiff.networks.protocol import Context, known_features
 from mrdiff.system.files import replacing
+from mrdiff.system.untrusted import check_regular
 
 __all__ = ["FeatureMaker", "StoredFeatures", "check_features", "gather_features"]
 
@@ -75,9 +76,12 @@ class StoredFeatures:
     def read(cls, path: Path) -> StoredFeatures:
         """Read a file; one that is none is a FeatureError, too."""
         try:
+            check_regular(path)
             return cls(path, load_file(path))
         except FileNotFoundError:
             raise FeatureError(f"no file of features at {path}") from None
+        except OSError as error:
+            raise FeatureError(f"{path}: {error.strerror or error}") from error
         except SafetensorError as error:
             raise FeatureError(f"{path} is not a readable .safetensors file: {error}") from error
 

@@ -240,14 +240,18 @@ class Restorer:
 
         Arrays are ``[H, W]`` or ``[H, W, C]`` of uint8, uint16 or floats in [0, 1], tensors floats
         ``[C, H, W]`` or ``[B, C, H, W]`` in [0, 1], C in 1 to 4: grey, grey and alpha, RGB, RGBA.
-        Other kinds and shapes are a TypeError or a ValueError. The noise is drawn from ``name``,
-        besides the seed; ``callback`` is that of :meth:`restore`.
+        Other kinds, shapes and floats beyond (but for 1 %, which is cut) are a TypeError or a
+        ValueError. The noise is drawn from ``name``, besides the seed; ``callback`` is that of
+        :meth:`restore`.
 
         Returns:
             The same kind, shape and number type; grey stays grey and alpha passes through. Pillow's
-            are L, LA, RGB, RGBA or I;16, with the original's colour profile and resolution.
+            are L, LA, RGB, RGBA, F or I;16, with the original's resolution and colour profile; of
+            print colours, which become sRGB, without it.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
+            if not len(image):
+                raise ValueError(f"expected [B, C, H, W] and some pixels, got {tuple(image.shape)}")
             names = [f"{name}/{i}" if i else name for i in range(len(image))]
             alone = zip(image, names, strict=True)
             return torch.stack([self(part, name=n, callback=callback) for part, n in alone])

@@ -1,5 +1,6 @@
 """Reading and writing photos: every mode, every failure named, files whole or absent."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +86,15 @@ def test_floats_out_of_range_are_refused(tmp_path: Path) -> None:
         read_rgb(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken", b"II*\0" + bytes(20)]
+)
 def test_broken_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(PhotoError, match=r"a\.png: ") as caught:
         read_rgb(tmp_path / "a.png")
     assert "\n" not in str(caught.value)
+    assert re.search("not an image|empty|broken", str(caught.value))
 
 
 def test_truncated_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -61,3 +61,8 @@ def test_heat_goes_from_black_to_bright() -> None:
     assert heat[:, 0, 0].max() < 0.02
     assert torch.equal(heat[..., 2], heat[..., 3])
     assert heat.sum(0)[0].diff()[:2].min() > 0
+
+
+def test_any_name_can_be_drawn() -> None:
+    for name in ("caf\udce9.png", "two\nlines \x1b[31m"):
+        assert label(name, 300, 20).min() < 0.5

@@ -216,6 +216,43 @@ def test_wrong_inputs_are_refused(restorer: Restorer) -> None:
         Restorer(restorer.denoiser, sampler="mr-ode-9")
 
 
+RGB = np.random.default_rng(0).random((4, 5, 3))
+HOLE = np.where(RGB[2, 3, 0] == RGB, np.nan, RGB)
+
+
+@pytest.mark.parametrize("image", [RGB * 255, RGB * 2 - 1, HOLE, RGB * np.inf, RGB * 1.05])
+def test_numbers_that_are_not_in_the_range_are_refused(
+    restorer: Restorer, image: np.ndarray
+) -> None:
+    with np.errstate(all="ignore"):
+        kinds = (image, image.astype(np.float32), torch.from_numpy(image).permute(2, 0, 1))
+        for given in (*kinds, Image.fromarray(image[..., 0].astype(np.float32))):
+            with pytest.raises(ValueError, match=r"values from .* expected 0 to 1"):
+                restorer(given)
+        with pytest.raises(ValueError, match=r"values from .* expected 0 to 1"):
+            restorer(torch.from_numpy(image).permute(2, 0, 1)[None])
+
+
+def test_a_little_beyond_the_range_is_cut(restorer: Restorer) -> None:
+    image = np.full((4, 5, 3), 1.004)
+    assert np.array_equal(restorer(image), restorer(np.ones_like(image)))
+    assert torch.equal(restorer(torch.full((3, 4, 5), -1e-3)), restorer(torch.zeros(3, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((2, 4, 4, 3), (0, 4, 3), (4, 4, 0), (4,))),
+        *(np.zeros(shape) for shape in ((3, 4, 5), (4, 4, 5))),
+        *(torch.zeros(shape) for shape in ((4, 4), (0, 4, 4), (3, 0, 4), (0, 3, 4, 4), (5, 4, 4))),
+        Image.new("RGB", (0, 4)),
+    ],
+)
+def test_other_shapes_are_refused_with_what_is_expected(restorer: Restorer, image: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected .* and some pixels, got \("):
+        restorer(image)
+
+
 def test_from_checkpoint_gives_the_same(denoiser: Denoiser, tmp_path: Path) -> None:
     weights = {f"denoiser.{key}": value for key, value in denoiser.state_dict().items()}
     config = {"format": 1, "model": describe_denoiser(denoiser), "data": None}
@@ -231,6 +268,15 @@ def test_a_picture_keeps_sixteen_bits_profile_and_resolution(restorer: Restorer)
     assert (restored.mode, restored.size) == ("I;16", (40, 30))
     assert restored.info == {"icc_profile": b"profile", "dpi": (300, 300)}
     assert len(np.unique(np.asarray(restored) % 256)) > 50  # the lower 8 bits are in use
+
+
+def test_floats_and_print_colours_of_pillow_come_back(restorer: Restorer) -> None:
+    image = Image.fromarray(photo()[0].numpy())
+    assert restorer(image).mode == "F"
+    ink = Image.new("CMYK", (6, 5), (0, 255, 255, 0))
+    ink.info["icc_profile"] = b"of an ink"
+    restored = restorer(ink)
+    assert (restored.mode, restored.info) == ("RGB", {})
 
 
 def test_a_preview_comes_at_every_call(restorer: Restorer) -> None:
