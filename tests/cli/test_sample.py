@@ -146,10 +146,16 @@ def test_one_photo_through_a_pipe(work: Path, checkpoint: Path) -> None:
     assert b"standard input: not an image" in done.stderr
 
 
-def test_what_a_pipes_format_cannot_hold_is_one_line(work: Path, checkpoint: Path, capsys) -> None:
+def test_what_a_pipes_format_cannot_hold_is_one_line(
+    work: Path, checkpoint: Path, capsysbinary
+) -> None:
     Image.new("RGBA", (48, 40)).save("lq/alpha.png")
     assert run(checkpoint, "--format", "bmp", source="lq/alpha.png", output="-") == 1
-    assert "--output -: a BMP cannot hold transparency" in capsys.readouterr().err
+    assert b"--output -: a BMP cannot hold transparency" in capsysbinary.readouterr().err
+    assert run(checkpoint, "--format", "jpg", source="lq/alpha.png", output="-") == 0
+    said = capsysbinary.readouterr()
+    assert b"note: transparency was laid on white" in said.err
+    assert said.out.startswith(b"\xff\xd8")
 
 
 @pytest.mark.parametrize(
@@ -312,6 +318,8 @@ def test_table_means_and_lpips() -> None:
         (["--input", "empty"], "--input empty: no images in this folder"),
         (["--output", "lq"], "--output would overwrite lq/a.png: choose another"),
         (["--output", "x.png"], "--output x.png: must be a folder"),
+        (["--output", "x.TIFF"], "--output x.TIFF: must be a folder"),
+        (["--output", "x.mp4"], "--output x.mp4: must be a folder"),
         (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),
         (["--checkpoint", "lq/a.png"], "lq/a.png is not a readable checkpoint"),
     ],
@@ -471,7 +479,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, checkpoint: Path) -> 
         Image.open(tmp_path / "out" / name).load()  # whole
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"restored {60 - len(done)}, skipped {len(done)}, failed 0" in again.stdout
-    after = {name: data for name, data in files(tmp_path / "out").items() if name[0] != "."}
+    after = files(tmp_path / "out")  # nothing half-written is left
     assert len(after) == 60
     assert all(after[name] == before[name] for name in done)
 

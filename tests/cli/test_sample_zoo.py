@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mrdiff.cli.sample import command as sample
-from mrdiff.photo import FORMATS, PhotoError, encode_photo, read_photo, to_uint8
+from mrdiff.photo import FORMATS, PhotoError, encode_photo, read_photo
 from tests import zoo
 from tests.tiny_model import write_tiny_checkpoint
 
@@ -63,7 +63,9 @@ def test_what_cannot_come_back_exactly_comes_back_close(
         assert after.image.shape == before.image.shape, name
         assert (after.image - before.image).abs().mean() < 0.03, name
     assert read_photo(tmp_path / "out" / "photo.jpg").metadata.exif is not None
-    assert "print.tif: CMYK became RGB" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "print.tif: CMYK became RGB" in said
+    assert "deep_inside.jpg: 16 bits became 8" in said
 
 
 def test_the_bad_are_named_and_the_rest_goes_on(
@@ -128,7 +130,7 @@ def test_flipped_bytes_raise_nothing_but_photo_errors() -> None:
         assert 0 <= photo.image.min() <= photo.image.max() <= 1
         if index % 10 == 0:
             back = read_photo(encode_photo(photo.image, "PNG", photo))
-            assert torch.equal(to_uint8(back.image), to_uint8(photo.image))
+            assert (back.image - photo.image).abs().max() < 0.51 / 255
     assert 200 < len(refused) < 1900
     for name, message in refused:
         assert message.startswith(f"{name}: "), message

@@ -1,4 +1,4 @@
-"""``mrdiff sample`` = ``python sample.py``: restore a photo, a folder of photos or a video.
+"""``mrdiff sample`` = ``python sample.py``: restore a photo, a folder of photos or a clip.
 
 What can be checked without torch is checked first, so that a wrong flag or path answers at once.
 """
@@ -11,12 +11,15 @@ from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_temperature, one_of, positive
-from mrdiff.cli.common.paths import PIPE, check_inputs
+from mrdiff.cli.common.paths import PIPE, check_file, check_inputs, check_output
+from mrdiff.cli.sample.clips.request import check_clip, is_clip
 from mrdiff.system.cores import set_process_defaults
-from mrdiff.system.names import FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
+from mrdiff.system.names import CLIPS, FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
 
 __all__ = ["main", "make_parser"]
 
+# Nobody means a folder by them.
+_PHOTOS = {".jpeg", ".tiff", *(f".{name}" for name in FORMATS)}
 _FOR_FILES = ("reference", "mask", "compare", "trajectory", "skip_existing", "log")
 
 
@@ -29,9 +32,9 @@ def _add_files(parser: LineParser) -> None:
         metavar="FILE",
         help="the model: .ckpt or exported folder",
     )
-    photos = "photos, or a video; - is standard input"
+    photos = "photos, or a clip; - is standard input"
     add("--input", type=Path, required=True, metavar="FILE|DIR|-", help=photos)
-    kept = "with the paths of the input below it; - is standard output"
+    kept = "with the paths of the input below it, or a clip's file; - is standard output"
     add("--output", type=Path, required=True, metavar="DIR|-", help=kept)
     kinds = f"of all that is written: {', '.join(FORMATS)} (that of each photo)"
     add("--format", type=one_of("format", FORMATS), metavar="NAME", help=kinds)
@@ -104,7 +107,7 @@ def _add_report(parser: LineParser) -> None:
 
 def make_parser(program: str) -> LineParser:
     """The flags of the command."""
-    description = "Restore a photo, a folder of photos or a video."
+    description = "Restore a photo, a folder of photos or a clip."
     parser = LineParser(prog=program, description=description)
     for add_group in (_add_files, _add_model, _add_sampler, _add_speed, _add_report):
         add_group(parser)
@@ -113,10 +116,19 @@ def make_parser(program: str) -> LineParser:
 
 def _check_paths(options: argparse.Namespace) -> None:
     check_inputs(options, pipe=True)
+    of_files = _PHOTOS if is_clip(options) else {*_PHOTOS, *CLIPS}
+    if options.output.suffix.lower() in of_files and not options.output.is_dir():
+        raise CommandError(f"--output {options.output}: must be a folder", status=2)
+    if is_clip(options):
+        check_clip(options)
+        return
     if options.report is not None and options.reference is None:
         raise CommandError("--report needs --reference: what would it measure?", status=2)
-    if options.output.is_file() or options.output.suffix.lower() in (".png", ".jpg", ".jpeg"):
-        raise CommandError(f"--output {options.output}: must be a folder", status=2)
+    if options.output != PIPE:
+        check_output(options.output, options.output)
+    for flag in ("log", "report"):
+        if (file := getattr(options, flag)) is not None:
+            check_file(file, flag=f"--{flag}")
 
 
 def _check_pipe(options: argparse.Namespace) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -33,6 +36,7 @@ from mrdiff.cli.sample.pictures import write_uncertainty
 from mrdiff.cli.sample.table import Quality, measure_job
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.text import shown
 
 __all__ = ["Measured", "Outcome", "restore_all"]
 
@@ -43,17 +47,22 @@ _AHEAD = 16_000_000  # pixels that wait to be restored
 
 @dataclass
 class Outcome:
-    """Reasons of failures, quality of photos with a reference, and how many had which task."""
+    """Reasons of failures, quality of photos with a reference, and how many had which task.
+
+    ``lost`` says which of the files beside the photos could not be written.
+    """
 
     failures: dict[Job, str] = field(default_factory=dict)
     quality: dict[Job, Quality] = field(default_factory=dict)
     tasks: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
         """Take over what became of other photos."""
         self.failures |= other.failures
         self.quality |= other.quality
         self.tasks += other.tasks
+        self.lost += other.lost
 
     def attempt(self, jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
         """Do something with each photo that has not failed yet."""
@@ -65,6 +74,32 @@ class Outcome:
                     self.failures[job] = str(error)
 
 
+class _Log:
+    """Lines of JSON at the end of a file; the first that cannot be written is the last tried."""
+
+    def __init__(self, path: Path | None, lost: list[str]) -> None:
+        self._path, self._lost = path, lost
+        self._file: FileIO | None = None
+
+    def __call__(self, facts: dict[str, Any]) -> None:
+        if self._path is None:
+            return
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab", buffering=0)  # nothing waits for a full disk
+            line = json.dumps(facts).encode() + b"\n"
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._lost.append(f"--log {self._path}: {error.strerror}: it is not whole")
+            self._path = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
 @dataclass
 class _Work:
     """What is done with each photo; all but ``restore`` in the thread behind the network."""
@@ -74,8 +109,8 @@ class _Work:
     features: PhotoFeatures
     measured: Measured
     maps: Path | None
-    log: TextIO | None
-    outcome: Outcome = field(default_factory=Outcome)
+    log: _Log
+    outcome: Outcome
 
     def restore(
         self, batch: list[Loaded], on_call: Callable[[], None]
@@ -109,11 +144,13 @@ class _Work:
         """Write a photo, measure it if there is a reference, and log it."""
         job, photo = loaded.job, loaded.photo
         try:
-            write_photo(job.target, like_original(rgb, photo.image), photo)
+            notes = list(photo.notes)
+            restored = like_original(rgb, photo.image)
+            write_photo(job.target, restored, photo, on_loss=notes.append)
             if self.maps is not None:
                 write_uncertainty(std, job.target, self.maps)
-            for note in photo.notes:
-                print(f"note: {job.source}: {note}", file=sys.stderr)
+            for note in notes:
+                print(f"note: {shown(job.source)}: {shown(note)}", file=sys.stderr)
             if job.reference is not None:
                 quality = self.outcome.quality[job] = self.measured(job)
                 facts = {**facts, "psnr": round(quality.after["psnr"], 4)}
@@ -126,17 +163,12 @@ class _Work:
         self._log(job, error=reason)
 
     def _log(self, job: Job, **facts: Any) -> None:
-        if self.log is not None:
-            print(json.dumps({"file": str(job.source), **facts}), file=self.log, flush=True)
+        self.log({"file": str(job.source), **facts})
 
 
 def _progress() -> Progress:
     bar = (TextColumn("restoring"), BarColumn(), MofNCompleteColumn(), TextColumn("photos"))
     return Progress(*bar, TimeRemainingColumn(), console=Console(stderr=True))
-
-
-def _opened(log: Path | None) -> contextlib.AbstractContextManager[TextIO | None]:
-    return contextlib.nullcontext() if log is None else log.open("a", encoding="utf-8")
 
 
 def restore_all(
@@ -157,18 +189,20 @@ def restore_all(
     line of JSON is appended for each photo.
     """
     features = features or PhotoFeatures()
-    with _opened(log) as stream, _progress() as progress, WriteBehind() as behind:
-        shown = progress.add_task("restoring", total=len(jobs))
-        work = _Work(restorer, samples, features, measured, maps, stream)
+    outcome = Outcome()
+    lines = _Log(log, outcome.lost)
+    with contextlib.closing(lines), _progress() as progress, WriteBehind() as behind:
+        task = progress.add_task("restoring", total=len(jobs))
+        work = _Work(restorer, samples, features, measured, maps, lines, outcome)
         read = read_ahead(load_all(jobs), size=lambda item: math.prod(item.size), budget=_AHEAD)
         together = 1 if restorer.device.type == "cpu" else batch_size  # see Restorer.restore
         for batch in batches(read, together):
             if isinstance(batch, Failed):
                 behind(partial(work.fail, batch.job, batch.reason))
-                progress.advance(shown)
+                progress.advance(task)
                 continue
             calls = restorer.sampler.nfe * samples
-            for left in work.restore(batch, partial(progress.advance, shown, len(batch) / calls)):
+            for left in work.restore(batch, partial(progress.advance, task, len(batch) / calls)):
                 behind(left)
-        progress.update(shown, completed=len(jobs))
-    return work.outcome
+        progress.update(task, completed=len(jobs))
+    return outcome

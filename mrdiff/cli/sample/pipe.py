@@ -10,6 +10,7 @@ from mrdiff.cli.common.paths import PIPE
 from mrdiff.networks.protocol import Context
 from mrdiff.photo import FORMATS, encode_photo, like_original, read_photo, to_rgb
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.text import shown
 
 __all__ = ["restore_pipe"]
 
@@ -23,17 +24,20 @@ def restore_pipe(
     no photo is a PhotoError, a format that cannot hold it a CommandError.
     """
     piped = source == PIPE
+    if piped and sys.stdin is None:
+        raise CommandError("--input -: standard input is closed")
     content = sys.stdin.buffer.read() if piped else source
     photo = read_photo(content, name="standard input" if piped else "")
     kind = FORMATS[suffix] if suffix else photo.kind
     if kind not in FORMATS.values():
         kind = "PNG"
     restored = restorer.restore(to_rgb(photo.image)[None], [name], features=[features])[0]
+    image, notes = like_original(restored, photo.image), list(photo.notes)
     try:
-        encoded = encode_photo(like_original(restored, photo.image), kind, photo)
+        encoded = encode_photo(image, kind, photo, on_loss=notes.append)
     except ValueError as error:
         raise CommandError(f"--output -: {error}") from error
-    for note in photo.notes:
-        print(f"note: {note}", file=sys.stderr)
+    for note in notes:
+        print(f"note: {shown(note)}", file=sys.stderr)
     sys.stdout.buffer.write(encoded)
     sys.stdout.buffer.flush()

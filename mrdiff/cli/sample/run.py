@@ -1,35 +1,46 @@
-"""``mrdiff sample`` with torch: one photo through a pipe, a video, or all photos of a folder."""
+"""``mrdiff sample`` with torch: one photo through a pipe, a clip, or all photos of a folder."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
 from collections.abc import Collection
 from functools import partial
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, track
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from mrdiff.acceleration.backends import OpenVINONetwork, use_inductor
 from mrdiff.acceleration.ranges import read_ranges
 from mrdiff.checkpoints.reading import read_checkpoint
-from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.features import PhotoFeatures, read_features
-from mrdiff.cli.common.jobs import Job, find_photos, plan_targets
+from mrdiff.cli.common.jobs import Job, Photo, find_photos, plan_targets
 from mrdiff.cli.common.models import check_device, load_restorer
 from mrdiff.cli.common.paths import PIPE
+from mrdiff.cli.sample.clips.request import clip_target, is_clip
 from mrdiff.cli.sample.photos import Measured, Outcome, restore_all
-from mrdiff.cli.sample.pictures import comparison_paths, write_comparison
 from mrdiff.cli.sample.pipe import restore_pipe
-from mrdiff.cli.sample.table import format_table, measure_job
-from mrdiff.cli.sample.video import VIDEO_SUFFIXES, restore_video
+from mrdiff.cli.sample.results import (
+    check_outputs,
+    print_failures,
+    print_numbers,
+    report_run,
+    write_pictures,
+)
+from mrdiff.cli.sample.table import measure_job
 from mrdiff.metrics import LPIPS
 from mrdiff.networks.local_pooling import localise
+from mrdiff.photo import Found
+from mrdiff.photo.kinds import channels_of
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.text import shown
 
 __all__ = ["run_sampling"]
 
@@ -48,8 +59,8 @@ def run_sampling(options: argparse.Namespace) -> int:
     features = read_features(options.context, task=options.task, daclip=options.daclip)
     if options.output == PIPE:
         return _run_pipe(options, features)
-    if options.input.suffix.lower() in VIDEO_SUFFIXES and options.input.is_file():
-        return _run_video(options, features)
+    if is_clip(options):
+        return _run_clip(options, features)
     return _run_photos(options, features)
 
 
@@ -92,39 +103,55 @@ def _processes(options: argparse.Namespace) -> int:
 
 
 def _run_pipe(options: argparse.Namespace, features: PhotoFeatures) -> int:
-    name = "stdin" if options.input == PIPE else options.input.stem
+    name = "stdin" if options.input == PIPE else Photo(options.input, options.input).name
     restorer = _open_model(options, features, [name])
     suffix = f".{options.format}" if options.format else None
     restore_pipe(restorer, options.input, name=name, features=features(name), suffix=suffix)
     return 0
 
 
-def _run_video(options: argparse.Namespace, features: PhotoFeatures) -> int:
-    source, target = options.input, options.output / options.input.name
-    if target.resolve() == source.resolve():
-        raise CommandError(f"--output would overwrite {target}: choose another", status=2)
+def _run_clip(options: argparse.Namespace, features: PhotoFeatures) -> int:
+    from mrdiff.cli.sample.clips.restore import restore_clip  # PyAV: not everybody has it
+
+    source, target = options.input, clip_target(options)
     if options.skip_existing and target.is_file():
         print(f"restored 0 frames, {target} is there already")
         return 0
     start = time.perf_counter()
     restorer = _open_model(options, features, [source.stem])
+    known = [features(source.stem)]
     columns = (TextColumn("restoring"), MofNCompleteColumn(), TextColumn("frames"))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        advance = partial(bar.advance, bar.add_task("", total=None))
-        known = features(source.stem)
-        count = restore_video(restorer, source, target, features=known, on_frame=advance)
-    print(f"restored {count} frames -> {target} ({time.perf_counter() - start:.1f} s)")
+        task = bar.add_task("", total=None)
+
+        def work(frame: np.ndarray) -> np.ndarray:  # the noise of each is that of all
+            pixels, as_array = channels_of(frame)
+            restored = restorer.restore(pixels[None], [source.stem], features=known)[0]
+            bar.advance(task)
+            return np.asarray(as_array(restored))
+
+        most = options.max_megapixels * 1_000_000
+        try:
+            count, notes = restore_clip(source, target, work, max_pixels=most)
+        except MemoryError as error:
+            raise CommandError(f"{source}: out of memory, try --tile 256") from error
+    if target.suffix.lower() not in (source.suffix.lower(), options.output.suffix.lower()):
+        notes.append(f"written as {target.name}: no {source.suffix} can be written")
+    for note in notes:
+        print(f"note: {shown(source)}: {shown(note)}", file=sys.stderr)
+    print(f"restored {count} frames -> {shown(target)} ({time.perf_counter() - start:.1f} s)")
     return 0
 
 
 def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
-    jobs = _plan(options)
-    todo = [job for job in jobs if not (options.skip_existing and job.target.is_file())]
+    jobs, found = _plan(options)
+    todo = [job for job in jobs if not (options.skip_existing and os.path.isfile(job.target))]
+    check_outputs(options, jobs, todo)
     lpips = LPIPS.find(options.lpips_weights) if options.reference else None
     measured = partial(measure_job, lpips=lpips, protocol=options.protocol)
     start, restorer, outcome = time.perf_counter(), None, Outcome()
-    if shown := jobs if options.trajectory else todo:
-        restorer = _open_model(options, features, [job.key for job in shown])
+    if wanted := jobs if options.trajectory else todo:
+        restorer = _open_model(options, features, [job.key for job in wanted])
     if restorer and todo:
         restored = _restore(options, restorer, todo, features, measured)
         if restored is None:  # the first of several processes goes on alone
@@ -135,28 +162,32 @@ def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
         attempted = {*todo}
         skipped = [job for job in jobs if job.reference and job not in attempted]
         outcome.attempt(skipped, lambda job: outcome.quality.update({job: measured(job)}))
-    _print_numbers(options, jobs, outcome)
+    print_numbers(options, jobs, outcome)
     if options.report is not None and outcome.quality:
-        _write_report(options, restorer, outcome, jobs)
-    _write_pictures(options, restorer, outcome, jobs, features)
-    for reason in outcome.failures.values():
-        print(f"failed: {one_line(reason)}", file=sys.stderr)
+        report_run(options, restorer, outcome, jobs)
+    write_pictures(options, restorer, outcome, jobs, features)
+    failed = print_failures(outcome, found)
     done = sum(job not in outcome.failures for job in todo)
-    counts = f"skipped {len(jobs) - len(todo)}, failed {len(outcome.failures)}"
-    print(f"restored {done}, {counts} -> {options.output} ({seconds:.1f} s)")
-    return 1 if outcome.failures else 0
+    counts = f"restored {done}, skipped {len(jobs) - len(todo)}, failed {failed}"
+    if found.unread:
+        counts += f", left out {len(found.unread)}"
+    print(f"{counts} -> {shown(options.output)} ({seconds:.1f} s)")
+    return 1 if failed or outcome.lost else 0
 
 
-def _plan(options: argparse.Namespace) -> list[Job]:
+def _plan(options: argparse.Namespace) -> tuple[list[Job], Found]:
+    """The photos, and what of the input is none."""
+    found: list[Found] = []
     photos = find_photos(
         options.input,
         reference=options.reference,
         mask=options.mask,
         output=options.output,
         noise="" if options.same_noise else None,
+        passed_over=found.append,
     )
     suffix = f".{options.format}" if options.format else None
-    return plan_targets(photos, options.output, suffix=suffix)
+    return plan_targets(photos, options.output, suffix=suffix), found[0]
 
 
 def _restore(
@@ -183,53 +214,3 @@ def _restore(
 
     devices, nodes = options.devices, options.num_nodes
     return restore_spread(restorer, jobs, work, device=options.device, devices=devices, nodes=nodes)
-
-
-def _print_numbers(options: argparse.Namespace, jobs: list[Job], outcome: Outcome) -> None:
-    """What was missing, which tasks the model saw, and the table."""
-    if options.mask is not None and (missing := sum(job.mask is None for job in jobs)):
-        print(f"{missing} photos have no mask in {options.mask}")
-    if outcome.tasks:
-        print("tasks: " + ", ".join(f"{n} {count}" for n, count in outcome.tasks.most_common()))
-    if options.reference is not None:
-        rows = [outcome.quality[job] for job in jobs if job in outcome.quality]
-        if rows:
-            print(format_table(rows))
-        if missing := sum(job.reference is None for job in jobs if job.target.is_file()):
-            print(f"{missing} photos have no reference in {options.reference}")
-
-
-def _write_report(
-    options: argparse.Namespace, restorer: Restorer | None, outcome: Outcome, jobs: list[Job]
-) -> None:
-    from mrdiff.cli.sample.html import write_report  # matplotlib and jinja2: only if it is wanted
-
-    facts = [f"checkpoint {options.checkpoint.name}"]
-    if restorer is not None:
-        sampler = f"sampler {options.sampler}" if options.sampler else "the checkpoint's sampler"
-        facts += [sampler, f"{restorer.sampler.nfe} calls", f"seed {options.seed}"]
-    rows = {job: outcome.quality[job] for job in jobs if job in outcome.quality}
-    write_report(options.report, rows, facts=", ".join(facts), protocol=options.protocol)
-
-
-def _write_pictures(
-    options: argparse.Namespace,
-    restorer: Restorer | None,
-    outcome: Outcome,
-    jobs: list[Job],
-    features: PhotoFeatures,
-) -> None:
-    """Comparisons and trajectories of all photos but those that failed."""
-    if options.compare:
-        paths = comparison_paths(jobs, options.output)
-        wanted = [job for job in jobs if not (options.skip_existing and paths[job].is_file())]
-        outcome.attempt(wanted, lambda job: write_comparison(job, paths[job]))
-    if options.trajectory and restorer is not None:
-        from mrdiff.cli.sample.trajectory import follow  # matplotlib: only if it is wanted
-
-        root = options.output / "trajectory"
-        folders = {job: root / job.target.relative_to(options.output) for job in jobs}
-        done = {job for job in jobs if (folders[job] / "strip.png").is_file()}
-        wanted = [job for job in jobs if not (options.skip_existing and job in done)]
-        shown = track(wanted, "trajectories", console=Console(stderr=True))
-        outcome.attempt(shown, lambda job: follow(restorer, features, job, folders[job]))

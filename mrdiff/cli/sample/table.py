@@ -9,6 +9,7 @@ from mrdiff.cli.common.jobs import Job
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.photo import PhotoError, read_rgb
 from mrdiff.system.names import METRICS
+from mrdiff.system.text import shown
 
 __all__ = ["TITLES", "Quality", "format_table", "mean_quality", "measure_job"]
 
@@ -39,7 +40,7 @@ def measure_job(job: Job, lpips: LPIPS | None = None, protocol: str = "standard"
         except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
             raise PhotoError(f"{path}: {error}") from error
         values.append({name: float(value[0]) for name, value in measured.items()})
-    return Quality(job.relative.as_posix(), *values)
+    return Quality(shown(job.relative.as_posix()), *values)
 
 
 def mean_quality(rows: list[Quality]) -> Quality:

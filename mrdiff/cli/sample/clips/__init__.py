@@ -1,0 +1,1 @@
+"""``mrdiff sample`` for a clip: frame by frame through PyAV, and all else in it as it was."""
