@@ -35,7 +35,7 @@ def generator_of(key: SampleKey) -> torch.Generator:
 
 def generator_of_name(seed: int, name: str) -> torch.Generator:
     """The CPU generator of one named image: a function of (seed, name) alone."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
     return torch.Generator().manual_seed(_mixed(seed, int.from_bytes(digest, "big")))
 
 

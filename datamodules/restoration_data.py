@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.batches import Checked, Collate, check_sizes_of
+from datamodules.checks import blaming, class_path
 from datamodules.datasets.base import RestorationDataset, Sample
 from datamodules.degradations import Degradation
 from datamodules.errors import DataError
 from datamodules.loading import (
+    Course,
     EpochSampler,
+    FirstEpochSampler,
+    InOrder,
+    Position,
     TrainLoader,
     automatic_workers,
+    batches_trained,
+    epoch_batches,
     one_thread,
-    position_of,
+    recount,
 )
+from datamodules.randomness import SampleKey
 
 _STAGE_SETS = {
     "fit": ("train", "val"),
@@ -68,6 +77,7 @@ class RestorationData(pl.LightningDataModule):
         self.root, self.degradation = root, degradation
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.seed = num_workers, seed
+        self._course, self._resumed = Course(), dict[str, int]()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -96,24 +106,84 @@ class RestorationData(pl.LightningDataModule):
                 here, there = ", ".join(dataset.tasks) or "none", ", ".join(tasks)
                 differ = f"data.train and data.val differ in their tasks ({here}; {there})"
                 raise DataError(f"{differ}: name the same ones in the same order")
+        for role in _STAGE_SETS[stage]:
+            if self.sets[role] is not None:
+                self.try_out(role)
+
+    def try_out(self, role: str) -> None:
+        """Raise :class:`DataError` if the first sample of a set is wrong, or batches would be."""
+        dataset = self._dataset(role)
+        with blaming(class_path(dataset)):
+            length = len(dataset)
+        if not length:
+            raise DataError(f"data.{role}: {class_path(dataset)} has no samples")
+        if (self.batch_size if role == "train" else self.val_batch_size) > 1:
+            check_sizes_of(dataset.sources(), role)
+        self._checked(role)[SampleKey(self.seed, 0, 0) if role == "train" else 0]
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled batches, from where the trainer stands."""
         dataset, trainer = self._dataset("train"), self.trainer
-        processes, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        sampler = EpochSampler(
-            dataset, seed=self.seed, batch_size=self.batch_size, processes=processes, rank=rank
-        )
+        processes, rank = self._processes()
+        overfit = getattr(trainer, "overfit_batches", 0) > 0
+        kind = FirstEpochSampler if overfit else EpochSampler
+        sampler = kind(dataset, seed=self.seed, processes=processes, rank=rank)
         loader = TrainLoader(
-            dataset,
+            self._checked("train"),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=len(sampler) >= self.batch_size,  # but a small set is still one batch
+            collate_fn=Collate("train"),
             **self._loading(),
         )
         if trainer is not None:
-            sampler.place = partial(position_of, trainer, len(loader))
+            sampler.place = self._place
         return loader
+
+    def _epoch(self, trainer: pl.Trainer) -> tuple[int, int]:
+        """How many batches an epoch has, and how many samples one of them for all processes."""
+        share = math.ceil(len(self._dataset("train")) / trainer.world_size)
+        batches = max(1, share // self.batch_size)
+        return epoch_batches(trainer, batches), self.batch_size * trainer.world_size
+
+    def _place(self) -> Position:
+        trainer = self.trainer
+        assert trainer is not None
+        place = self._course.at(batches_trained(trainer), *self._epoch(trainer))
+        overfit = getattr(trainer, "overfit_batches", 0) > 0
+        return place._replace(epoch=0) if overfit else place
+
+    def state_dict(self) -> dict[str, int]:
+        """Where a training run stands in its data."""
+        trainer = self.trainer
+        if trainer is None or self.sets["train"] is None:
+            return {}
+        length, size = len(self._dataset("train")), self._epoch(trainer)[1]
+        counted = {"batches": batches_trained(trainer), "size": size, "length": length}
+        return {**self._place()._asdict(), **counted}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on there; see :meth:`recount`."""
+        self._resumed = state
+        self._course = Course(Position(state["epoch"], state["samples"]), state["batches"])
+
+    def recount(self) -> list[str]:
+        """Fit Lightning's restored loop to the batches of this run; what there is to say of it."""
+        trainer, before = self.trainer, self._resumed
+        if trainer is None or not before:
+            return []
+        (epoch, size), length = self._epoch(trainer), len(self._dataset("train"))
+        recount(trainer, epoch, self._course.left(epoch, size))
+        said = []
+        if size != before["size"]:
+            place = f"sample {before['samples']} of epoch {before['epoch']}"
+            said.append(f"batches of {size} (before: {before['size']}) go on behind {place}")
+        if length != before["length"]:
+            said.append(
+                f"{length} training samples (before: {before['length']}): some of epoch "
+                f"{before['epoch']} may come twice"
+            )
+        return said
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """Nothing if there is no validation set."""
@@ -126,9 +196,24 @@ class RestorationData(pl.LightningDataModule):
         return self._in_order("predict")
 
     def _in_order(self, role: str) -> DataLoader[Sample]:
+        processes, rank = self._processes()
         return DataLoader(
-            self._dataset(role), batch_size=self.val_batch_size, shuffle=False, **self._loading()
+            self._checked(role),
+            batch_size=self.val_batch_size,
+            sampler=InOrder(self._dataset(role), processes=processes, rank=rank),
+            collate_fn=Collate(role),
+            **self._loading(),
         )
+
+    def _processes(self) -> tuple[int, int]:
+        """How many train together, and which this is."""
+        trainer = self.trainer
+        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+
+    def _checked(self, role: str) -> Checked:
+        network: Any = getattr(getattr(self.trainer, "lightning_module", None), "network", None)
+        channels = int(getattr(network, "channels", 3))
+        return Checked(self._dataset(role), channels=channels, paired=role != "predict")
 
     def _loading(self) -> dict[str, Any]:
         trainer, workers = self.trainer, self.num_workers

@@ -16,7 +16,7 @@ from datamodules.degradations.base import Degradation
 from datamodules.degradations.mirror import mirrored
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey, integer
-from mrdiff.photo import list_images
+from mrdiff.photo import list_images, name_of
 
 
 class Sample(TypedDict):
@@ -131,11 +131,6 @@ def find_images(folder: Path, *, role: str) -> list[Path]:
     if not paths:
         raise DataError(f"{folder}: no images in it or below; give the folder of the {role}")
     return paths
-
-
-def name_of(path: Path, folder: Path) -> str:
-    """The name of a file in its folder: its relative path without suffix, with forward slashes."""
-    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def check_sizes(*sides: int | None) -> None:

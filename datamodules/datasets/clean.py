@@ -12,14 +12,13 @@ from datamodules.datasets.base import (
     check_sizes,
     find_images,
     index_of,
-    name_of,
 )
 from datamodules.datasets.degraded import FixedSamples, random_sample
 from datamodules.degradations import Degradation
 from datamodules.leaves.bank import LeafBank, LeafReader
 from datamodules.leaves.look import LOOK, LeafLook
 from datamodules.randomness import SampleKey, generator_of_name, integer
-from mrdiff.photo import centre_crop, read_rgb
+from mrdiff.photo import centre_crop, name_of, read_rgb
 
 
 class _Folder(RestorationDataset):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
+from datamodules.checks import class_path
 from datamodules.datasets.base import Sample, random_patches, random_turn
 from datamodules.degradations import Degradation, Tasks
-from datamodules.degradations.base import Degraded
+from datamodules.degradations.base import Degraded, apply
+from datamodules.errors import DataError
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
 from mrdiff.photo import centre_crop
 
@@ -28,6 +32,9 @@ def random_sample(
     if isinstance(degradation, Tasks):  # each has a reach of its own
         task = integer(0, len(degradation.tasks) - 1, generator)
         reach = degradation.reach_of(task)
+    if not (isinstance(reach, Integral) and reach >= 0):
+        name = class_path(degradation)
+        raise DataError(f"{name}.reach is {reach!r}; it must be a number of pixels, 0 or more")
     if patch_size is not None:
         clean = random_patches([clean], patch_size, generator, margin=reach)[0]
         clean = random_turn([clean], generator)[0]
@@ -44,7 +51,7 @@ def _degrade(
 ) -> Degraded:
     if task is not None and isinstance(degradation, Tasks):
         return degradation.degrade_by(task, clean, generator)
-    return degradation.degrade_with_mask(clean, generator)
+    return apply(degradation, clean, generator)
 
 
 def _sample_of(clean: Tensor, degraded: Degraded, name: str) -> Sample:

@@ -14,13 +14,20 @@ from datamodules.datasets.base import (
     check_sizes,
     find_images,
     index_of,
-    name_of,
     random_patches,
     random_turn,
 )
 from datamodules.errors import DataError, report
 from datamodules.randomness import SampleKey, generator_of
-from mrdiff.photo import GREY_MODES, centre_crop, read_mask, read_rgb, upright_size
+from mrdiff.photo import (
+    GREY_MODES,
+    centre_crop,
+    name_of,
+    open_image,
+    read_mask,
+    read_rgb,
+    upright_size,
+)
 
 
 def _by_name(folder: Path, role: str) -> dict[str, Path]:
@@ -43,7 +50,7 @@ def looks(path: Path) -> tuple[tuple[int, int], str]:
         DataError: the file cannot be opened as an image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             # Of the class itself: PNG's own getexif decodes the whole file to find a late chunk.
             size = upright_size(image, Image.Image.getexif(image))
             return size, "grey" if image.mode in GREY_MODES else "colour"

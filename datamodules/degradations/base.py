@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from datamodules.checks import blaming, class_path, described, unlike
+from datamodules.errors import DataError
+
 T = TypeVar("T")
 
 
@@ -85,6 +88,30 @@ class MaskedDegradation(Degradation):
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """The picture alone."""
         return self.degrade_with_mask(image, generator).lq
+
+
+@torch.no_grad()
+def apply(degradation: Degradation, image: Tensor, generator: torch.Generator) -> Degraded:
+    """What a degradation makes of a copy of an image ``[C, H, W]``, whoever wrote its class.
+
+    Raises:
+        DataError: naming the class, if it fails or returns anything but a degraded image.
+    """
+    name = class_path(degradation)
+    with blaming(name):
+        found = degradation.degrade_with_mask(image.clone(), generator)
+        masked = degradation.cuts_holes
+    if not isinstance(found, Degraded):
+        raise DataError(f"{name} returned {described(found)} in place of Degraded(lq, mask)")
+    same, dtype = f"of an image that is {described(image)}", image.dtype
+    if said := unlike(found.lq, tuple(image.shape), dtype):
+        raise DataError(f"{name} returned {said} {same}: it must be alike, with values in [0, 1]")
+    if (found.mask is not None) != masked:
+        said = "no mask" if masked else "a mask, and its cuts_holes is False"
+        raise DataError(f"{name} returned {said}: images have masks always or never")
+    if masked and (said := unlike(found.mask, (1, *image.shape[-2:]), dtype)):
+        raise DataError(f"{name} returned a mask of {said} {same}: it must be [1, H, W], alike")
+    return found
 
 
 def to_8_bit(image: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from datamodules.degradations.base import (
     Degradation,
     Degraded,
     MaskedDegradation,
+    apply,
     check_limits,
     check_weights,
     to_8_bit,
@@ -64,7 +65,7 @@ class Composite(MaskedDegradation):
         lq = image if chosen else to_8_bit(image)
         mask = torch.ones_like(image[:1]) if self.cuts_holes else None
         for part in chosen:
-            degraded = part.degrade_with_mask(lq, generator)
+            degraded = apply(part, lq, generator)
             lq = degraded.lq
             if mask is not None and degraded.mask is not None:
                 mask = mask * degraded.mask

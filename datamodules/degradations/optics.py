@@ -18,6 +18,7 @@ from datamodules.degradations.base import (
     Degradation,
     Degraded,
     MaskedDegradation,
+    apply,
     parameter,
     to_8_bit,
 )
@@ -160,6 +161,6 @@ class Resize(MaskedDegradation):
         first, last = (_DOWN, _UP) if scale < 1 else (_UP, _DOWN)
         degraded = Degraded(_resized(to_8_bit(image), small, first, there))
         if self.inside is not None:
-            degraded = self.inside.degrade_with_mask(degraded.lq, generator)
+            degraded = apply(self.inside, degraded.lq, generator)
         lq, mask = _resized(degraded.lq, (height, width), last, back), degraded.mask
         return Degraded(lq, None if mask is None else _resized_mask(mask, (height, width)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation
+from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation, apply
 from datamodules.randomness import integer
 
 
@@ -44,7 +44,7 @@ class Tasks(MaskedDegradation):
 
     def degrade_by(self, task: int, image: Tensor, generator: torch.Generator) -> Degraded:
         """The kind of number ``task`` alone."""
-        lq, mask, _ = list(self.kinds.values())[task].degrade_with_mask(image, generator)
+        lq, mask, _ = apply(list(self.kinds.values())[task], image, generator)
         if mask is None and self.cuts_holes:
             mask = torch.ones_like(image[:1])
         return Degraded(lq, mask, task)

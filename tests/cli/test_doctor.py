@@ -9,8 +9,10 @@ import zlib
 from collections import namedtuple
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -216,6 +218,18 @@ def test_the_same_picture_in_training_and_validation(doctor: Doctor) -> None:
     assert doctor() == 1
     match = "data/val/GT/4.png = data/train/GT/other.bmp"
     assert doctor.says("val: 1 image also in the training set", match, "remove them from training")
+
+
+def test_pictures_that_pillow_does_not_open(doctor: Doctor) -> None:
+    for kind in ("LQ", "GT"):
+        with Image.open(f"data/val/{kind}/4.png") as image:
+            pixels = np.asarray(image)
+        (TRAIN / kind / "other.jxl").write_bytes(imagecodecs.jpegxl_encode(pixels, lossless=True))
+    tifffile.imwrite(TRAIN / "LQ" / "deep.tif", pixels[..., 0].astype(np.uint32) << 24)
+    tifffile.imwrite(TRAIN / "GT" / "deep.tif", pixels[..., 0])
+    assert doctor() == 1
+    assert doctor.says("val: 1 image also in the training set", "data/train/GT/other.jxl")
+    assert not doctor.says("that cannot be read")
 
 
 def test_nearly_the_same_picture_and_one_that_is_there_twice(doctor: Doctor) -> None:

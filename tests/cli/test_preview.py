@@ -201,13 +201,12 @@ def test_other_mistakes_are_one_line_too(
     assert not (work / "a.png").exists()
 
 
-def drawn(*samples: dict[str, Any], batch_size: int = 2) -> Drawn:
+def drawn(*samples: dict[str, Any]) -> Drawn:
     named = [{"name": str(i), **sample} for i, sample in enumerate(samples)]
     seconds = [0.002] * len(samples)
     return Drawn(
         role="train",
         length=9,
-        batch_size=batch_size,
         tasks=(),
         samples=named,
         seconds=seconds,
@@ -233,15 +232,9 @@ HOLED = torch.ones(1, 8, 8).index_fill(2, torch.tensor([3]), 0.0)
         ([pair(), pair(lq=0.0)], "lq is all black in 1 of the samples: 1"),
         ([pair(), pair(gt=torch.ones(3, 8, 8))], "gt has one value everywhere in 1 "),
         ([pair(lq=2.0), pair()], "lq leaves [0, 1] in 1 of the samples: 0"),
-        ([pair(lq=float("nan")), pair()], "lq has values that are not finite in 1 "),
-        ([pair(), pair(size=9)], "shapes differ and cannot be in a batch of 2"),
-        ([pair(), pair(mask=HOLED)], "some samples have mask and some have not"),
-        ([pair(gt=torch.rand(3, 9, 9)), pair()], "lq and gt differ in shape"),
-        ([{"lq": torch.rand(3, 8, 8)}], "there is no gt to learn from"),
         ([pair(mask=torch.ones(1, 8, 8))], "mask has no hole in any sample"),
         ([pair(mask=torch.zeros(1, 8, 8))], "mask is all hole in every sample"),
         ([pair(mask=HOLED / 2)], "mask has values other than 0 and 1"),
-        ([pair(lq=0.5, gt=torch.rand(3, 8, 8).double())], "not all images are float32"),
     ],
 )
 def test_what_looks_wrong_is_said(samples: list[dict[str, Any]], expected: str | None) -> None:
@@ -258,6 +251,27 @@ def test_what_looks_wrong_is_said(samples: list[dict[str, Any]], expected: str |
 def test_warnings_reach_the_output(work: Path, capsys) -> None:
     assert run("--data.degradation.layers", "[0,0]", "--count", "2") == 0
     assert "\n  warning: lq is identical to gt in every sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("role", ["train", "val"])
+def test_a_class_that_breaks_the_rules_is_named_as_doctor_names_it(
+    work: Path, role: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "mine_preview.py").write_text(
+        "from datamodules.degradations import Degradation\n"
+        "class Bytes(Degradation):\n"
+        "    def degrade(self, image, generator): return (image * 255).byte()\n"
+    )
+    monkeypatch.syspath_prepend(work)
+    wrong = [f"--data.{role}.init_args.degradation", "mine_preview.Bytes"]
+    assert run(*wrong, "--set", "train") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    said = "mine_preview.Bytes returned uint8 [3, "
+    assert said in line
+    assert not (work / "sheet.png").exists()
+    here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--quick"]
+    assert main.main(["doctor", "--config", "tiny.yaml", *wrong, *here]) == 1
+    assert f"training does not start: {line.split('error: ')[1]}" in capsys.readouterr().out
 
 
 def test_the_difference_is_amplified_about_grey() -> None:

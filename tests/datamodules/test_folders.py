@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import Tensor
@@ -228,6 +230,21 @@ def test_every_shared_benchmark_is_accepted() -> None:
         dataset.check()
         assert dataset[0]["lq"].shape == dataset[0]["gt"].shape
     assert len(folders) >= 10
+
+
+def test_what_restoring_reads_can_be_trained_with(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    for kind in ("LQ", "GT"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(pixels).save(tmp_path / kind / "b.png")
+    (tmp_path / "LQ" / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(pixels[..., 0]))
+    tifffile.imwrite(tmp_path / "GT" / "a.tif", pixels[..., 0].astype(np.uint32))
+    pairs = PairedFolder(str(tmp_path / "LQ"), str(tmp_path / "GT"))
+    pairs.check()
+    assert pairs[0]["lq"].shape == pairs[0]["gt"].shape == (3, 20, 30)
+    (tmp_path / "LQ" / "a.jxl").write_bytes(b"\xff\x0a")
+    with pytest.raises(DataError, match=r"a\.jxl is not a readable image"):
+        pairs.check()
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png"])

@@ -9,13 +9,15 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from datamodules import DataError, DeadLeaves, DemoPhotos, RestorationData
 from datamodules.datasets.base import RestorationDataset, Sample
 from datamodules.degradations import Rain
-from datamodules.loading import EpochSampler, Position, automatic_workers
+from datamodules.loading import EpochSampler, InOrder, Position, automatic_workers
 from datamodules.randomness import SampleKey, generator_of, generator_of_name
 
 
@@ -32,7 +34,7 @@ class Stamped(RestorationDataset):
         if not isinstance(key, SampleKey):
             key = SampleKey(0, 0, key)
         number = float(torch.rand((), generator=generator_of(key)))
-        pixel = torch.tensor([float(key.epoch), float(key.item), number]).view(3, 1, 1)
+        pixel = torch.tensor([key.epoch, key.item, number]).view(3, 1, 1) / 64
         return {"lq": pixel, "gt": pixel, "name": str(key.item)}
 
 
@@ -73,7 +75,7 @@ def test_seed_and_epoch_change_samples_and_order(leaves: DeadLeaves) -> None:
 
 
 def _keys(dataset: RestorationDataset, *, processes: int, rank: int) -> list[SampleKey]:
-    sampler = EpochSampler(dataset, seed=5, batch_size=2, processes=processes, rank=rank)
+    sampler = EpochSampler(dataset, seed=5, processes=processes, rank=rank)
     sampler.set_epoch(2)
     return list(sampler)
 
@@ -85,6 +87,18 @@ def test_processes_share_the_epoch_of_a_single_one() -> None:
     assert sorted(alone) == sorted(key for keys in shared for key in keys)
     assert {key.epoch for key in alone} == {2}
     assert sorted(key.item for key in alone) == list(range(24))
+
+
+@given(length=st.integers(1, 40), processes=st.integers(1, 9))
+def test_processes_share_validation_without_counting_twice(length: int, processes: int) -> None:
+    samplers = [InOrder(Stamped(length), processes=processes, rank=r) for r in range(processes)]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+    if length < processes:  # a process without images would be waited for
+        assert all(share == list(range(length)) for share in shares)
+    else:
+        assert sorted(i for share in shares for i in share) == list(range(length))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_streams_are_far_apart() -> None:
@@ -106,7 +120,7 @@ class Net(pl.LightningModule):
         self.seen: list[tuple[float, ...]] = []
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        self.seen += [tuple(pixel.flatten().tolist()) for pixel in batch["lq"]]
+        self.seen += [tuple(pixel.flatten().tolist()) for pixel in 64 * batch["lq"]]
         return self.weight * batch["lq"].mean()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
@@ -211,11 +225,11 @@ def test_a_resumed_run_can_be_resumed(
 
 
 def test_skipped_batches_are_not_loaded() -> None:
-    sampler = EpochSampler(Stamped(20), seed=0, batch_size=4, place=lambda: Position(1, 3))
+    sampler = EpochSampler(Stamped(20), seed=0, place=lambda: Position(1, 12))
     order = list(sampler)
     assert len(order) == 8
     assert len(sampler) == 20, "the length of an epoch is that of a whole one"
-    whole = EpochSampler(Stamped(20), seed=0, batch_size=4)
+    whole = EpochSampler(Stamped(20), seed=0)
     whole.set_epoch(1)
     assert list(whole)[12:] == order
 

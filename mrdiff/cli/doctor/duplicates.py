@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from mrdiff.cli.doctor.files import Folder
 from mrdiff.cli.doctor.findings import Finding, counted, error, some, warning
 from mrdiff.cli.doctor.scan import FINGERPRINT, Picture, fingerprint
+from mrdiff.photo import open_image
 
 _ALIKE = 0.99  # correlation of fingerprints
 _DETAIL = 64  # side of the thumbnails that settle it
@@ -113,7 +114,7 @@ def near(ours: NDArray[np.float16], theirs: NDArray[np.float16]) -> list[tuple[i
 
 def _detail(path: Path) -> NDArray[np.float32] | None:
     """What the 64 x 64 thumbnail shows beyond the 16 x 16 one, of length 1; None for nothing."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         values = fingerprint(ImageOps.exif_transpose(image), side=_DETAIL)
     if values is None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ def find_folders(sets: Mapping[str, Any]) -> tuple[list[Folder], list[Finding]]:
     return folders, findings
 
 
-def check_set(role: str, dataset: Any) -> list[Finding]:
-    """What the data set itself refuses, as training would."""
+def check_set(role: str, check: Callable[[], None]) -> list[Finding]:
+    """What the data itself refuses, as training would."""
     try:
-        dataset.check()
+        check()
     except ValueError as failure:
         return [error(f"{role}: {one_line(failure)}", f"mend it, or correct data.{role}")]
     return []

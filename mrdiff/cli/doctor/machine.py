@@ -39,15 +39,25 @@ def checkpoint_bytes(model: nn.Module, trainer: Any) -> int:
     return weights * (1 + averaged) + learnt * _MOMENTS
 
 
-def _files(callback: ModelCheckpoint, trainer: Trainer) -> int | None:
-    """How many files a callback leaves, with the one being written; None if it deletes none."""
-    extra = 1 + bool(callback.save_last)
+def _kept(callback: ModelCheckpoint, trainer: Trainer) -> int | None:
+    """How many files a callback leaves beside the last one; None if it deletes none."""
     if callback.save_top_k >= 0:
-        return callback.save_top_k + extra
+        return callback.save_top_k
     every = callback._every_n_train_steps or trainer.val_check_interval
     if trainer.max_steps < 1 or not isinstance(every, int) or every < 1:
         return None
-    return math.ceil(trainer.max_steps / every) + extra
+    return math.ceil(trainer.max_steps / every)
+
+
+def _files(callbacks: Sequence[ModelCheckpoint], trainer: Trainer) -> int | None:
+    """How many files there will be in a folder, with the last one and the one being written."""
+    total = 1 + any(callback.save_last for callback in callbacks)
+    for callback in callbacks:
+        kept = _kept(callback, trainer)
+        if kept is None:
+            return None
+        total += kept
+    return total
 
 
 def _folder(callback: ModelCheckpoint, trainer: Trainer) -> Path:
@@ -61,10 +71,12 @@ def _folder(callback: ModelCheckpoint, trainer: Trainer) -> Path:
 def check_disk(model: nn.Module, trainer: Trainer) -> tuple[list[Finding], list[str]]:
     """Findings about the folders of checkpoints, and a line on each that will do."""
     one, found, good = checkpoint_bytes(model, trainer), [], []
+    folders: dict[Path, list[ModelCheckpoint]] = {}
     for callback in trainer.checkpoint_callbacks:
-        if not isinstance(callback, ModelCheckpoint):
-            continue
-        folder, files = _folder(callback, trainer), _files(callback, trainer)
+        if isinstance(callback, ModelCheckpoint):
+            folders.setdefault(_folder(callback, trainer), []).append(callback)
+    for folder, callbacks in folders.items():
+        files = _files(callbacks, trainer)
         free = shutil.disk_usage(_nearest(folder.absolute())).free
         need = one * (files or 1)
         many = counted(files, "checkpoint") if files else "an unknown number of checkpoints"

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _files(report: Report, sets: Mapping[str, Any], *, quick: bool) -> tuple[Fol
         if not any(finding.level == "error" for finding in findings):
             report.good(summary(folder, pictures))
     for role, dataset in sets.items():
-        findings = [] if report.errors else check_set(role, dataset)
+        findings = [] if report.errors else check_set(role, dataset.check)
         report.add(findings)
         if not findings and not any(role in folder.roles for folder in folders):
             report.note(f"{role}: {type(dataset).__name__} makes its pictures, it has no files")
@@ -139,6 +140,8 @@ def _steps(report: Report, run: BuiltRun) -> Trial:
             f"{trial.losses[-1]:.3g}, length of the gradient {low:.3g} to {high:.3g}"
         )
         report.good(f"{trial.waiting:.0%} of the time was waiting for data")
+    if data.sets["test"] is not None and not report.errors:  # the others were tried by the steps
+        report.add(check_set("test", partial(data.try_out, "test")))
     return trial
 
 

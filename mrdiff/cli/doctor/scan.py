@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mrdiff.cli.common.errors import one_line
-from mrdiff.photo import GREY_MODES, from_pil, upright_size
+from mrdiff.photo import GREY_MODES, from_pil, open_image, upright_size
 from mrdiff.system.cores import available_cores
 
 FINGERPRINT = 16  # side of the thumbnail that near duplicates are found by
@@ -51,7 +51,7 @@ def _bits(image: Any) -> int:
     if image.mode in _WIDE_MODES:
         return 16
     # The raw mode of a 16-bit colour PNG or TIFF, such as RGB;16B, stands in its tiles.
-    return 32 if image.mode == "F" else 16 if ";16" in str(image.tile[:1]) else 8
+    return 32 if image.mode == "F" else 16 if ";16" in str(getattr(image, "tile", [])[:1]) else 8
 
 
 def _values(image: Image.Image) -> NDArray[Any]:
@@ -112,7 +112,7 @@ def _measured(header: Picture, image: Image.Image) -> Picture:
 def look(path: Path, *, quick: bool) -> Picture:
     """Read a file, or its header alone."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             bits = _bits(image)  # before anything is loaded, and the tiles with it
             # Pillow's own for PNG decodes the whole file, in search of a late chunk.
             exif = Image.Image.getexif(image) if quick else image.getexif()
@@ -126,10 +126,9 @@ def look(path: Path, *, quick: bool) -> Picture:
                 transparent=image.mode in _ALPHA_MODES or "transparency" in image.info,
             )
             return header if quick else _measured(header, image)
-    except Image.UnidentifiedImageError:
-        return Picture(path, problem="not an image that Pillow can read")
     except Exception as error:  # decoders of broken files raise nearly every exception there is
-        return Picture(path, problem=one_line(error) or type(error).__name__)
+        problem = one_line(str(error).removeprefix(f"{path}: "))
+        return Picture(path, problem=problem or type(error).__name__)
 
 
 def scan(paths: Sequence[Path], *, quick: bool) -> Iterator[Picture]:

@@ -25,7 +25,6 @@ class Drawn:
 
     role: str  # train or val
     length: int  # samples that it has in all
-    batch_size: int
     tasks: tuple[str, ...]  # that ``degradation`` numbers in the samples
     samples: Sequence[dict[str, Any]]
     seconds: Sequence[float]  # that each took
@@ -41,10 +40,8 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(items[:_NAMED]) + more
 
 
-def input_psnr(sample: dict[str, Any]) -> float | None:
-    """PSNR in dB of the degraded image as in validation; None without a clean one of its shape."""
-    if "gt" not in sample or sample["gt"].shape != sample["lq"].shape:
-        return None
+def input_psnr(sample: dict[str, Any]) -> float:
+    """PSNR in dB of the degraded image as in validation."""
     return float(psnr(sample["lq"][None], sample["gt"][None]))
 
 
@@ -61,11 +58,9 @@ def report(drawn: Drawn) -> list[str]:
     """Lines that describe the samples of a set."""
     lines = [f"{drawn.role}: {drawn.length} samples, the first {len(drawn.samples)} drawn"]
     lines += [f"  {k:5} {_values(drawn.images(k))}" for k in _IMAGES if drawn.images(k)]
-    found = [input_psnr(sample) for sample in drawn.samples]
-    quality = sorted(q for q in found if q is not None and not math.isnan(q))
-    if quality:
-        middle = f"min {quality[0]:.2f}  median {statistics.median(quality):.2f}"
-        lines.append(f"  psnr  of lq: {middle}  max {quality[-1]:.2f} dB")
+    quality = sorted(input_psnr(sample) for sample in drawn.samples)
+    middle = f"min {quality[0]:.2f}  median {statistics.median(quality):.2f}"
+    lines.append(f"  psnr  of lq: {middle}  max {quality[-1]:.2f} dB")
     if drawn.tasks:
         seen = [drawn.tasks[s["degradation"]] for s in drawn.samples if "degradation" in s]
         counts = [f"{seen.count(task)} {task}" for task in drawn.tasks]
@@ -77,7 +72,6 @@ def report(drawn: Drawn) -> list[str]:
 
 
 _ODD: dict[str, Callable[[Tensor], Any]] = {
-    "has values that are not finite": lambda image: not torch.isfinite(image).all(),
     "leaves [0, 1]": lambda image: image.min() < 0 or image.max() > 1,
     "is all black": lambda image: (image == 0).all(),
     "has one value everywhere": lambda image: image.min() == image.max() != 0,
@@ -106,29 +100,11 @@ def _odd_masks(masks: Sequence[Tensor], *, several: bool) -> list[str]:
     return found
 
 
-def _odd_batches(drawn: Drawn) -> list[str]:
-    """Why samples could not be batched, or restored ones not be compared."""
-    samples, found = drawn.samples, []
-    if len({frozenset(sample) for sample in samples}) > 1:
-        keys = sorted({key for s in samples for key in s if any(key not in o for o in samples)})
-        found.append(f"some samples have {_listed(keys)} and some have not")
-    if drawn.batch_size > 1 and len({sample["lq"].shape for sample in samples}) > 1:
-        sizes = f"shapes differ and cannot be in a batch of {drawn.batch_size}"
-        found.append(f"{sizes}: give the dataset a patch or crop size")
-    if any(image.dtype != torch.float32 for key in _IMAGES for image in drawn.images(key)):
-        found.append("not all images are float32")
-    if any("gt" in s and s["gt"].shape != s["lq"].shape for s in samples):
-        found.append("lq and gt differ in shape")
-    if not all("gt" in sample for sample in samples):
-        found.append("there is no gt to learn from")
-    return found
-
-
 def oddities(drawn: Drawn) -> list[str]:
-    """Whatever is suspicious about the samples, a line each."""
+    """Whatever is suspicious about samples that training would take, a line each."""
     several = any("degradation" in sample for sample in drawn.samples)
     odd_masks = _odd_masks(drawn.images("mask"), several=several)
-    found = [*_odd_batches(drawn), *_odd_images(drawn), *odd_masks]
+    found = [*_odd_images(drawn), *odd_masks]
     if all(input_psnr(sample) == math.inf for sample in drawn.samples):
         found.append("lq is identical to gt in every sample: nothing is degraded")
     first, *others = drawn.images("lq")

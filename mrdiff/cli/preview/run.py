@@ -25,7 +25,8 @@ _VALIDATION = 4  # samples beside the training ones
 def draw(loader: DataLoader[Any], role: str, count: int) -> Drawn:
     """The first ``count`` samples of a loader, in its sampler's order, taken one by one.
 
-    No worker is started: what a sample looks like does not depend on them.
+    No worker is started: what a sample looks like does not depend on them. What training would
+    refuse is refused in its words.
     """
     dataset: Any = loader.dataset
     keys = list(islice(iter(loader.sampler), count))
@@ -35,10 +36,11 @@ def draw(loader: DataLoader[Any], role: str, count: int) -> Drawn:
         start = time.perf_counter()
         samples.append(dataset[key])
         seconds.append(time.perf_counter() - start)
+    if loader.batch_size != 1 and loader.collate_fn is not None:
+        loader.collate_fn(samples)
     return Drawn(
         role=role,
         length=len(dataset),
-        batch_size=loader.batch_size or 1,
         tasks=tuple(getattr(dataset, "tasks", ())),
         samples=samples,
         seconds=seconds,
@@ -48,6 +50,8 @@ def draw(loader: DataLoader[Any], role: str, count: int) -> Drawn:
 def _sets(run: BuiltRun, chosen: str, count: int) -> list[Drawn]:
     """Samples of the sets that were asked for."""
     data: Any = run.datamodule
+    data.trainer = run.trainer
+    run.trainer.strategy.connect(run.model)
     data.prepare_data()
     data.setup("fit")
     loader: Any = None if chosen == "train" else data.val_dataloader()

@@ -41,9 +41,8 @@ def _tiles(sample: dict[str, Any]) -> list[Tensor]:
     """The pictures of a sample above their captions."""
     pictures = {"degraded": sample["lq"]}
     pictures |= {name: sample[key] for name, key in _OTHERS.items() if key in sample}
-    if input_psnr(sample) is not None:
-        picture, gain = difference(sample["lq"], sample["gt"])
-        pictures[f"difference x{gain}"] = picture
+    picture, gain = difference(sample["lq"], sample["gt"])
+    pictures[f"difference x{gain}"] = picture
     tiles = []
     for caption, picture in pictures.items():
         tile = fitted(torch.nan_to_num(picture), least=_LEAST, most=_MOST)
@@ -58,8 +57,7 @@ def _title(sample: dict[str, Any], tasks: Sequence[str]) -> str:
     if "degradation" in sample and tasks:
         parts.append(tasks[sample["degradation"]])
     quality = input_psnr(sample)
-    if quality is not None:
-        parts.append("unchanged" if quality == math.inf else f"{quality:.1f} dB")
+    parts.append("unchanged" if quality == math.inf else f"{quality:.1f} dB")
     return "   ".join(parts)
 
 
