@@ -85,12 +85,13 @@ class EMA(EMAWeightAveraging):
 
     @torch.no_grad()
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the average to the model, which has reached its device and memory format by now."""
+        """Bring the average to the device, type and memory format that the model has by now."""
         average = self._average_model
         assert average is not None
         for ours, theirs in zip(_tensors(average.module), _tensors(pl_module), strict=True):
             device = self._device or theirs.device
-            if ours.device != device or ours.stride() != theirs.stride():
+            kept = (ours.device, ours.dtype, ours.stride())
+            if kept != (device, theirs.dtype, theirs.stride()):
                 ours.data = torch.empty_like(theirs, device=device).copy_(ours)
         # On the GPU, AveragedModel's ``if n_averaged == 0`` would wait for it at every step.
         average.n_averaged = average.n_averaged.cpu()

@@ -57,7 +57,7 @@ class Keys:
         panels = []
         for metric, label in TITLES.items():
             of_input = logged.get(self.key(stage, metric, None))
-            if of_input is None:
+            if of_input is None or bool(of_input.isnan()):
                 continue
             curves: dict[str, dict[int, float]] = {sampler: {} for sampler in self.samplers}
             for run in self.runs:
@@ -77,7 +77,9 @@ class Keys:
 
 def _caption(scores: Mapping[str, Tensor], i: int) -> str:
     formats = {"psnr": "{:.2f} dB", "ssim": "{:.3f}"}
-    return "   ".join(formats[m].format(float(scores[m][i])) for m in formats if m in scores)
+    return "   ".join(
+        formats[m].format(float(scores[m][i])) for m in formats if len(scores.get(m, ()))
+    )
 
 
 def grid_rows(names: Sequence[str], gt: Tensor, columns: Sequence[Result]) -> list[GridRow]:

@@ -15,8 +15,8 @@ from callbacks.loggers import chart_layout, find_writer
 from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
-from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, measure
+from mrdiff.diffusion.denoiser import Denoiser, widened
+from mrdiff.metrics import LPIPS, find_lpips_weights, measurable, measure
 from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop
 from mrdiff.restoration.tiles import Tiler
@@ -31,6 +31,13 @@ def _stage(trainer: Trainer) -> str:
     return "test" if trainer.testing else "val"
 
 
+def _share(loaders: Any) -> tuple[int, int]:
+    """Among how many processes the images of the first loader are shared, and which this is."""
+    first = loaders[0] if isinstance(loaders, list) and loaders else loaders
+    sampler = getattr(first, "sampler", None)
+    return getattr(sampler, "num_replicas", 1), getattr(sampler, "rank", 0)
+
+
 class SamplingValidation(Callback):
     """Restores validation images with every sampler at every NFE, and logs how good they are.
 
@@ -39,7 +46,8 @@ class SamplingValidation(Callback):
     for one image, and the degraded input's own ``val/psnr@input``, ... The first sampler has these
     plain keys, others append their name: ``val/psnr@5/mr-sde-1``. In ``trainer.test`` they begin
     with ``test/``. Means are over images, weighted rightly over batches and processes, so
-    ``ModelCheckpoint(monitor="val/psnr@5", mode="max")`` works.
+    ``ModelCheckpoint(monitor="val/psnr@5", mode="max")`` works. Images that a metric cannot take,
+    being smaller than its window, do not count in its mean.
 
     With TensorBoard there are also ``val/grid`` (degraded, restored at each NFE, ground truth),
     ``val/quality_vs_nfe``, and a custom-scalars layout with all NFEs on one chart.
@@ -103,10 +111,20 @@ class SamplingValidation(Callback):
         self._runs = {run: make_sampler(run.sampler, nfe=run.nfe) for run in self._keys.runs}
         self._lpips: LPIPS | None = None
         self._seen: Counter[int] = Counter()
+        self._share = (1, 0)
         self._warm = False
         self._tiler: Tiler | None = None
+        self._told = False  # that some images are too small
         self._rows: dict[str, list[GridRow]] = {}
         self._layout_written_for: Any = None
+
+    def logged_keys(self) -> list[str]:
+        """What a run that validates logs, for those who follow a metric."""
+        found = "lpips" in self.metrics and find_lpips_weights(self.lpips_weights) is not None
+        metrics = [name for name in self.metrics if found or name != "lpips"]
+        runs = (None, *self._keys.runs)
+        keys = [self._keys.key("val", metric, run) for metric in metrics for run in runs]
+        return keys + [self._keys.key("val", "seconds", run) for run in self._keys.runs]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if "lpips" not in self.metrics or self._lpips is not None:
@@ -127,6 +145,9 @@ class SamplingValidation(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
         self._seen.clear()
+        self._share = _share(
+            trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        )
         self._warm = False
         self._rows = {name: [] for name in self.samplers}
         whole = trainer.testing or self.crop is None
@@ -168,13 +189,21 @@ class SamplingValidation(Callback):
     on_test_batch_end = on_validation_batch_end
     on_test_end = on_validation_end
 
-    def _choose(self, batch: Any, processes: int, *, every: bool) -> list[int]:
+    def _most(self, trainer: Trainer, task: int) -> float:
+        """How many images of a task this process restores; the tasks come in turns."""
+        if trainer.testing:
+            return math.inf
+        processes, rank = self._share
+        turns = max(1, len(getattr(getattr(trainer, "datamodule", None), "tasks", ())))
+        ours = [i for i in range(processes) if (i * turns + task) % processes == rank]
+        return sum(len(range(i, self.max_images, processes)) for i in ours)
+
+    def _choose(self, trainer: Trainer, batch: Any) -> list[int]:
         """Which images of a batch are restored: so many of each task, or of all of them."""
         tasks = batch["degradation"].tolist() if "degradation" in batch else [0] * len(batch["lq"])
-        most = math.inf if every else math.ceil(self.max_images / processes)
         chosen = []
         for i, task in enumerate(tasks):
-            if self._seen[task] < most:
+            if self._seen[task] < self._most(trainer, task):
                 self._seen[task] += 1
                 chosen.append(i)
         return chosen
@@ -185,26 +214,31 @@ class SamplingValidation(Callback):
 
     @torch.no_grad()
     def _measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        chosen = self._choose(batch, trainer.world_size, every=trainer.testing)
-        if not chosen:
+        chosen = self._choose(trainer, batch)
+        if not chosen and self._warm:
             return
+        # Lightning divides the sum of the sizes by the number of processes, as an integer.
+        weight = trainer.world_size if chosen else 0
+        chosen = chosen or [0]  # without weight: all processes must log the same keys
         names = [batch["name"][i] for i in chosen]
         crop = None if trainer.testing else self.crop
-        lq, gt = (centre_crop(batch[key][chosen].float(), crop) for key in ("lq", "gt"))
-        mask = centre_crop(batch["mask"][chosen].float(), crop) if "mask" in batch else None
+        lq, gt = (centre_crop(widened(batch[key][chosen]), crop) for key in ("lq", "gt"))
+        mask = centre_crop(widened(batch["mask"][chosen]), crop) if "mask" in batch else None
         results = self._restore_all(trainer, lq, gt, names, mask)
         for run, result in results.items():
             for metric, values in result.scores.items():
+                # Nor has what could not be measured any weight.
+                mean = (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean()
                 pl_module.log(
                     self._keys.key(_stage(trainer), metric, run),
-                    (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean(),
+                    mean if len(values) else 0.0,
                     on_step=False,
                     on_epoch=True,
-                    batch_size=len(names),
+                    batch_size=len(values) * weight,
                     sync_dist=True,
                     add_dataloader_idx=False,
                 )
-        if find_writer(trainer) is not None:
+        if weight and find_writer(trainer) is not None:
             for sampler, rows in self._rows.items():
                 columns = [r for run, r in results.items() if not run or run.sampler == sampler]
                 rows += grid_rows(names[: self.grid_images - len(rows)], gt, columns)
@@ -232,12 +266,21 @@ class SamplingValidation(Callback):
         if not self._warm:  # the first call may compile or tune kernels: not to be timed
             restore(make_sampler("mr-ode-1", nfe=1))
             self._warm = True
-        results: dict[SamplerAt | None, Result] = {
-            None: Result(lq, measure(lq, gt, names=self.metrics, lpips=self._lpips))
-        }
+        results: dict[SamplerAt | None, Result] = {None: Result(lq, self._scores(lq, gt))}
         for run, sampler in self._runs.items():
             restored, seconds = restore(sampler)
-            scores = measure(restored, gt, names=self.metrics, lpips=self._lpips)
+            scores = self._scores(restored, gt)
             scores["seconds"] = lq.new_full((len(names),), seconds / len(names))
             results[run] = Result(restored, scores)
         return results
+
+    def _scores(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """Every metric that is logged; one for which the images are too small is empty."""
+        names, (height, width) = self._measured(), gt.shape[-2:]
+        fitting = measurable(names, height, width)
+        if not self._told and len(fitting) < len(names):
+            self._told = True
+            left_out = ", ".join(name for name in names if name not in fitting)
+            rank_zero_info(f"note: validation images of {height}x{width} are without {left_out}")
+        scores = measure(image, gt, names=fitting, lpips=self._lpips)
+        return {name: scores.get(name, gt.new_zeros(0)) for name in names}

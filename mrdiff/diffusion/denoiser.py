@@ -64,6 +64,15 @@ def widened(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
+class NetworkError(TypeError):
+    """A network answers with something else than an image like the state ``x``."""
+
+    def __init__(self, network: nn.Module, output: object, x: Tensor) -> None:
+        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        name = f"{type(network).__module__}.{type(network).__qualname__}"
+        super().__init__(f"{name} returns {got}; it must be a tensor {list(x.shape)}, like x")
+
+
 class Denoiser(nn.Module):
     """The network as a predictor of the clean image and the noise.
 
@@ -106,9 +115,16 @@ class Denoiser(nn.Module):
     def scaled_output(
         self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
     ) -> Tensor:
-        """The network's raw output for the state ``x`` at ``t``; float32 or wider."""
+        """The network's raw output for the state ``x`` at ``t``; float32 or wider.
+
+        Raises:
+            NetworkError: it is no image of the state's shape.
+        """
         times = t.expand(x.shape[0]) if t.ndim == 0 else t
-        return widened(self.network(x, mu, times, context))
+        output = self.network(x, mu, times, context)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            raise NetworkError(self.network, output, x)
+        return widened(output)
 
     def forward(
         self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
@@ -222,7 +238,7 @@ class BoundDenoiser(DenoiserWrapper):
 
 
 class AutocastDenoiser(DenoiserWrapper):
-    """Runs a denoiser in the context that ``autocast`` makes; float32 comes out."""
+    """Runs a denoiser in the context that ``autocast`` makes; float32 or wider comes out."""
 
     def __init__(
         self, denoiser: DenoiserLike, autocast: Callable[[], AbstractContextManager[Any]]
@@ -236,7 +252,7 @@ class AutocastDenoiser(DenoiserWrapper):
         given = () if context is None else (context,)
         with self._autocast():
             prediction = self.denoiser(x, t, mu, *given)
-        return Prediction(prediction.x0.float(), lambda: prediction.eps.float())
+        return Prediction(widened(prediction.x0), lambda: widened(prediction.eps))
 
     def prepare(
         self, mu: Tensor | None, times: Tensor, context: Context | None = None

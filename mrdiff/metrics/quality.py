@@ -6,7 +6,7 @@ from kornia.metrics import ssim as similarity
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from mrdiff.metrics.lpips import LPIPS
+from mrdiff.metrics.lpips import LPIPS, MIN_SIZE
 from mrdiff.metrics.protocol import PROTOCOLS, RGB, Protocol
 from mrdiff.system.names import METRICS
 
@@ -52,6 +52,12 @@ def ssim(restored: Tensor, target: Tensor, *, protocol: Protocol = RGB) -> Tenso
         )
     by_pixel: Tensor = similarity(a, b, SSIM_WINDOW, eps=0.0, padding="valid")
     return by_pixel.mean(dim=(1, 2, 3))
+
+
+def measurable(names: Sequence[str], height: int, width: int) -> list[str]:
+    """Those of ``names`` whose windows fit into images of this size in px."""
+    least = {"ssim": SSIM_WINDOW, "ssim_y": SSIM_WINDOW, "lpips": MIN_SIZE}
+    return [name for name in names if min(height, width) >= least.get(name, 1)]
 
 
 def measure(

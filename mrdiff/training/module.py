@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mrdiff.checkpoints.checks import check_fit, check_meaning, check_optimizer, check_tuning
-from mrdiff.checkpoints.description import (
-    CONFIG_KEY,
-    FORMAT,
-    check_description,
-    describe,
-    describe_denoiser,
-)
-from mrdiff.checkpoints.reading import network_weights
+from mrdiff.checkpoints.checks import check_optimizer
+from mrdiff.checkpoints.description import CONFIG_KEY
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.metrics import RGB, Y
 from mrdiff.networks.conditions import check_tasks, classify, judge, make_context, training_context
 from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import keyed_generator, named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
+from mrdiff.training.checkpoint import check_loaded, settings
+from mrdiff.training.checks import check_call, check_loss, check_precision
+from mrdiff.training.factories import Factories, plateau_key, schedule_settings
 from mrdiff.training.freezing import freeze as freeze_parameters
 from mrdiff.training.freezing import trainable
 from mrdiff.training.lora import LoRA, add_adapters
 from mrdiff.training.losses import L1, stratified_times
 from mrdiff.training.objective import Objective, ScaledTarget
 from mrdiff.training.optim import WarmupCosine, default_optimizer
-from mrdiff.tuning.checkpoint_sampler import SAMPLER_KEY, describe_sampler
+from mrdiff.training.resuming import Resumption, keep_patience
+from mrdiff.training.saving import save_whole
+from mrdiff.tuning.checkpoint_sampler import describe_sampler
 
 
 class Batch(TypedDict, total=False):
@@ -52,19 +50,6 @@ class Batch(TypedDict, total=False):
     name: list[str]
     degradation: Tensor  # ``[B]`` int64: indices of the network's tasks
     mask: Tensor  # ``[B, 1, H, W]``: 0 in holes, else 1
-
-
-class _Factories(NamedTuple):
-    """Shared by copies of a module, as an average is.
-
-    Behind configured ones stands the command line, which cannot be copied once processes talk.
-    """
-
-    optimizer: OptimizerCallable
-    scheduler: LRSchedulerCallable
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Factories:
-        return self
 
 
 class MRDiffusion(pl.LightningModule):
@@ -119,6 +104,7 @@ class MRDiffusion(pl.LightningModule):
             raise ValueError(f"time_steps must be at least 1, got {time_steps}")
         if freeze and lora is not None:
             raise ValueError("model.lora freezes all but its adapters: leave model.freeze out")
+        check_call(network, ("x", "mu", "t", "context"), key="model.network")
         # Before anything is copied, averaged or optimised; old weights go beneath the adapters.
         freeze_parameters(network, freeze)
         if lora is not None:
@@ -128,13 +114,16 @@ class MRDiffusion(pl.LightningModule):
         target = Parameterization.named(parameterization)
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         self.loss = loss if loss is not None else L1()
+        check_call(self.loss, ("out", "target"), key="model.loss")
         self.objective = objective if objective is not None else ScaledTarget()
         self.sampler = sampler if sampler is not None else make_sampler()
-        self._sampler_options = None if sampler is None else describe_sampler(sampler)
-        self._factories = _Factories(optimizer, lr_scheduler)
+        self.sampler_options = None if sampler is None else describe_sampler(sampler)
+        given = optimizer or default_optimizer, lr_scheduler or WarmupCosine  # type: ignore[truthy-function]
+        self._factories = Factories(*given)  # a configuration may say null
         self.time_power, self.time_steps = time_power, time_steps
         self._compile_network = compile
-        self._tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
+        self._resumption: Resumption | None = None
+        self.tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
 
     @property
     def network(self) -> nn.Module:
@@ -150,7 +139,9 @@ class MRDiffusion(pl.LightningModule):
         return self.denoiser.parameterization
 
     def setup(self, stage: str) -> None:
-        """Raise TaskError if the tasks of the data and the network differ."""
+        """Refuse weights of 16 bits; raise TaskError if the tasks of data and network differ."""
+        check_precision(self.trainer.precision)
+        save_whole(self.trainer)
         given = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
         check_tasks(self.network, given or ())
         if stage == "fit" and given == () and known_tasks(self.network):
@@ -159,8 +150,13 @@ class MRDiffusion(pl.LightningModule):
             for parameter in classifier_parameters(self.network):
                 parameter.requires_grad_(False)
 
+    def logged_keys(self) -> list[str]:
+        """What a run that validates logs, for those who follow a metric."""
+        tasks = ["train/task_loss", "val/task_accuracy"] if known_tasks(self.network) else []
+        return ["train/loss", "val/loss", *tasks]
+
     def on_fit_start(self) -> None:
-        self._checkpoint_settings()  # a model that cannot be saved fails here, not later
+        settings(self)  # a model that cannot be saved fails here, not later
         if self._compile_network:
             # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
             self.network.compile()
@@ -174,6 +170,7 @@ class MRDiffusion(pl.LightningModule):
         eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
         context = training_context(self.network, batch, logits, blind=blind, generator=generator)
         loss: Tensor = self.loss(*self.objective(self.denoiser, gt, lq, t, eps, context))
+        check_loss(self.loss, loss)
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -195,16 +192,18 @@ class MRDiffusion(pl.LightningModule):
 
     def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
         """The training loss at fixed times and noise, the task being judged by the network."""
-        # The same at every validation, so that the curve is comparable.
-        generator = keyed_generator(self.device, batch_idx)
+        # The same at every validation and in any process, so that the curve is comparable.
+        generator = keyed_generator(self.device, *batch["name"])
         # As in use: large images are judged by windows.
         logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
         loss = self._noised_loss(batch, generator, logits, blind=1.0)
-        log = partial(self.log, on_step=False, on_epoch=True, sync_dist=True)
-        log(f"{stage}/loss", loss, batch_size=len(batch["lq"]))
+        # Lightning divides the sum of the sizes by the number of processes, as an integer.
+        size = len(batch["lq"]) * self.trainer.world_size
+        log = partial(self.log, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        log(f"{stage}/loss", loss)
         if logits is not None and "degradation" in batch:
             right = (logits.argmax(dim=1) == batch["degradation"]).float().mean()
-            log(f"{stage}/task_accuracy", right, batch_size=len(batch["lq"]))
+            log(f"{stage}/task_accuracy", right)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_loss("val", batch, batch_idx)
@@ -222,49 +221,36 @@ class MRDiffusion(pl.LightningModule):
         restored = self.sampler(BoundDenoiser(self.denoiser, context), batch["lq"], noise=noise)
         return {"name": batch["name"], "restored": restored.clamp(0, 1)}
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._factories.optimizer(trainable(self.network))
-        scheduler = self._factories.scheduler(optimizer)
-        if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
-            steps = self.trainer.estimated_stepping_batches
-            # A run that only time limits has no known length: the rate stays at its peak.
-            scheduler.total = int(steps) if math.isfinite(steps) else None
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """For all weights that learn, those of the loss included."""
+        optimizer, scheduler = self._factories.make(trainable(self), self.trainer)
 
-    def _checkpoint_settings(self) -> dict[str, Any]:
-        """The description that makes a checkpoint complete without its config file.
+        def keep_options(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+            found, self._resumption = self._resumption, None
+            return None if found is None else found.options(scheduler, optimizer, state)
 
-        Raises:
-            TypeError: something in it cannot be written.
-        """
-        if self.config is None:
-            model = describe_denoiser(self.denoiser)
-        else:  # the live process: a configuration may name a function that makes the schedule
-            model = {**self.config, "process": self.process}
-        settings = {
-            "format": FORMAT,
-            "model": {**model, **self._tuning},
-            "data": self.data_config,
-            "metrics": [protocol.describe() for protocol in (RGB, Y)],
-        }
-        if self._sampler_options is not None:
-            settings[SAMPLER_KEY] = self._sampler_options
-        described: dict[str, Any] = describe(settings)
-        return described
+        optimizer.register_load_state_dict_pre_hook(keep_options)
+        return OptimizerLRSchedulerConfig(
+            optimizer=optimizer, lr_scheduler=schedule_settings(scheduler)
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Let a ReduceLROnPlateau look at its metric."""
+        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if isinstance(scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
+                value = self.trainer.callback_metrics.get(plateau_key(scheduler))
+                if value is not None:
+                    scheduler.step(value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG_KEY] = self._checkpoint_settings()
+        checkpoint[CONFIG_KEY] = settings(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse, before anything is loaded, weights of another meaning or another network."""
-        config: Any = checkpoint.get(CONFIG_KEY)
-        where = "the checkpoint"
-        check_description(config)
-        check_meaning(config, self.denoiser, where)
-        check_tuning(config, self._tuning, where)
-        check_fit(network_weights(checkpoint), self.network, where)
+        check_loaded(self, checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            check_optimizer(config, (self.config or {}).get("optimizer"), where)
+            sections = self.config or {}, checkpoint[CONFIG_KEY]["model"]
+            check_optimizer(checkpoint[CONFIG_KEY], sections[0].get("optimizer"), "the checkpoint")
+            ours, theirs = (section.get("lr_scheduler") for section in sections)
+            self._resumption = Resumption(checkpoint, ours=ours, theirs=theirs)
+            keep_patience(self.trainer.early_stopping_callbacks, checkpoint["callbacks"])

@@ -233,6 +233,38 @@ def test_perfect_input_keeps_the_mean_finite(tmp_path: Path) -> None:
     assert scores["val/psnr@input"] == 100.0
 
 
+class Mixed(TinyImages):
+    """One photo of the usual size and three that no window of SSIM fits into."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return TinyImages(4, SIZE if index == 1 else 8)[index]
+
+
+def test_images_too_small_for_a_metric_do_not_count_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    mixed = torch.utils.data.DataLoader(Mixed(4), batch_size=1)
+    alone = torch.utils.data.DataLoader(torch.utils.data.Subset(Mixed(4), [1]), batch_size=1)
+    found, expected = (
+        tiny_trainer(tmp_path, small()).validate(tiny_module(), data, verbose=False)[0]
+        for data in (mixed, alone)
+    )
+    assert found["val/ssim@2"] == pytest.approx(expected["val/ssim@2"])
+    assert found["val/psnr@2"] != pytest.approx(expected["val/psnr@2"])
+    said = [line for line in caplog.messages if "note:" in line]
+    assert said == ["note: validation images of 8x8 are without ssim, ssim_y"]
+
+
+def test_every_logged_key_is_known_before(tmp_path: Path) -> None:
+    callback, module = small(samplers=("mr-ode-1", "mr-sde-1")), tiny_module()
+    known = {*callback.logged_keys(), *module.logged_keys()}
+    trainer = tiny_trainer(tmp_path, callback, max_epochs=1)
+    trainer.fit(module, loader(), loader(size=8))
+    assert {*trainer.callback_metrics} == known
+    assert trainer.callback_metrics["val/ssim@2"].isnan()  # of no image at all
+
+
 def test_crop_and_image_limit(tmp_path: Path) -> None:
     seen: list[tuple[int, ...]] = []
     module = tiny_module()

@@ -251,12 +251,12 @@ def test_a_wrong_flag_is_one_line_and_status_2(
 def test_a_folder_that_is_read_only_is_known_before_the_search(
     work: Path, checkpoint: Path, capsys, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
-    def refuse(**options: Any) -> None:  # tests may run as root, who may write anywhere
-        assert Path(options["dir"]) == Path(below)
-        raise PermissionError(13, "Permission denied", f"{below}/.mrdiff.x")
+    def refuse(self: Path, **_: Any) -> None:  # tests may run as root, who may write anywhere
+        assert self.parent == Path("there")
+        raise PermissionError(13, "Permission denied", str(self))
 
     (work / "there").mkdir()
-    monkeypatch.setattr(paths.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     assert run(checkpoint, "--checkpoint", "lq/a.png", output=f"{below}/g.yaml") == 2
     error = capsys.readouterr().err
     reason = f"--output {below}/g.yaml: cannot be written: Permission denied"

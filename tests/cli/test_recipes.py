@@ -194,8 +194,9 @@ def test_the_header_of_each_config_names_commands_that_exist() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> None:
-    """The recipe's own network and batches, on a smaller bank of pictures."""
+    """The recipe's own network, on smaller batches and a smaller bank of pictures."""
     bank = ["--data.train.images", "48", "--data.train.image_size", "128", "--data.val.size", "96"]
+    bank += ["--data.batch_size", "8"]
     flags = run_flags(tmp_path, steps=500, every=100)
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     assert main(["--config", "derain.yaml", "--config", overlay, *bank, *flags]) == 0

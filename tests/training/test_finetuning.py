@@ -26,6 +26,7 @@ from mrdiff.training.freezing import freeze, match_names, tally, trainable
 from mrdiff.training.lora import LoRA, add_adapters
 from mrdiff.training.transfer import init_from, load_fitting
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
+from tests.tiny_training import TinyNetwork
 
 CONFIG = """
 model:
@@ -209,8 +210,8 @@ def test_a_class_that_only_the_checkpoint_names_is_not_imported(work: Path, caps
 
 
 def test_nothing_fits(work: Path) -> None:
-    module = MRDiffusion(nn.Sequential(nn.Conv2d(6, 3, 1)))
-    with pytest.raises(CheckpointError, match=r"nothing in old\.ckpt fits .* there, 0\.weight, 0"):
+    module = MRDiffusion(TinyNetwork())
+    with pytest.raises(CheckpointError, match=r"nothing in old\.ckpt fits"):
         init_from(module.denoiser, "old.ckpt")
 
 

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.cli.common.errors import CommandError
+from mrdiff.cli.common.jobs import find_photos
 from mrdiff.cli.common.models import check_device
 from mrdiff.official.daclip import DACLIPError, ImageController, encode_texts
-from mrdiff.photo import PhotoError, list_images, read_photo, to_rgb
+from mrdiff.photo import PhotoError, read_photo, to_rgb
 from mrdiff.restoration.features import StoredFeatures
 from mrdiff.system.devices import pick_device
+from mrdiff.system.text import shown
 
 __all__ = ["run_featuring"]
 
@@ -25,14 +27,10 @@ __all__ = ["run_featuring"]
 def _photos(source: Path) -> dict[str, Path]:
     """The photos of a file or folder by the names under which sample.py finds their features."""
     found: dict[str, Path] = {}
-    for path in [source] if source.is_file() else list_images(source):
-        relative = path.relative_to(source.parent if source.is_file() else source)
-        name = relative.with_suffix("").as_posix()
-        if (other := found.setdefault(name, path)) != path:
-            both = f"{other} and {path} are both {name}"
+    for photo in find_photos(source):
+        if (other := found.setdefault(photo.key, photo.source)) != photo.source:
+            both = f"{other} and {photo.source} are both {photo.key}"
             raise CommandError(f"features are stored by name, but {both}: rename one", status=2)
-    if not found:
-        raise CommandError(f"--input {source}: no images in this folder", status=2)
     return found
 
 
@@ -71,7 +69,7 @@ def run_featuring(options: argparse.Namespace) -> int:
     except DACLIPError as error:
         raise CommandError(str(error), status=2) from error
     for reason in failures:
-        print(f"failed: {one_line(reason)}", file=sys.stderr)
+        print(f"failed: {shown(reason)}", file=sys.stderr)
     if not tensors:
         raise CommandError("no photo could be read: nothing is written")
     StoredFeatures(options.output, tensors).write()

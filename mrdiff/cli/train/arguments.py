@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 from mrdiff.cli.common.errors import CommandError, did_you_mean
+from mrdiff.system.untrusted import BoundedLoader
 
 SUBCOMMANDS = ("fit", "validate", "test")
 _FLAGS = ("--config", "-c")
 _SUFFIXES = (".yaml", ".yml")
+_SECTIONS = {"model", "data", "trainer"}
 
 
 def config_folder() -> Path:
@@ -51,18 +53,56 @@ def find_config(name: str, *, beside: Path | None = None) -> Path:
     raise CommandError(f"{where}no config file {name}{hint}", status=2)
 
 
+def _refuse_repeated_keys(root: yaml.Node | None, path: Path) -> None:
+    """Raise CommandError where a mapping names a key twice, of which YAML takes the last."""
+    nodes = [] if root is None else [root]
+    met: set[int] = set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in met:  # by an alias
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                nodes.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                    continue
+                line, name = key.start_mark.line + 1, (key.tag, key.value)
+                if name in lines:
+                    message = f"the key {key.value} stands in line {lines[name]} already"
+                    raise CommandError(f"{path}, line {line}: {message}", status=2)
+                lines[name] = line
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content; raises CommandError, which names file and line, if it is no YAML mapping."""
+    """The content.
+
+    Raises:
+        CommandError: it is no YAML mapping, a key of it stands twice, or a section is empty; names
+            file and line.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = BoundedLoader(path)
+        root = loader.get_single_node()
+        _refuse_repeated_keys(root, path)
+        content = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise CommandError(f"{path}{line}: not YAML: {error.problem}", status=2) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError) as error:  # odd dates, numbers
         raise CommandError(f"{path}: not YAML: {error}", status=2) from None
     if content is not None and not isinstance(content, dict):
         raise CommandError(f"{path} is not a mapping such as `trainer: …`", status=2)
-    return content or {}
+    content = content or {}
+    for name in sorted(_SECTIONS & content.keys()):
+        if not isinstance(content[name], dict):
+            what = "is empty" if content[name] is None else "is no mapping"
+            message = f"{path}: the section {name} {what}: give it keys, or leave it out"
+            raise CommandError(message, status=2)
+    return content
 
 
 def with_bases(path: Path, *, below: tuple[Path, ...] = ()) -> list[Path]:

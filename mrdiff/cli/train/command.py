@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from mrdiff.cli.common.errors import command
 from mrdiff.cli.train.arguments import allow_own_classes, config_folder, config_names, prepare
 from mrdiff.system.cores import set_process_defaults
@@ -33,6 +35,7 @@ def main(arguments: list[str], program: str) -> int:
     prepared = prepare(arguments)
     set_process_defaults()
     allow_own_classes()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning's handler saves before it leaves
     from mrdiff.cli.train.run import run_lightning  # torch and Lightning: seconds
 
     return run_lightning(prepared)

@@ -1,14 +1,32 @@
-"""Shorten what jsonargparse says of a wrong configuration to one line that says what to do."""
+"""Shorten what jsonargparse and Lightning say to one line that says what to do, or to nothing."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import re
+import sysconfig
+import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import lightning
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import mrdiff
 from mrdiff.cli.common.errors import did_you_mean, one_line
 
+_LIGHTNING = str(Path(lightning.__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+_HOME = Path(mrdiff.__file__).parents[1]  # of a checkout, else where packages are installed
+_NOT_THE_USERS = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(_HOME / name) for name in ("mrdiff", "datamodules", "callbacks", "train.py")),
+    "<",
+)
 _LIMIT = 300  # characters: beyond that jsonargparse is listing types, not helping
 
 
@@ -65,6 +83,10 @@ _REWRITES: tuple[tuple[str, str | Callable[..., str]], ...] = (
         r"(?P<why>(?!Expected|Problem|Does not).+?) - Expected an? <class 'NoneType'>",
         _refused,
     ),
+    (
+        r"Union subtypes.*?Problem with given class_path '(?P<path>[^']+)': (?P<why>.+?) - ",
+        "{path}: {why}",
+    ),
     (r"arguments are required: (?:\w+\.)?(?P<key>(?:model|data)[.\w]*)", _missing),
     (
         _KEY + r"Expected an? <class '(?P<type>[^']+)'>\. Got value: (?P<value>.*)",
@@ -95,3 +117,36 @@ def explain(error: BaseException, keys: list[str]) -> str:
                 message = rewrite(keys, **parts)
             break
     return message if len(message) <= _LIMIT else message[: _LIMIT - 1].rstrip() + "…"
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """The line for what a class of the user's own raised, or Lightning, with the place.
+
+    None for anything else, whose traceback is needed.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    last = [frame for frame in frames if not frame.filename.startswith(_TORCH)][-1]
+    if not own and not last.filename.startswith(_LIGHTNING):
+        return None
+    message = one_line(error)
+    if not own and isinstance(error, MisconfigurationException):
+        return message
+    if len(message) > _LIMIT:
+        message = message[: _LIMIT - 1].rstrip() + "…"
+    place = own[-1] if own else last
+    file = place.filename if own else f"lightning's {Path(place.filename).name}"
+    return f"{type(error).__name__}: {message} ({file}, line {place.lineno}, in {place.name})"
+
+
+def quieten() -> None:
+    """Drop Lightning's advertisements and warnings that are its own affair."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # They were put aside before.
+    warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be del")
+    # Megabytes of weights, which bf16-mixed keeps in float32 indeed.
+    warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model")
+    # Ours are the command line's arguments, with the subcommand and the paths filled in.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

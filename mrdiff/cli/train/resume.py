@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 
 DEFAULT_LOGS = "lightning_logs"  # Lightning's own choice for a run without a logger of its own
+_DEPTH = 3  # folders at most between those of the logger and ``checkpoints``
 
 
 def _init_args(value: Any) -> Mapping[str, Any]:
@@ -22,28 +29,51 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
-    """The folders in which a run of this ``trainer`` section writes its checkpoints.
+def _logger_folder(logger: Any, root: Path) -> Path:
+    """Where a logger's runs have their folders, as far as its arguments say."""
+    arguments, kind = _init_args(logger), str(logger.get("class_path")).rpartition(".")[2]
+    folder = Path(arguments.get("save_dir") or root)
+    if kind in ("TensorBoardLogger", "CSVLogger"):
+        return folder / (arguments.get("name", DEFAULT_LOGS) or "")
+    if kind == "WandbLogger":
+        return folder / (arguments.get("project") or DEFAULT_LOGS)
+    return folder
 
-    They are a ModelCheckpoint's own ``dirpath``, else the loggers' folders, else that of
+
+def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
+    """The folders in or below which a run of this ``trainer`` section writes its ``last.ckpt``.
+
+    They are the ``dirpath`` of its first ModelCheckpoint, else the loggers' folders, else that of
     ``default_root_dir``.
     """
-    folders = [
-        Path(_init_args(callback)["dirpath"])
-        for callback in _as_list(trainer.get("callbacks"))
-        if _init_args(callback).get("dirpath")
-    ]
-    if folders:
-        return folders
+    for callback in _as_list(trainer.get("callbacks")):
+        if dirpath := _init_args(callback).get("dirpath"):
+            return [Path(dirpath)]
+        if isinstance(callback, Mapping) and "ModelCheckpoint" in str(callback.get("class_path")):
+            break
     root = Path(trainer.get("default_root_dir") or ".")
-    for logger in _as_list(trainer.get("logger")):
-        arguments = _init_args(logger)
-        if arguments.get("save_dir"):
-            name = arguments.get("name", DEFAULT_LOGS)
-            folders.append(Path(arguments["save_dir"]) / (name or ""))
-    if folders:
-        return folders
-    return [root if trainer.get("default_root_dir") else root / DEFAULT_LOGS]
+    loggers = [each for each in _as_list(trainer.get("logger")) if isinstance(each, Mapping)]
+    if loggers:
+        return [_logger_folder(logger, root) for logger in loggers]
+    if trainer.get("default_root_dir"):
+        return [root]
+    return [root / ("checkpoints" if trainer.get("logger") is False else DEFAULT_LOGS)]
+
+
+def last_checkpoints(trainer: Mapping[str, Any]) -> list[Path]:
+    """All ``last.ckpt`` of such runs, the newest first."""
+    within = [
+        "last*.ckpt",
+        *("*/" * depth + "checkpoints/last*.ckpt" for depth in range(_DEPTH + 1)),
+    ]
+    found = {
+        path
+        for folder in checkpoint_folders(trainer)
+        for pattern in within
+        for path in folder.glob(pattern)
+        if re.fullmatch(r"last(-v\d+)?", path.stem)
+    }
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
@@ -55,20 +85,38 @@ def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
         if not Path(value).exists():
             raise CommandError(f"no checkpoint {value}", status=2)
         return Path(value)
-    folders = checkpoint_folders(trainer)
-    found = [path for folder in folders for path in folder.glob("**/last*.ckpt")]
+    found = last_checkpoints(trainer)
     if not found:
-        where = ", ".join(str(folder) for folder in folders)
+        where = ", ".join(str(folder) for folder in checkpoint_folders(trainer))
         message = f"--ckpt_path last: no last.ckpt below {where}; leave it out to start a new run"
         raise CommandError(message, status=2)
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return found[0]
+
+
+def check_readable(path: Path) -> None:
+    """Raise CheckpointError if it is not, which names the newest one beside it that is."""
+    try:
+        read_checkpoint(path, merged=False)
+    except CheckpointError as error:
+        others = sorted(path.parent.glob("*.ckpt"), key=lambda each: each.stat().st_mtime)
+        for other in reversed(others):
+            if other != path and _is_readable(other):
+                raise CheckpointError(f"{error}; {other} beside it can be read") from error
+        raise
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_checkpoint(path, merged=False)
+    except CheckpointError:
+        return False
+    return True
 
 
 def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | str | None:
     """The version V if ``checkpoint`` is ``FOLDER/V/checkpoints/*`` of this run, else None.
 
-    A folder ``version_N`` is the number N, as loggers have it. A resumed run goes on in that
-    folder: one TensorBoard run, one record of the best checkpoints.
+    A folder ``version_N`` is the number N, as loggers have it.
     """
     version = checkpoint.resolve().parent.parent
     folders = {folder.resolve() for folder in checkpoint_folders(trainer)}
@@ -76,3 +124,26 @@ def run_version(checkpoint: Path, trainer: Mapping[str, Any]) -> int | str | Non
     if match and not folders.isdisjoint(version.parents):
         return int(match[1])
     return version.name if version.parent in folders else None
+
+
+def go_on_beside(
+    checkpoint: Path, trainer: Mapping[str, Any], logger: Any, callbacks: Iterable[Callback]
+) -> Any:
+    """Let a resumed run write where its checkpoint lies: one best, one last, one log.
+
+    Not through the configuration, whose saved copy would then always write to that folder. Returns
+    the logger to use, given what the configuration has made.
+    """
+    version = run_version(checkpoint, trainer)
+    if version is None:
+        return logger
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(checkpoint.parent)
+    if logger in (None, True):
+        root = trainer.get("default_root_dir") or "."
+        return TensorBoardLogger(root, name=DEFAULT_LOGS, version=version)
+    for each in _as_list(logger):
+        if isinstance(each, (CSVLogger, TensorBoardLogger)):
+            each._version = version
+    return logger

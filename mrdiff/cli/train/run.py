@@ -7,26 +7,33 @@ files and overrides are merged. A numerical precision left out (null) is chosen 
 from __future__ import annotations
 
 import importlib
-import logging
-import signal
 import sys
-import warnings
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jsonargparse
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import read_checkpoint
-from mrdiff.cli.common.errors import CommandError
+from mrdiff.cli.common.errors import CommandError, is_expected
 from mrdiff.cli.train.arguments import SUBCOMMANDS
-from mrdiff.cli.train.messages import explain
-from mrdiff.cli.train.resume import DEFAULT_LOGS, find_checkpoint, run_version
+from mrdiff.cli.train.checks import check_run
+from mrdiff.cli.train.continuing import Continuing
+from mrdiff.cli.train.messages import explain, explain_failure, quieten
+from mrdiff.cli.train.resume import (
+    check_readable,
+    find_checkpoint,
+    go_on_beside,
+    last_checkpoints,
+)
+from mrdiff.cli.train.saved_config import SaveConfig, keep_metrics
+from mrdiff.cli.train.slurm import checkpoint_of_job, job_id, refuse_strangers
 from mrdiff.cli.train.start import (
     STAND_IN,
     Start,
@@ -35,9 +42,10 @@ from mrdiff.cli.train.start import (
     find_start,
     without_printing,
 )
-from mrdiff.cli.train.stop import SaveOnStop
+from mrdiff.cli.train.stop import StopBySignal
 from mrdiff.system.devices import leave_group_at_exit, pick_precision
 from mrdiff.system.memory import is_out_of_memory
+from mrdiff.training.checks import check_precision
 from mrdiff.training.freezing import tally, trainable
 from mrdiff.training.module import MRDiffusion
 from mrdiff.training.transfer import init_from
@@ -63,6 +71,7 @@ class MRDiffusionCLI(LightningCLI):
         arguments = list(args)
         start = find_start(arguments)
         try:
+            start = self._of_job(parser, arguments, start)
             found = self._checkpoint(parser, arguments, start)
             if found is not None:
                 arguments[1:1] = ["--config", architecture(start, found)]
@@ -83,12 +92,26 @@ class MRDiffusionCLI(LightningCLI):
         value = start.init_from or start.ckpt_path
         if value is None:
             return None
-        trainer: dict[str, Any] = {}
-        if value == "last":
-            command, *rest = without_printing(arguments)
-            config = parser.parse_args([command, "--config", STAND_IN, *rest])
-            trainer = self._plain(command, config[command])["trainer"]
-        return find_checkpoint(value, trainer)
+        trainer = self._trainer_section(parser, arguments) if value == "last" else {}
+        found = find_checkpoint(value, trainer)
+        check_readable(found)
+        return found
+
+    def _of_job(self, parser: LightningArgumentParser, arguments: list[str], start: Start) -> Start:
+        """Resume unasked what SLURM runs again."""
+        if arguments[0] != "fit" or start.ckpt_path or job_id() is None:
+            return start
+        found = checkpoint_of_job(last_checkpoints(self._trainer_section(parser, arguments)))
+        return start if found is None else replace(start, ckpt_path=str(found), init_from=None)
+
+    def _trainer_section(
+        self, parser: LightningArgumentParser, arguments: list[str]
+    ) -> dict[str, Any]:
+        """The ``trainer`` of arguments that lack what a checkpoint will say of the model."""
+        command, *rest = without_printing(arguments)
+        config = parser.parse_args([command, "--config", STAND_IN, *rest])
+        section: dict[str, Any] = self._plain(command, config[command])["trainer"]
+        return section
 
     def _keys(self) -> list[str]:
         """Every dotted key of the fit parser, for a did-you-mean."""
@@ -99,7 +122,7 @@ class MRDiffusionCLI(LightningCLI):
         """Build everything; what a constructor refuses is a mistake in the configuration."""
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
 
     def _parse_ckpt_path(self) -> None:
@@ -116,8 +139,6 @@ class MRDiffusionCLI(LightningCLI):
                 print(f"{key}: {section[key]}", file=sys.stderr)
         if section.ckpt_path and Path(section.ckpt_path).is_dir():
             raise CheckpointError(f"{section.ckpt_path} is a folder; give the .ckpt file")
-        if section.ckpt_path:
-            read_checkpoint(section.ckpt_path, merged=False)
 
     def _plain(self, command: str, config: Any) -> dict[str, Any]:
         """The resolved configuration of a subcommand as nested dicts, lists and scalars."""
@@ -126,28 +147,43 @@ class MRDiffusionCLI(LightningCLI):
         return plain
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Choose the precision when the configuration leaves it open."""
+        """Choose the precision when the configuration leaves it open, and let ``last.ckpt`` be."""
         section = self.config_init[self.subcommand].trainer
         if section.precision is None:
             kwargs["precision"] = pick_precision(str(section.accelerator))
-        path, version = self.config[self.subcommand].get("ckpt_path"), None
-        if self.subcommand == "fit" and path:  # a resumed run goes on in its log folder
-            config = self._plain(self.subcommand, self.config[self.subcommand])
-            version = run_version(Path(path), config["trainer"])
-        if version is not None and section.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(
-                section.default_root_dir or ".", name=DEFAULT_LOGS, version=version
-            )
-        elif version is not None and isinstance(section.logger, TensorBoardLogger):
-            # Not in the configuration, whose saved copy would then always write to this folder.
-            section.logger._version = version
-        return super().instantiate_trainer(**kwargs)
+        kwargs["callbacks"] = self._callbacks(section)
+        path = self.config[self.subcommand].get("ckpt_path")
+        if self.subcommand == "fit" and path:
+            plain = self._plain(self.subcommand, self.config[self.subcommand])["trainer"]
+            kwargs["logger"] = go_on_beside(Path(path), plain, section.logger, kwargs["callbacks"])
+        trainer = super().instantiate_trainer(**kwargs)
+        keep_metrics(trainer)
+        if self.subcommand == "fit" and not path:
+            refuse_strangers(Path(trainer.default_root_dir))
+        return trainer
+
+    def _callbacks(self, section: Any) -> list[Callback]:
+        """Those of the configuration, and the one that keeps ``last.ckpt``, its latest mention."""
+        given = section.callbacks or []
+        callbacks = list(given) if isinstance(given, list) else [given]
+        # Imported by name: a package above this one.
+        kind = importlib.import_module("callbacks").SaveLast
+        last = [each for each in callbacks if isinstance(each, kind)]
+        if not last and section.enable_checkpointing is not False:
+            last = [kind()]
+        return [each for each in callbacks if not isinstance(each, kind)] + last[-1:]
 
     def after_instantiate_classes(self) -> None:
-        """Give the model its configuration, which its checkpoints carry."""
+        """Give the model its configuration, which its checkpoints carry; look at all of it."""
         plain = self._plain(str(self.subcommand), self.config[self.subcommand])
         self.model.config = plain["model"]
         self.model.data_config = plain["data"]
+        # Before weights are loaded, which Lightning would round in a model not yet of 64 bits.
+        check_precision(self.trainer.precision)
+        self.trainer.precision_plugin.convert_module(self.model)
+        if self.subcommand == "fit":
+            schedule = plain["model"].get("lr_scheduler")
+            check_run(self.trainer, self.model, self.datamodule, schedule)
 
     def before_fit(self) -> None:
         """Load the weights of ``--init_from``, and say what is trained if not all is."""
@@ -158,6 +194,9 @@ class MRDiffusionCLI(LightningCLI):
             said = init_from(self.model.denoiser, section.init_from, mismatch=mismatch).report()
         if len(trainable(network)) < len(list(network.parameters())):
             said.append(tally(network))
+        if weights := trainable(self.model.loss):
+            count = sum(weight.numel() for weight in weights)
+            said.append(f"note: model.loss is trained as well, {count:,} parameters")
         if said and self.trainer.is_global_zero:
             print(*said, sep="\n", file=sys.stderr)
 
@@ -169,22 +208,14 @@ class BuiltRun(MRDiffusionCLI):
         pass
 
 
-def _quieten() -> None:
-    """Drop Lightning's advertisements and warnings that are its own affair."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: "Tip:" not in record.getMessage())
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    # Megabytes of weights, which bf16-mixed keeps in float32 indeed.
-    warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model")
-    # Ours are the command line's arguments, with the subcommand and the paths filled in.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-
-
 def _make(kind: type[_CLI], arguments: list[str], *, callbacks: list[Callback]) -> _CLI:
     """Parse, build and, if the kind does so, run."""
-    _quieten()
+    quieten()
     # Imported by name: mrdiff, on which the data package builds, must work without it.
     data: type[LightningDataModule] = importlib.import_module("datamodules").RestorationData
+    # Defaults of Lightning's own classes, which configurations hold and YAML does not know.
+    yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, x: dumper.represent_data(x.value))
+    jsonargparse.typing.register_type(torch.device)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     return kind(
         MRDiffusion,
@@ -192,7 +223,7 @@ def _make(kind: type[_CLI], arguments: list[str], *, callbacks: list[Callback]) 
         args=arguments,
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the model takes them: model.optimizer
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveConfig,
         trainer_defaults={"callbacks": callbacks},
         parser_kwargs={**_PARSER, **{name: dict(_PARSER) for name in SUBCOMMANDS}},
     )
@@ -209,16 +240,17 @@ def run_lightning(arguments: list[str]) -> int:
     The exit status is 130 after a Ctrl+C and 143 after a SIGTERM.
     """
     leave_group_at_exit()
-    stop = SaveOnStop()
+    stop = StopBySignal()
     try:
-        _make(MRDiffusionCLI, arguments, callbacks=[stop])
+        _make(MRDiffusionCLI, arguments, callbacks=[stop, Continuing()])
     except SIGTERMException:
-        saved = f"saved {stop.saved}; resume with --ckpt_path last"
-        print("stopped:", saved if stop.saved else "nothing was saved yet", file=sys.stderr)
-        return 128 + (signal.SIGINT if stop.by_keyboard else signal.SIGTERM)
+        return stop.finish()
     except Exception as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            message = f"out of memory, try a smaller --data.batch_size: {error}"
+            raise CommandError(message) from error
+        line = None if is_expected(error) else explain_failure(error)
+        if line is None:
             raise
-        message = f"out of memory, try a smaller --data.batch_size: {error}"
-        raise CommandError(message) from error
+        raise CommandError(line) from error
     return 0

@@ -6,6 +6,7 @@ stood in a config before all others: a config or a flag wins.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import Any, Optional, Union
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mrdiff.checkpoints.description import (
+    ALLOWED_PACKAGES,
     CheckpointError,
     class_paths,
     find_class,
     process_arguments,
 )
-from mrdiff.checkpoints.reading import read_checkpoint
+from mrdiff.checkpoints.reading import build_network, read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.train.arguments import read_yaml
 
@@ -141,19 +143,46 @@ def architecture(start: Start, path: Path) -> str:
 
     Raises:
         CheckpointError: unreadable checkpoint, one that names a class of a package that is
-            neither allowed nor in the run's own configuration, or one with interpolations.
+            neither allowed nor in the run's own configuration, one whose network is none of its
+            weights', or one with interpolations.
     """
-    model = read_checkpoint(path, merged=False).config["model"]
-    for class_path in class_paths([model["network"], model["process"]]):
-        if _class(class_path) not in start.classes:  # else the user has it imported anyway
-            find_class(class_path, object, allow=start.packages)
+    model, plain = read_checkpoint(path, merged=False).config["model"], read_checkpoint(path)
+    named = class_paths([model["network"], model["process"]])
+    try:
+        for class_path in named:
+            if _class(class_path) not in start.classes:  # else the user has it imported anyway
+                find_class(class_path, object, allow=start.packages)
+        _check_texts([model["network"], model["process"]], start.packages)
+        # The command line builds it without bounds; what a flag changes is the user's affair.
+        build_network(plain, allow=[name.partition(".")[0] for name in named])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     process = process_arguments(model["process"])
     keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
     taken = {key: model[key] for key in keys if model.get(key) is not None}
-    config = json.dumps({"model": {"network": model["network"], "process": process, **taken}})
-    if "${" in config:  # which would be resolved with the user's environment
-        raise CheckpointError(f"{path}: there is a ${{…}} in its description")
-    return config
+    return json.dumps({"model": {"network": model["network"], "process": process, **taken}})
+
+
+def _check_texts(value: Any, allow: Sequence[str]) -> None:
+    """Refuse texts that the command line would resolve, or take for a class and import it.
+
+    Raises:
+        CheckpointError: names the text.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key != "class_path":
+                _check_texts([key, item], allow)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, allow)
+    elif isinstance(value, str):
+        if "${" in value or "class_path" in value:
+            raise CheckpointError(f"there is a {value!r:.60} in its description")
+        package, dot, _ = value.partition(".")
+        foreign = dot and package.isidentifier() and package not in (*ALLOWED_PACKAGES, *allow)
+        if foreign and importlib.util.find_spec(package) is not None:
+            raise CheckpointError(f"{value!r:.60} in its description could import {package}")
 
 
 def without_printing(arguments: Sequence[str]) -> list[str]:

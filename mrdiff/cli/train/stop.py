@@ -1,88 +1,95 @@
-"""End a run cleanly: SIGTERM and the first Ctrl+C finish the step, save ``last.ckpt``, leave.
+"""End a run cleanly: SIGTERM and the first Ctrl+C finish the step, then ``last.ckpt`` is saved.
 
-Lightning notices SIGTERM between two batches and raises ``SIGTERMException``; nothing is saved by
-itself. A checkpoint written at that moment resumes exactly, provided it holds the averaged and
-the raw weights in their places (the EMA callback puts them back first, for it stands earlier in
-the list) and the state of the random generators, which Lightning leaves out.
+Lightning raises ``SIGTERMException`` between two batches, upon which ``callbacks.SaveLast`` writes.
+SLURM's warning that the time is up, SIGUSR1 unless the recipe has a ``SLURMEnvironment`` that says
+otherwise, does the same and puts the job into the queue again. Lightning's own answers will not do:
+to SIGUSR1 it saves within a step, into the working folder, and to SIGTERM it has the processes talk
+from within the handler, where each is at another place, so that they wait for one another for ever.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from mrdiff.cli.train.slurm import JOB_KEY, job_id, requeue
 
-class SaveOnStop(Callback):
-    """Save ``last.ckpt`` when a fit ends or is stopped; carry random states through a resume."""
+
+class StopBySignal(Callback):
+    """Turns signals into a stop after the step, or in the midst of validation."""
 
     def __init__(self) -> None:
-        self.saved: Path | None = None  # the checkpoint written at the end
-        self.by_keyboard = False  # whether the stop came from Ctrl+C
-        self._random: dict[str, Any] | None = None
+        self._asked = False
+        self._stopped_by: int = signal.SIGTERM
+        self._requeue_signal: int | None = None
+        self._trainer: Trainer | None = None
         self._previous: Any = None
         self._pid = os.getpid()
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        slurm = trainer._accelerator_connector.cluster_environment
+        if stage == "fit" and isinstance(slurm, SLURMEnvironment) and slurm.auto_requeue:
+            # Lightning leaves a signal alone that has a handler.
+            self._requeue_signal = slurm.requeue_signal or signal.SIGUSR1
+            signal.signal(self._requeue_signal, self._on_signal)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the random states of a resumed run, now that the sanity check has drawn."""
-        self._previous = signal.signal(signal.SIGINT, self._on_keyboard)
-        if self._random is None:
-            return
-        torch.set_rng_state(self._random["cpu"])
-        if torch.cuda.is_available() and len(self._random["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(self._random["cuda"])
-        self._random = None
+        signal.signal(signal.SIGTERM, self._on_signal)  # Lightning puts back what was before it
+        self._previous = signal.signal(signal.SIGINT, self._on_signal)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end: ModelCheckpoint alone keeps the last validation's state as the last."""
-        self._save(trainer)
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Let several processes stop behind the same batch, whichever was told to."""
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            trainer._signal_connector.received_sigterm = True
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        """Validation may take longer than there is time: it is made up for by who resumes."""
+        if trainer.received_sigterm:
+            raise SIGTERMException
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.on_validation_start(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save on a stop by signal; after any other error the last regular checkpoint stands."""
-        if isinstance(exception, SIGTERMException) and not trainer.sanity_checking:
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        writers = [
-            callback
-            for callback in trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath  # it knows its folder
-        ]
-        if not writers or trainer.global_step == 0:
-            return
-        checkpoint = writers[0]
-        name = checkpoint.CHECKPOINT_NAME_LAST + checkpoint.FILE_EXTENSION
-        path = checkpoint.last_model_path or str(Path(str(checkpoint.dirpath)) / name)
-        checkpoint.last_model_path = path  # else it would see a stranger's file: last-v1.ckpt
-        trainer.save_checkpoint(path, weights_only=False)  # with the optimizer's state
-        self.saved = Path(path)
+        """Let SLURM's job find its checkpoint when it runs again."""
+        job = job_id()
+        if job is not None:
+            checkpoint[JOB_KEY] = {"id": job, "requeued": self._stopped_by == self._requeue_signal}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """The random states as tensors, so that a checkpoint loads with ``weights_only=True``."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    def finish(self) -> int:
+        """After the stop: say what was saved, requeue if that was asked for; the exit status."""
+        trainer = self._trainer
+        if trainer is not None and trainer.is_global_zero:
+            found = (getattr(each, "saved", None) for each in trainer.checkpoint_callbacks)
+            saved: Path | None = next(filter(None, found), None)
+            said = f"saved {saved}; resume with --ckpt_path last" if saved else "nothing is saved"
+            if self._stopped_by == self._requeue_signal and saved:
+                said = f"saved {saved}; {requeue()}"
+            print("stopped:", said, file=sys.stderr)
+        return 128 + (signal.SIGINT if self._stopped_by == signal.SIGINT else signal.SIGTERM)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._random = state_dict
-
-    def _on_keyboard(self, signum: int, frame: FrameType | None) -> None:
-        """The first Ctrl+C is a SIGTERM; the second one interrupts at once and saves nothing."""
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """The first one is a SIGTERM; a second Ctrl+C interrupts at once and saves nothing."""
         if self._pid != os.getpid():  # a data worker forked from us: the parent decides
             return
-        self.by_keyboard = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.raise_signal(signal.SIGTERM)
+        self._stopped_by, self._asked = signum, True
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._trainer is not None and self._trainer.world_size == 1:
+            self._trainer._signal_connector.received_sigterm = True
