@@ -72,7 +72,11 @@ def recount(trainer: Trainer, epoch: int, left: int) -> bool:
     The counter it restores is of batches as they were. If none is left, a whole epoch is.
     """
     current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    if current.processed % epoch == (epoch - left) % epoch:
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    # Behind an epoch that was finished, its batches are those of the next one no more.
+    under_way = epochs.ready != epochs.processed
+    stands = current.processed % epoch if under_way else current.processed
+    if stands == (epoch - left) % epoch:
         return False
     shift = (epoch - left) % epoch - current.processed
     for name in ("ready", "started", "processed", "completed"):

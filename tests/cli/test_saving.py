@@ -245,6 +245,17 @@ def test_a_stop_within_a_step_resumes_within_it(
     assert said in capsys.readouterr().err
 
 
+def test_a_stop_behind_an_epoch_resumes_at_the_next_one(probe: Path) -> None:
+    options = ("--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "4")
+    stop = ("--trainer.callbacks+=probe.Stop", "--trainer.callbacks.after=3")
+    assert run(*options, *stop) == 143
+    kept = (CHECKPOINTS / "last.ckpt").rename("kept.ckpt")
+    assert run(*options, "--ckpt_path", str(kept), "--trainer.default_root_dir", "on") == 0
+    assert run(*options, "--trainer.default_root_dir", "whole") == 0
+    within = (CHECKPOINTS / "last.ckpt").relative_to("runs")
+    same_ends("on" / within, "whole" / within)
+
+
 @pytest.mark.parametrize("validating", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_validation_that_was_cut_short_is_made_up_for(
     probe: Path, validating: bool, capsys: pytest.CaptureFixture[str]
