@@ -28,6 +28,7 @@ from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import keyed_generator, named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
+from mrdiff.solvers.sampler import MRSampler
 from mrdiff.training.checkpoint import check_loaded, settings
 from mrdiff.training.checks import check_call, check_loss, check_precision
 from mrdiff.training.factories import Factories, plateau_key, schedule_settings
@@ -117,6 +118,8 @@ class MRDiffusion(pl.LightningModule):
         check_call(self.loss, ("out", "target"), key="model.loss")
         self.objective = objective if objective is not None else ScaledTarget()
         self.sampler = sampler if sampler is not None else make_sampler()
+        if isinstance(self.sampler, MRSampler):
+            self.sampler.times(process)  # a grid file of another process is refused
         self.sampler_options = None if sampler is None else describe_sampler(sampler)
         given = optimizer or default_optimizer, lr_scheduler or WarmupCosine  # type: ignore[truthy-function]
         self._factories = Factories(*given)  # a configuration may say null

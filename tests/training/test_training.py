@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mrdiff import MRDiffusion, MRProcess, MRSampler
+from mrdiff import ConstantTheta, MRDiffusion, MRProcess, MRSampler
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.solvers.gridfile import write_grid
 from mrdiff.training.losses import L1, L2, Charbonnier, stratified_times
 from mrdiff.training.module import keyed_generator
 from mrdiff.training.optim import WarmupCosine
@@ -229,6 +230,13 @@ def test_every_step_has_noise_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("mrdiff.training.module.keyed_generator", kept)
     trained(tmp_path, steps=5)
     assert keys == [(0, 0, step) for step in range(5)]  # seed, rank, step
+
+
+def test_a_grid_file_of_another_process_is_no_sampler(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    write_grid(path, {2: [1.0, 0.5, 0.0]}, MRProcess(ConstantTheta()), made={})
+    with pytest.raises(ValueError, match=r"grid\.yaml: its times are of ConstantTheta"):
+        MRDiffusion(tiny_unet(), sampler=MRSampler(nfe=2, grid=path))
 
 
 def test_predict_restores_by_name(tmp_path: Path) -> None:
