@@ -1,13 +1,13 @@
 """What survives: training that is killed and resumed, photos and clips with flipped bytes.
 
-    python -m benchmarks.faults [--kills 20] [--flips 4000]
+    python -m benchmarks.faults [--kills 20] [--flips 4000] [--minutes 10]
 
 A tiny training is killed again and again, at random moments and in the middle of writing a
 checkpoint, every other time with TMPDIR on another file system, and resumed with
 ``--ckpt_path last``. Then the same training runs once undisturbed: the weights after every step of
 a resumed run must have the same bits. The damaged files go through what ``sample.py`` does with a
 file: restored, or refused with one line; all else is an uncaught exception, a crash or a hang.
-Takes ten minutes or less on two cores. Ends with status 1 if anything was lost or uncaught.
+Ends with status 1 if anything was lost or uncaught.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--flips", type=int, default=4000)
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="then no file is flipped any more"
+    )
     options = parser.parse_args(given)
     begin, good = time.monotonic(), True
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +70,9 @@ def main(given: Sequence[str] | None = None) -> int:
             print_kills(report)
             good = report.good
         if options.flips:
-            good &= print_flips(flip_and_restore(Path(folder) / "flips", flips=options.flips))
+            deadline = begin + 60 * options.minutes
+            flips = Path(folder) / "flips"
+            good &= print_flips(flip_and_restore(flips, flips=options.flips, deadline=deadline))
     print(f"\n{time.monotonic() - begin:.0f} s")
     return 0 if good else 1
 

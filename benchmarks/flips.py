@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fractions
+import math
 import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,8 +138,13 @@ class _Worker:
         self.process.join()
 
 
-def flip_and_restore(folder: Path, *, flips: int, processes: int = 2) -> dict[str, Counter[str]]:
-    """How often photos, and clips, were restored, refused with one line, or something worse."""
+def flip_and_restore(
+    folder: Path, *, flips: int, deadline: float = math.inf, processes: int = 2
+) -> dict[str, Counter[str]]:
+    """How often photos, and clips, were restored, refused with one line, or something worse.
+
+    It ends at the ``deadline`` of ``time.monotonic()``, with fewer files.
+    """
     folder.mkdir()
     sources = originals(folder)
 
@@ -147,6 +154,8 @@ def flip_and_restore(folder: Path, *, flips: int, processes: int = 2) -> dict[st
         worker = _Worker(sources, scratch)
         found = []
         for index in range(first, flips, processes):
+            if time.monotonic() > deadline:
+                break
             kind = "clips" if sources[index % len(sources)].suffix in CLIPS else "photos"
             found.append((kind, worker(index)))
         worker.close()
