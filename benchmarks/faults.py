@@ -59,9 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--flips", type=int, default=4000)
-    parser.add_argument(
-        "--minutes", type=float, default=10, help="then no file is tried any more"
-    )
+    parser.add_argument("--minutes", type=float, default=10, help="then no file is tried any more")
     options = parser.parse_args(given)
     begin, good = time.monotonic(), True
     with tempfile.TemporaryDirectory() as folder:
