@@ -72,7 +72,7 @@ OFFICIAL = {
 # The recipe as it is, on fewer and smaller images.
 _SMALL = [
     *("--data.train.images", "8", "--data.train.image_size", "128"),
-    *("--data.train.length", "32", "--data.val.size", "64"),
+    *("--data.train.length", "32", "--data.val.size", "64", "--data.batch_size", "2"),
 ]
 _NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 
@@ -196,7 +196,7 @@ def test_the_header_of_each_config_names_commands_that_exist() -> None:
 def test_overlays_improve_from_step_100_to_500(overlay: str, tmp_path: Path) -> None:
     """The recipe's own network, on smaller batches and a smaller bank of pictures."""
     bank = ["--data.train.images", "48", "--data.train.image_size", "128", "--data.val.size", "96"]
-    bank += ["--data.batch_size", "8"]
+    bank += ["--data.batch_size", "8", "--trainer.limit_val_batches", "3"]
     flags = run_flags(tmp_path, steps=500, every=100)
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     assert main(["--config", "derain.yaml", "--config", overlay, *bank, *flags]) == 0
