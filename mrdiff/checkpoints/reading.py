@@ -108,14 +108,21 @@ def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Che
         else:
             weights = network_weights(content)
             check_stored(weights, path)
-        lora = config["model"].get("lora")
-        check_adapters(weights, lora)
-        if merged and lora is not None:
-            model = {key: value for key, value in config["model"].items() if key != "lora"}
-            config, weights = {**config, "model": model}, merge(weights, lora)
+        check_adapters(weights, config["model"].get("lora"))
+        found = Checkpoint(path, config, weights)
+        return merge_adapters(found) if merged else found
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Checkpoint(path, config, weights)
+
+
+def merge_adapters(checkpoint: Checkpoint) -> Checkpoint:
+    """The same with its adapters merged into the weights and left out of the description."""
+    model = dict(checkpoint.config["model"])
+    lora = model.pop("lora", None)
+    if lora is None:
+        return checkpoint
+    config = {**checkpoint.config, "model": model}
+    return Checkpoint(checkpoint.path, config, merge(checkpoint.weights, lora))
 
 
 def open_checkpoint(source: str | os.PathLike[str] | Checkpoint) -> Checkpoint:

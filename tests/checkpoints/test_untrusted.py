@@ -280,6 +280,6 @@ def test_training_takes_nothing_hostile_over(
     edit(content["mrdiff"], content)
     torch.save(content, tmp_path / "hostile.ckpt")
     with pytest.raises(CheckpointError) as caught:
-        architecture(START, tmp_path / "hostile.ckpt")
+        architecture(START, read_checkpoint(tmp_path / "hostile.ckpt", merged=False))
     assert str(caught.value).count("hostile.ckpt") == 1
     assert not (tmp_path / "ran").exists()

@@ -10,28 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from mrdiff.cli.sample import command as sample
 from mrdiff.cli.sample import results
 from mrdiff.cli.sample import run as run_module
 from mrdiff.photo import PhotoError
-from tests.tiny_model import write_pairs, write_tiny_checkpoint
+from tests.cli.test_sample import checkpoint, work
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny.ckpt")
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_pairs(tmp_path, ("a.png", "b.jpg", "s/c.png"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return tmp_path
+__all__ = ["checkpoint", "work"]  # fixtures
 
 
 def run(checkpoint: Path, *flags: str, source: str = "lq", output: str = "out") -> int:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.checkpoints.reading import read_checkpoint
+from mrdiff.checkpoints.reading import Checkpoint, read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 
 DEFAULT_LOGS = "lightning_logs"  # Lightning's own choice for a run without a logger of its own
@@ -93,10 +93,14 @@ def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
     return found[0]
 
 
-def check_readable(path: Path) -> None:
-    """Raise CheckpointError if it is not, which names the newest one beside it that is."""
+def open_start(path: Path) -> Checkpoint:
+    """The checkpoint as it was trained.
+
+    Raises:
+        CheckpointError: it cannot be read; names the newest one beside it that can.
+    """
     try:
-        read_checkpoint(path, merged=False)
+        return read_checkpoint(path, merged=False)
     except CheckpointError as error:
         others = sorted(path.parent.glob("*.ckpt"), key=lambda each: each.stat().st_mtime)
         for other in reversed(others):

@@ -21,16 +21,17 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.checkpoints.reading import Checkpoint
 from mrdiff.cli.common.errors import CommandError, is_expected
 from mrdiff.cli.train.arguments import SUBCOMMANDS
 from mrdiff.cli.train.checks import check_run
 from mrdiff.cli.train.continuing import Continuing
 from mrdiff.cli.train.messages import explain, explain_failure, quieten
 from mrdiff.cli.train.resume import (
-    check_readable,
     find_checkpoint,
     go_on_beside,
     last_checkpoints,
+    open_start,
 )
 from mrdiff.cli.train.saved_config import SaveConfig, keep_metrics
 from mrdiff.cli.train.slurm import checkpoint_of_job, job_id, refuse_strangers
@@ -82,20 +83,19 @@ class MRDiffusionCLI(LightningCLI):
             raise CommandError(explain(error, self._keys()), status=2) from error
         section = self.config[self.config.subcommand]
         section.base = None  # they were merged: the saved copy of the configuration stands alone
-        section.ckpt_path = start.ckpt_path and str(found)
-        section.init_from = start.init_from and str(found)
+        path = found and str(found.path)
+        section.ckpt_path = start.ckpt_path and path
+        section.init_from = start.init_from and path
 
     def _checkpoint(
         self, parser: LightningArgumentParser, arguments: list[str], start: Start
-    ) -> Path | None:
+    ) -> Checkpoint | None:
         """The checkpoint to start from; None for a run that starts from nothing."""
         value = start.init_from or start.ckpt_path
         if value is None:
             return None
         trainer = self._trainer_section(parser, arguments) if value == "last" else {}
-        found = find_checkpoint(value, trainer)
-        check_readable(found)
-        return found
+        return open_start(find_checkpoint(value, trainer))
 
     def _of_job(self, parser: LightningArgumentParser, arguments: list[str], start: Start) -> Start:
         """Resume unasked what SLURM runs again."""

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.system.saved import SavedFileError, load_saved
 
 JOB_KEY = "slurm"  # of a checkpoint: the job that has written it
 
@@ -39,10 +39,11 @@ def requeue() -> str:
 
 def _written_by(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return dict(content[JOB_KEY])
-    except Exception:  # torch raises many kinds; a broken file is no checkpoint of this job
+        content = load_saved(path)
+    except (OSError, SavedFileError):  # a broken file is no checkpoint of this job
         return {}
+    found = content.get(JOB_KEY) if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def checkpoint_of_job(newest_first: Iterable[Path]) -> Path | None:

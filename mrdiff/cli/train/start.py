@@ -24,7 +24,7 @@ from mrdiff.checkpoints.description import (
     find_class,
     process_arguments,
 )
-from mrdiff.checkpoints.reading import build_network, read_checkpoint
+from mrdiff.checkpoints.reading import Checkpoint, build_network, merge_adapters
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.train.arguments import read_yaml
 
@@ -136,17 +136,17 @@ def find_start(arguments: Sequence[str]) -> Start:
     )
 
 
-def architecture(start: Start, path: Path) -> str:
+def architecture(start: Start, checkpoint: Checkpoint) -> str:
     """A config, as text, of what a checkpoint's weights belong to.
 
     A resumed run also goes on with what it froze and adapted.
 
     Raises:
-        CheckpointError: unreadable checkpoint, one that names a class of a package that is
-            neither allowed nor in the run's own configuration, one whose network is none of its
-            weights', or one with interpolations.
+        CheckpointError: one that names a class of a package that is neither allowed nor in the
+            run's own configuration, one whose network is none of its weights', or one with
+            interpolations.
     """
-    model, plain = read_checkpoint(path, merged=False).config["model"], read_checkpoint(path)
+    model = checkpoint.config["model"]
     named = class_paths([model["network"], model["process"]])
     try:
         for class_path in named:
@@ -154,9 +154,10 @@ def architecture(start: Start, path: Path) -> str:
                 find_class(class_path, object, allow=start.packages)
         _check_texts([model["network"], model["process"]], start.packages)
         # The command line builds it without bounds; what a flag changes is the user's affair.
+        plain = merge_adapters(checkpoint)
         build_network(plain, allow=[name.partition(".")[0] for name in named])
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
     process = process_arguments(model["process"])
     keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
     taken = {key: model[key] for key in keys if model.get(key) is not None}
