@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mrdiff import ConstantTheta, CosineTheta, LinearTheta, MRProcess, MRSampler
-from mrdiff.diffusion.denoiser import Prediction
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.solvers.clock import ClockName
 from mrdiff.solvers.oracle import GaussianOracle
 

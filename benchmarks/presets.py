@@ -26,7 +26,8 @@ from torch import Tensor
 
 from datamodules import PairedFolder
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.diffusion.denoiser import DenoiserLike, Prediction
+from mrdiff.diffusion.denoiser import DenoiserLike
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.official.mars import MarsSampler, OfficialTables

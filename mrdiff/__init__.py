@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrdiff.checkpoints.reading import load_model as load_model
     from mrdiff.diffusion.denoiser import Denoiser as Denoiser
-    from mrdiff.diffusion.denoiser import Prediction as Prediction
+    from mrdiff.diffusion.prediction import Prediction as Prediction
     from mrdiff.diffusion.process import MRProcess as MRProcess
     from mrdiff.diffusion.schedule import ConstantTheta as ConstantTheta
     from mrdiff.diffusion.schedule import CosineTheta as CosineTheta
@@ -29,7 +29,7 @@ _HOMES = {
     "MRDiffusion": "training.module",
     "MRProcess": "diffusion.process",
     "MRSampler": "solvers.sampler",
-    "Prediction": "diffusion.denoiser",
+    "Prediction": "diffusion.prediction",
     "Restorer": "restoration.restorer",
     "TabulatedTheta": "diffusion.schedule",
     "load_model": "checkpoints.reading",

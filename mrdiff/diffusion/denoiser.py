@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from mrdiff.diffusion.parameterization import Parameterization, to_data_and_noise
-from mrdiff.diffusion.process import MRProcess, expand_like
+from mrdiff.diffusion.parameterization import Parameterization, read_at, readings
+from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.process import MRProcess, Time, expand_like
 from mrdiff.networks.conditions import with_task
-from mrdiff.networks.protocol import Context, Prepared, prepare_network
-
-
-class Prediction:
-    """What is believed of a state: clean image x0 and noise eps, both ``[B, C, H, W]``.
-
-    ``eps`` may be given as what computes it, since most samplers never ask: ask for it before the
-    state changes.
-    """
-
-    __slots__ = ("_eps", "x0")
-
-    def __init__(self, x0: Tensor, eps: Tensor | Callable[[], Tensor]) -> None:
-        self.x0 = x0
-        self._eps = eps
-
-    @property
-    def eps(self) -> Tensor:
-        if not isinstance(self._eps, Tensor):
-            self._eps = self._eps()
-        return self._eps
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter((self.x0, self.eps))
+from mrdiff.networks.protocol import Context, prepare_network
 
 
 class DenoiserLike(Protocol):
@@ -47,21 +25,27 @@ class DenoiserLike(Protocol):
     def process(self) -> MRProcess:
         """The process that the states belong to."""
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t`` (0-dim or ``[B]``)."""
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t``; samplers give a float."""
 
 
 class ContextDenoiser(DenoiserLike, Protocol):
     """A denoiser that takes conditions besides the degraded image."""
 
     def __call__(
-        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
+        self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None
     ) -> Prediction: ...
 
 
 def widened(image: Tensor) -> Tensor:
     """Float32 or wider, in which solvers work: under autocast a network answers in bfloat16."""
-    return image.to(torch.promote_types(image.dtype, torch.float32))
+    return image if image.dtype in (torch.float32, torch.float64) else image.float()
+
+
+def narrowed(image: Tensor, network: nn.Module) -> Tensor:
+    """In 16 bits for a network of such weights, which may have been given them for speed."""
+    weight = next(network.parameters(), image)
+    return image.to(weight.dtype) if weight.dtype in (torch.bfloat16, torch.float16) else image
 
 
 class NetworkError(TypeError):
@@ -101,16 +85,12 @@ class Denoiser(nn.Module):
         self.network, self.process = network, process
         self.parameterization, self.data_std = parameterization, data_std
 
-    def _target_numbers(self, t: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(a, b, standard deviation of the target), broadcastable over ``image``."""
+    def scaled_target(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network should return for x_t, unit size. Images ``[B, C, H, W]``, t ``[B]``."""
         a, b = self.parameterization.coefficients(self.process, t)
         scale = torch.sqrt(a**2 * self.data_std**2 + b**2)
-        return expand_like(a, image), expand_like(b, image), expand_like(scale, image)
-
-    def scaled_target(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What the network should return for x_t, unit size. Images ``[B, C, H, W]``."""
-        a, b, scale = self._target_numbers(t, x0)
-        return (a * (x0 - mu) + b * eps) / scale
+        y0_share, eps_share = expand_like(a / scale, x0), expand_like(b / scale, x0)
+        return y0_share * (x0 - mu) + eps_share * eps
 
     def scaled_output(
         self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
@@ -121,19 +101,20 @@ class Denoiser(nn.Module):
             NetworkError: it is no image of the state's shape.
         """
         times = t.expand(x.shape[0]) if t.ndim == 0 else t
-        output = self.network(x, mu, times, context)
+        output = self.network(narrowed(x, self.network), narrowed(mu, self.network), times, context)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             raise NetworkError(self.network, output, x)
         return widened(output)
 
-    def forward(
-        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
-    ) -> Prediction:
-        """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``) in (0, 1]."""
-        return self._prediction(self.scaled_output(x, t, mu, context), x, t, mu)
+    def forward(self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None) -> Prediction:
+        """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at t in (0, 1], a float or ``[B]``."""
+        times = t if isinstance(t, Tensor) else x.new_full((len(x),), t)
+        out = self.scaled_output(x, times, mu, context)
+        at = read_at(self.process, self.parameterization, self.data_std, t, x)
+        return Output(out, at, x, mu)
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         """The same denoiser for one sampling run, as ``(x, t, mu) -> Prediction``.
 
@@ -141,28 +122,21 @@ class Denoiser(nn.Module):
 
         Args:
             mu: degraded images ``[B, C, H, W]``; None if they are cut in tiles.
-            times: those of the run, ``[N]``.
+            times: those of the run, in (0, 1].
             context: conditions for networks that take them.
         """
-        run, times = None, times.to(torch.float32)
         if mu is not None:  # the classifier once a run, not once a call
             context = with_task(self.network, mu, context) or None
-        if type(self).forward is Denoiser.forward:  # a subclass wants its own called
-            run = prepare_network(self.network, mu, times, context)
-        if run is None:
+        if type(self).forward is not Denoiser.forward:  # a subclass wants its own called
             return BoundDenoiser(self, context) if context else self
-        return PreparedDenoiser(self, run, times, context)
-
-    def _prediction(self, output: Tensor, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """What the network's scaled output says of x0 and eps."""
-        a, b, scale = self._target_numbers(t, x)
-        alpha, sigma = (expand_like(of(t), x) for of in (self.process.alpha, self.process.sigma))
-        y0, eps = to_data_and_noise(scale * output, x - mu, a=a, b=b, alpha=alpha, sigma=sigma)
-        return Prediction(mu + y0, eps)
+        return PreparedDenoiser(self, mu, times, context)
 
 
 def prepared(
-    denoiser: DenoiserLike, mu: Tensor | None, times: Tensor, context: Context | None = None
+    denoiser: DenoiserLike,
+    mu: Tensor | None,
+    times: Sequence[float],
+    context: Context | None = None,
 ) -> DenoiserLike:
     """What a sampler calls instead of ``denoiser`` in one run: see :meth:`Denoiser.prepare`."""
     make = getattr(denoiser, "prepare", None)
@@ -180,11 +154,11 @@ class DenoiserWrapper(ABC):
         self.process = denoiser.process
 
     @abstractmethod
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """Predict from ``x`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``) in (0, 1]."""
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        """Predict from ``x`` ``[B, C, H, W]`` at ``t`` in (0, 1]."""
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         """For one sampling run, see :meth:`Denoiser.prepare`."""
         other = copy.copy(self)
@@ -193,30 +167,46 @@ class DenoiserWrapper(ABC):
 
 
 class PreparedDenoiser(DenoiserWrapper):
-    """A denoiser whose network was prepared: ``run(x, mu, i)`` is its output at ``times[i]``.
+    """A denoiser that made its numbers, and what its network wants, before the first call of a run.
 
-    At any other time it is called as it is.
+    At a time that was not announced it is called as it is.
     """
 
     def __init__(
         self,
         denoiser: Denoiser,
-        run: Prepared,
-        times: Tensor,
+        mu: Tensor | None,
+        times: Sequence[float],
         context: Context | None,
     ) -> None:
         super().__init__(denoiser)
-        self._predict, self._run, self._context = denoiser._prediction, run, context
-        self._index = {time: i for i, time in enumerate(times.tolist())}
+        network = denoiser.network
+        self._context, self._index = context, {time: i for i, time in enumerate(times)}
+        self._readings = readings(
+            denoiser.process, denoiser.parameterization, denoiser.data_std, tuple(times)
+        )
+        self._mu = None if mu is None else narrowed(mu, network)
+        like = next(network.parameters(), torch.zeros(())) if mu is None else mu
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        # Filled in where they are wanted: an upload would wait, and is nothing for a CUDA graph.
+        at = torch.stack([like.new_full((), time, dtype=dtype) for time in times])
+        self._times = at.unbind()
+        self._run = prepare_network(network, self._mu, at, context)
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        index = self._index.get(float(t)) if t.ndim == 0 else None
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        index = self._index.get(t) if isinstance(t, float) else None
         if index is None:
             return self.denoiser(x, t, mu, self._context)
-        return self._predict(widened(self._run(x, mu, index)), x, t, mu)
+        if self._run is None:
+            out = self.denoiser.scaled_output(x, self._times[index], mu, self._context)
+        else:
+            network = self.denoiser.network
+            known = narrowed(mu, network) if self._mu is None else self._mu
+            out = widened(self._run(narrowed(x, network), known, index))
+        return Output(out, self._readings[index], x, mu)
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         return prepared(self.denoiser, mu, times, context or self._context)
 
@@ -228,11 +218,11 @@ class BoundDenoiser(DenoiserWrapper):
         super().__init__(denoiser)
         self._context = context
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
         return self.denoiser(x, t, mu, self._context)
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         return prepared(self.denoiser, mu, times, context or self._context)
 
@@ -247,15 +237,15 @@ class AutocastDenoiser(DenoiserWrapper):
         self._autocast = autocast
 
     def __call__(
-        self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
+        self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None
     ) -> Prediction:
         given = () if context is None else (context,)
         with self._autocast():
-            prediction = self.denoiser(x, t, mu, *given)
-        return Prediction(widened(prediction.x0), lambda: widened(prediction.eps))
+            prediction: Prediction = self.denoiser(x, t, mu, *given)
+        return prediction
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         with self._autocast():
             return super().prepare(mu, times, context)

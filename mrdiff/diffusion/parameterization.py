@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.process import MRProcess, Time, expand_like, remembered
 
 ParameterizationName = Literal["data", "noise", "velocity"]
 
@@ -28,13 +29,13 @@ class Parameterization:
 
     def coefficients(self, process: MRProcess, t: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) at times t, of t's shape and dtype."""
-        alpha = process.alpha(t)
         if self.name == "data":
-            return alpha.new_ones(alpha.shape), alpha.new_zeros(alpha.shape)
+            return torch.ones_like(t), torch.zeros_like(t)
         if self.name == "noise":
-            return alpha.new_zeros(alpha.shape), alpha.new_ones(alpha.shape)
+            return torch.zeros_like(t), torch.ones_like(t)
         # v = dy/dphi, phi = arccos(alpha) (Salimans & Ho 2022, App. D, in residual coordinates)
-        return -process.sigma(t) / process.sigma_max, alpha * process.sigma_max
+        alpha, sigma = process.shares(t)
+        return -sigma / process.sigma_max, alpha * process.sigma_max
 
 
 DATA = Parameterization("data")
@@ -42,13 +43,54 @@ NOISE = Parameterization("noise")
 VELOCITY = Parameterization("velocity")
 
 
-def to_data_and_noise(
-    out: Tensor, y: Tensor, *, a: Tensor, b: Tensor, alpha: Tensor, sigma: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Solve out = a y0 + b eps and y = alpha y0 + sigma eps for (y0, eps).
+class Reading(NamedTuple):
+    """How a scaled output F of a network is read at one time: floats, or tensors of many times.
 
-    All tensors broadcast against ``y`` ``[B, C, H, W]``. The determinant alpha b - sigma a is
-    -sigma for data, alpha for noise and sigma_max for velocity: never zero for t in (0, 1].
+    With y = x - mu, y0 = c_skip y + c_out F and eps = e_skip y + e_out F.
     """
+
+    c_skip: Any
+    c_out: Any
+    e_skip: Any
+    e_out: Any
+
+
+def reading(
+    process: MRProcess, parameterization: Parameterization, data_std: float, t: Tensor
+) -> Reading:
+    """The solution of scale F = a y0 + b eps and y = alpha y0 + sigma eps, at times t in (0, 1].
+
+    The determinant alpha b - sigma a is -sigma for data, alpha for noise and sigma_max for
+    velocity: never zero.
+    """
+    a, b = parameterization.coefficients(process, t)
+    alpha, sigma = process.shares(t)
+    scale = torch.sqrt(a**2 * data_std**2 + b**2)
     determinant = alpha * b - sigma * a
-    return (b * y - sigma * out) / determinant, (alpha * out - a * y) / determinant
+    return Reading(
+        b / determinant, -sigma * scale / determinant, -a / determinant, alpha * scale / determinant
+    )
+
+
+@remembered
+def readings(
+    process: MRProcess,
+    parameterization: Parameterization,
+    data_std: float,
+    times: tuple[float, ...],
+) -> tuple[Reading, ...]:
+    """:func:`reading` of each time in plain numbers, of which no device is told or asked."""
+    at = torch.tensor(times, dtype=torch.float64)
+    columns = reading(process, parameterization, data_std, at)
+    rows = zip(*(column.expand(at.shape).tolist() for column in columns), strict=True)
+    return tuple(Reading(*row) for row in rows)
+
+
+def read_at(
+    process: MRProcess, parameterization: Parameterization, data_std: float, t: Time, image: Tensor
+) -> Reading:
+    """:func:`reading` at a float, or at times 0-dim or ``[B]`` broadcastable over ``image``."""
+    if not isinstance(t, Tensor):
+        return readings(process, parameterization, data_std, (t,))[0]
+    found = reading(process, parameterization, data_std, t)
+    return Reading(*(expand_like(number, image) for number in found))

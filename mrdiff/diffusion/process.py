@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
@@ -15,16 +16,26 @@ from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+Time = Tensor | float
+"""A time in [0, 1]: a tensor, or a number, which no device is asked for."""
+
+
 def expand_like(value: Tensor, image: Tensor) -> Tensor:
     """Shape a 0-dim or ``[B]`` tensor so that it broadcasts over ``image`` ``[B, C, H, W]``."""
     return value if value.ndim == 0 else value.reshape(-1, *(1,) * (image.ndim - 1))
 
 
-def _wide(t: Tensor) -> Tensor:
+def _wide(t: Time) -> Tensor:
     """Float64 where the device has it: small-t differences cancel in float32."""
+    if not isinstance(t, Tensor):
+        return torch.tensor(t, dtype=torch.float64)
     if not t.is_floating_point():
         raise TypeError(f"times are floating-point tensors in [0, 1], got {t.dtype}")
     return t.float() if t.device.type == "mps" else t.double()
+
+
+def _like(value: Tensor, t: Time) -> Tensor:
+    return value.to(t.dtype) if isinstance(t, Tensor) else value
 
 
 def remembered(function: F) -> F:
@@ -46,7 +57,7 @@ class MRProcess:
     """x_t = mu + alpha_t (x0 - mu) + sigma_t eps (IR-SDE Eq. 6).
 
     Times are in [0, 1], 0 = clean. Functions of time compute in float64 and return the dtype
-    of their argument.
+    of their argument; of a float a 0-dim float64 tensor on the CPU.
 
     Args:
         schedule: the integral of theta.
@@ -60,30 +71,34 @@ class MRProcess:
         if not self.sigma_max > 0:
             raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
 
-    def integral(self, t: Tensor) -> Tensor:
+    def integral(self, t: Time) -> Tensor:
         """∫_0^t theta, the one primitive. ``t`` of any shape."""
-        return self.schedule.integral(_wide(t)).to(t.dtype)
+        return _like(self.schedule.integral(_wide(t)), t)
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def shares(self, t: Time) -> tuple[Tensor, Tensor]:
+        """:meth:`alpha` and :meth:`sigma`, at the cost of one of them."""
+        integral = self.schedule.integral(_wide(t))
+        sigma = self.sigma_max * torch.sqrt(-torch.expm1(-2 * integral))
+        return _like(torch.exp(-integral), t), _like(sigma, t)
+
+    def alpha(self, t: Time) -> Tensor:
         """exp(-∫_0^t theta), the share of the clean residual left at t."""
-        return torch.exp(-self.schedule.integral(_wide(t))).to(t.dtype)
+        return self.shares(t)[0]
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Time) -> Tensor:
         """sigma_max sqrt(1 - alpha_t^2), in image units."""
-        variance = -torch.expm1(-2 * self.schedule.integral(_wide(t)))
-        return (self.sigma_max * torch.sqrt(variance)).to(t.dtype)
+        return self.shares(t)[1]
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Time) -> Tensor:
         """lambda_t = log(alpha_t / sigma_t), half the log-SNR; +inf at t = 0."""
         integral = self.schedule.integral(_wide(t))
         log_sigma = 0.5 * torch.log(-torch.expm1(-2 * integral))
-        sigma_max = torch.tensor(self.sigma_max, dtype=integral.dtype, device=integral.device)
-        return (-integral - log_sigma - torch.log(sigma_max)).to(t.dtype)
+        return _like(-integral - log_sigma - math.log(self.sigma_max), t)
 
-    def elapsed(self, s: Tensor, t: Tensor) -> Tensor:
+    def elapsed(self, s: Time, t: Time) -> Tensor:
         """∫_s^t theta: by how much the process forgets between s and t. Both of one dtype."""
         gap = self.schedule.integral(_wide(t)) - self.schedule.integral(_wide(s))
-        return gap.to(t.dtype)
+        return _like(gap, t)
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`; times in [0, 1]."""
@@ -94,12 +109,12 @@ class MRProcess:
 
     def marginal(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t of ``x0``, ``mu`` in [0, 1] and eps ~ N(0, 1), ``[B, C, H, W]``, at t ``[B]``."""
-        alpha, sigma = expand_like(self.alpha(t), x0), expand_like(self.sigma(t), x0)
+        alpha, sigma = (expand_like(share, x0) for share in self.shares(t))
         return mu + alpha * (x0 - mu) + sigma * eps
 
-    def noise_in(self, x: Tensor, x0: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+    def noise_in(self, x: Tensor, x0: Tensor, mu: Tensor, t: Time) -> Tensor:
         """The eps with which :meth:`marginal` makes ``x`` of ``x0``: its inverse, for t > 0."""
-        alpha, sigma = expand_like(self.alpha(t), x), expand_like(self.sigma(t), x)
+        alpha, sigma = (expand_like(share, x) for share in self.shares(t))
         return (x - mu - alpha * (x0 - mu)) / sigma
 
     def prior(self, mu: Tensor, eps: Tensor) -> Tensor:
@@ -107,20 +122,20 @@ class MRProcess:
         return mu + self.sigma_max * eps
 
     def posterior(
-        self, x_t: Tensor, x0: Tensor, mu: Tensor, t: Tensor, s: Tensor
+        self, x_t: Tensor, x0: Tensor, mu: Tensor, t: Time, s: Time
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x_s given x_t and x0, for any 0 <= s < t <= 1.
 
         Bayes' rule on two Gaussian marginals; for neighbouring steps the mean is the optimal
         reverse state of IR-SDE Eq. 13. Images ``[B, C, H, W]``; times 0-dim or ``[B]``.
         """
-        wide_t, wide_s = _wide(t), _wide(s)
-        gap = self.elapsed(wide_s, wide_t)
+        until_t, until_s = (self.schedule.integral(_wide(u)) for u in (t, s))
+        gap = until_t - until_s
         ratio = torch.exp(-gap)  # alpha_t / alpha_s
-        var_step = -torch.expm1(-2 * gap)  # variances in units of sigma_max^2
-        var_t, var_s = (-torch.expm1(-2 * self.schedule.integral(u)) for u in (wide_t, wide_s))
+        # Variances in units of sigma_max^2.
+        var_step, var_t, var_s = (-torch.expm1(-2 * u) for u in (gap, until_t, until_s))
         from_x_t = expand_like((ratio * var_s / var_t).to(x_t.dtype), x_t)
-        from_x0 = expand_like((self.alpha(wide_s) * var_step / var_t).to(x_t.dtype), x_t)
+        from_x0 = expand_like((torch.exp(-until_s) * var_step / var_t).to(x_t.dtype), x_t)
         mean = mu + from_x_t * (x_t - mu) + from_x0 * (x0 - mu)
         std = self.sigma_max * torch.sqrt(var_s * var_step / var_t)
         return mean, expand_like(std.to(x_t.dtype), x_t)

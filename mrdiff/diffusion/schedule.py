@@ -10,6 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -106,7 +107,7 @@ class CosineTheta(_ContinuousTheta):
         return odd / (2 * rate * math.cos(u0) ** 2)
 
     def integral(self, t: Tensor) -> Tensor:
-        return self.total * self._unscaled(t) / self._unscaled(t.new_ones(()))
+        return self.total * self._unscaled(t) / _WHOLE
 
     def inverse(self, integral: Tensor) -> Tensor:
         """By bisection, to the last bit of float64 in [0, 1]."""
@@ -116,6 +117,21 @@ class CosineTheta(_ContinuousTheta):
             above = self.integral(middle) > integral
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return 0.5 * (low + high)
+
+
+_WHOLE = float(CosineTheta._unscaled(torch.ones((), dtype=torch.float64)))  # at t = 1
+
+
+@lru_cache(maxsize=64)
+def _uploaded(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may be next
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+@torch.compiler.assume_constant_result
+def _table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uploaded once; compiled code takes it for a constant."""
+    return _uploaded(values, dtype, device)
 
 
 @dataclass(frozen=True)
@@ -153,17 +169,14 @@ class TabulatedTheta(MRSchedule):
         total = torch.cumsum(theta, dim=0) - (0 if keep_first else theta[0])
         return cls(tuple((total * (-math.log(eps) / total[-1])).tolist()))
 
-    def _table(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.cumulative, dtype=like.dtype, device=like.device)
-
     def integral(self, t: Tensor) -> Tensor:
-        table = self._table(t)
+        table = _table(self.cumulative, t.dtype, t.device)
         position = t * (len(table) - 1)
         left = position.floor().clamp(0, len(table) - 2).long()
         return torch.lerp(table[left], table[left + 1], position - left)
 
     def inverse(self, integral: Tensor) -> Tensor:
-        table = self._table(integral)
+        table = _table(self.cumulative, integral.dtype, integral.device)
         right = torch.searchsorted(table, integral.contiguous()).clamp(1, len(table) - 1)
         low, high = table[right - 1], table[right]
         return ((right - 1) + (integral - low) / (high - low)) / (len(table) - 1)

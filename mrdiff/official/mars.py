@@ -217,7 +217,7 @@ class MarsSampler(Sampler):
         coefficients = data_step if self.parameterization == "data" else noise_step
         mu = widened(mu)
         plan = order_plan(len(grid) - 1, self.order)
-        draw, history = RunNoise(noise, mu), list[Tensor]()
+        draw, history = RunNoise(noise, mu).draw, list[Tensor]()
         x = mu + sigma_max * draw(0)
         for number, (i, order) in enumerate(plan, start=1):
             q = predict(x, mu, grid[i - 1]).to(x.dtype)

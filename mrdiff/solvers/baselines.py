@@ -1,15 +1,15 @@
-"""Baseline solvers in residual coordinates y = x - mu: naive and obviously right.
+"""Baseline solvers as steps over decreasing times: in y = x - mu, each from its own formula.
 
-There y_t = alpha_t y0 + sigma_t eps. Each solver is ``(denoiser, y, times, noise) -> y`` over
-decreasing float64 times. The Euler and Heun steps go in the process's own clock, ∫theta, so that on
-a tabulated schedule they are the steps of the official IR-SDE code.
+There y_t = alpha_t y0 + sigma_t eps. The Euler and Heun steps go in the process's own clock,
+tau = ∫theta, so that on a tabulated schedule they are the steps of the official IR-SDE code: the
+probability-flow ODE is dy = (y - c eps) dtau, with c = sigma_max² / sigma_t.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,122 +18,94 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
-from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, check_run
+from mrdiff.diffusion.process import MRProcess, remembered
+from mrdiff.solvers.noise import Noise
+from mrdiff.solvers.run import Sampler, Step, StepCallback, check_run, solve
 from mrdiff.solvers.timegrid import uniform_t
 from mrdiff.system.names import BASELINES
 
 
-class Residual(NamedTuple):
-    """Predicted clean residual y0 = x0 - mu and noise eps, both ``[B, C, H, W]``."""
+class _Move(NamedTuple):
+    """From t to s < t."""
 
-    y0: Tensor
-    eps: Tensor
+    t: float
+    s: float
+    tau: float  # ∫_s^t theta
+    c: float
 
-
-class ResidualDenoiser:
-    """A denoiser in residual coordinates: ``(y, t) -> Residual``."""
-
-    def __init__(self, predict: ImageDenoiser) -> None:
-        self._predict = predict
-        self.process = predict.process
-
-    def __call__(self, y: Tensor, t: float) -> Residual:
-        mu = self._predict.mu
-        prediction = self._predict(mu + y, t)
-        return Residual(prediction.x0 - mu, prediction.eps)
+    def step(self, decay: float, *weights: float, noise: float = 0.0) -> Step:
+        """One whose weights are those of eps."""
+        return Step(self.t, decay, weights, noise, a=0.0, b=1.0)
 
 
-ResidualSolver = Callable[[ResidualDenoiser, Tensor, Tensor, RunNoise], Tensor]
+def _moves(process: MRProcess, times: Sequence[float]) -> list[_Move]:
+    square = process.sigma_max**2
+    return [
+        _Move(t, s, float(process.elapsed(s, t)), square / float(process.sigma(t)))
+        for t, s in itertools.pairwise(times)
+    ]
 
 
-def integrate(
-    solver: ResidualSolver,
-    denoiser: DenoiserLike,
-    mu: Tensor,
-    times: Tensor,
-    *,
-    noise: Noise = None,
-    callback: StepCallback | None = None,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Run a residual solver over ``times`` from the prior; the rest is as in :class:`Sampler`."""
-    predict = ImageDenoiser(denoiser, mu, callback, times=times)
-    draw = RunNoise(noise, predict.mu, temperature)
-    start = predict.process.prior(torch.zeros_like(predict.mu), draw(0))
-    return predict.mu + solver(ResidualDenoiser(predict), start, times, draw)
-
-
-def _elapsed(denoiser: ResidualDenoiser, s: Tensor, t: Tensor) -> float:
-    return float(denoiser.process.elapsed(s, t))
-
-
-def euler_maruyama(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: RunNoise) -> Tensor:
+def euler_maruyama(process: MRProcess, times: Sequence[float]) -> list[Step]:
     """Euler-Maruyama on the reverse SDE (IR-SDE Eq. 7); no noise on the step to t = 0."""
-    sigma_max = denoiser.process.sigma_max
-    for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
-        eps = denoiser(y, float(t)).eps
-        tau = _elapsed(denoiser, s, t)
-        y = y + tau * (y - 2 * sigma_max**2 / float(denoiser.process.sigma(t)) * eps)
-        if s > 0:
-            y = y + sigma_max * math.sqrt(2 * tau) * noise(step)
-    return y
+    return [
+        move.step(
+            1 + move.tau,
+            -2 * move.tau * move.c,
+            noise=process.sigma_max * math.sqrt(2 * move.tau) if move.s > 0 else 0.0,
+        )
+        for move in _moves(process, times)
+    ]
 
 
-def _ode_slope(denoiser: ResidualDenoiser, y: Tensor, t: Tensor) -> Tensor:
-    """-dy/d(∫theta) of the probability-flow ODE, pointing towards t = 0."""
-    scale = denoiser.process.sigma_max**2 / float(denoiser.process.sigma(t))
-    return y - scale * denoiser(y, float(t)).eps
-
-
-def euler_ode(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: RunNoise) -> Tensor:
+def euler_ode(process: MRProcess, times: Sequence[float]) -> list[Step]:
     """Euler on the probability-flow ODE."""
-    del noise
-    for t, s in itertools.pairwise(times):
-        y = y + _elapsed(denoiser, s, t) * _ode_slope(denoiser, y, t)
-    return y
+    return [move.step(1 + move.tau, -move.tau * move.c) for move in _moves(process, times)]
 
 
-def heun_ode(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: RunNoise) -> Tensor:
+def heun_ode(process: MRProcess, times: Sequence[float]) -> list[Step]:
     """Heun on the probability-flow ODE, two calls a step.
 
     The step to t = 0, where the slope divides by sigma = 0, is an Euler step: n steps cost
-    2 n - 1 calls.
+    2 n - 1 calls. The second call is made in u = (1 + tau) y - tau c eps, and the mean slope's step
+
+        y + tau / 2 (y - c eps) + tau / 2 (u - c' eps')
+
+    is written in u alone, by y = (u + tau c eps) / (1 + tau).
     """
-    del noise
-    for t, s in itertools.pairwise(times):
-        tau = _elapsed(denoiser, s, t)
-        slope = _ode_slope(denoiser, y, t)
-        if s > 0:
-            slope = 0.5 * (slope + _ode_slope(denoiser, y + tau * slope, s))
-        y = y + tau * slope
-    return y
+    steps = list[Step]()
+    for move in _moves(process, times):
+        tau, c = move.tau, move.c
+        steps.append(move.step(1 + tau, -tau * c))
+        if move.s > 0:
+            share = (1 + tau / 2) / (1 + tau)
+            after = move._replace(t=move.s)
+            c_after = process.sigma_max**2 / float(process.sigma(move.s))
+            weights = -tau / 2 * c_after, tau * c * (share - 0.5)
+            steps.append(after.step(share + tau / 2, *weights))
+    return steps
 
 
-def heun_after_euler(
-    denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: RunNoise
-) -> Tensor:
+def heun_after_euler(process: MRProcess, times: Sequence[float]) -> list[Step]:
     """One Euler step, then :func:`heun_ode`: n steps cost 2 n - 2 calls, an even number."""
-    y = euler_ode(denoiser, y, times[:2], noise)
-    return heun_ode(denoiser, y, times[1:], noise) if len(times) > 2 else y
+    return euler_ode(process, times[:2]) + heun_ode(process, times[1:])
 
 
-def posterior(denoiser: ResidualDenoiser, y: Tensor, times: Tensor, noise: RunNoise) -> Tensor:
-    """Ancestral sampling from q(y_s | y_t, y0) with the predicted y0, for any grid.
+def posterior(process: MRProcess, times: Sequence[float]) -> list[Step]:
+    """Ancestral sampling from q(y_s | y_t, y0) with the predicted y0; to t = 0 it is y0 itself.
 
     It equals MR-SDE-1 (``MRSampler(order=1, eta=1)``) exactly.
     """
-    zero = torch.zeros_like(y)
-    for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
-        y0 = denoiser(y, float(t)).y0
-        if s == 0:
-            return y0
-        mean, std = denoiser.process.posterior(y, y0, zero, t, s)
-        y = mean + std.to(y) * noise(step)
-    return y
+    steps = list[Step]()
+    for t, s in itertools.pairwise(times[:-1]):
+        one, zero = (torch.tensor(value, dtype=torch.float64) for value in (1.0, 0.0))
+        decay, std = process.posterior(one, zero, zero, t, s)
+        gain, _ = process.posterior(zero, one, zero, t, s)
+        steps.append(Step(t, float(decay), (float(gain),), float(std)))
+    return steps
 
 
-_SOLVERS: dict[str, ResidualSolver] = {
+_SOLVERS: dict[str, Callable[[MRProcess, Sequence[float]], list[Step]]] = {
     "euler-sde": euler_maruyama,
     "euler-ode": euler_ode,
     "posterior": posterior,
@@ -163,9 +135,16 @@ class BaselineSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        solver, steps = _SOLVERS.get(self.name), self.nfe
-        if solver is None:  # heun-ode
-            solver, steps = (heun_ode if self.nfe % 2 else heun_after_euler), self.nfe // 2 + 1
-        times = uniform_t(denoiser.process, steps)
-        run = partial(integrate, noise=noise, callback=callback, temperature=self.temperature)
-        return run(solver, denoiser, mu, times)
+        steps, last = _plan(denoiser.process, self.name, self.nfe)
+        run = partial(solve, noise=noise, temperature=self.temperature, callback=callback)
+        return run(denoiser, mu, steps, last)
+
+
+@remembered
+def _plan(process: MRProcess, name: str, nfe: int) -> tuple[list[Step], float | None]:
+    """The steps, and the time of the last call if its prediction is the result."""
+    solver, count = _SOLVERS.get(name), nfe
+    if solver is None:  # heun-ode
+        solver, count = (heun_ode if nfe % 2 else heun_after_euler), nfe // 2 + 1
+    times = uniform_t(process, count).tolist()
+    return solver(process, times), times[-2] if name == "posterior" else None

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike, DenoiserWrapper, Prediction
-from mrdiff.diffusion.process import expand_like
+from mrdiff.diffusion.denoiser import DenoiserLike, DenoiserWrapper, prepared
+from mrdiff.diffusion.parameterization import DATA, Reading, read_at, readings
+from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.process import Time, expand_like
+from mrdiff.networks.protocol import Context
 
 
-class _CorrectedDenoiser(DenoiserWrapper):
-    """Changes each x0 ``[B, C, H, W]`` and makes eps agree with it."""
-
-    @abstractmethod
-    def _corrected(self, x0: Tensor) -> Tensor:
-        """Another x0, never in place: earlier ones may still be in use as predictions."""
-
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        x0 = self._corrected(self.denoiser(x, t, mu).x0)
-        return Prediction(x0, lambda: self.process.noise_in(x, x0, mu, t))
-
-
-class AveragedDenoiser(_CorrectedDenoiser):
+class AveragedDenoiser(DenoiserWrapper):
     """Predicts the mean of all x0 that it has predicted so far.
 
     Without noise (temperature 0) the state at each time is what the degraded image alone leaves to
@@ -36,14 +28,27 @@ class AveragedDenoiser(_CorrectedDenoiser):
         super().__init__(denoiser)
         self._mean: Tensor | None = None
         self._calls = 0
+        self._read: dict[Time, Reading] = {}
 
-    def _corrected(self, x0: Tensor) -> Tensor:
+    def prepare(
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
+    ) -> AveragedDenoiser:
+        other = copy.copy(self)
+        other.denoiser = prepared(self.denoiser, mu, times, context)
+        found = readings(self.process, DATA, 1.0, tuple(times))
+        other._read = dict(zip(times, found, strict=True))
+        return other
+
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        y0 = self.denoiser(x, t, mu).y0(x, mu)
         self._calls += 1
-        self._mean = x0 if self._mean is None else torch.lerp(self._mean, x0, 1 / self._calls)
-        return self._mean
+        # Not in place: earlier ones may still be in use as predictions.
+        self._mean = y0 if self._mean is None else torch.lerp(self._mean, y0, 1 / self._calls)
+        read = self._read.get(t) or read_at(self.process, DATA, 1.0, t, x)
+        return Output(self._mean, read, x, mu)
 
 
-class ThresholdedDenoiser(_CorrectedDenoiser):
+class ThresholdedDenoiser(DenoiserWrapper):
     """Clips each predicted x0 to [0.5 - s, 0.5 + s].
 
     s is the given percentile of |x0 - 0.5| over the image, but at least 0.5: no value of [0, 1] is
@@ -58,9 +63,11 @@ class ThresholdedDenoiser(_CorrectedDenoiser):
         super().__init__(denoiser)
         self.percentile = percentile
 
-    def _corrected(self, x0: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        x0 = self.denoiser(x, t, mu).x0
         distance = (x0 - 0.5).abs().flatten(1)
         rank = min(max(round(self.percentile * distance.shape[1]), 1), distance.shape[1])
         # kthvalue, because ``torch.quantile`` refuses more than 16 million values.
         reach = expand_like(distance.kthvalue(rank, dim=1).values.clamp(min=0.5), x0)
-        return torch.maximum(torch.minimum(x0, 0.5 + reach), 0.5 - reach)
+        clipped = torch.maximum(torch.minimum(x0, 0.5 + reach), 0.5 - reach)
+        return Prediction(clipped, lambda: self.process.noise_in(x, clipped, mu, t))

@@ -1,28 +1,21 @@
 """The coefficients of the multistep solver: all of a run, in float64, before the first call.
 
-With q = a x0 + b eps, what the clock makes a polynomial of, a step in image coordinates is
-
-    x_t = decay x_s + shift mu + ∑_j weights_j q_j + noise z
-
-over the last ``order`` quantities, the newest first. The weights integrate the polynomial through
-them against the clock's kernel. For y0 = x0 - mu what belongs to mu is gathered in its coefficient,
-so that no residual has to be formed. Once q at the step's end is known too, the corrector replaces
-``weights`` and ``shift`` by others.
+The weights of a :class:`.Step` integrate the polynomial through the last ``order`` quantities
+against the clock's kernel. Once q at the step's end is known too, the corrector replaces them by
+those of the polynomial that goes through it as well: the next step adds the difference.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mrdiff.diffusion.denoiser import Prediction
 from mrdiff.diffusion.process import MRProcess, remembered
-from mrdiff.solvers.clock import Clock, Transition, points
+from mrdiff.solvers.clock import Clock, points
+from mrdiff.solvers.run import Step
 
 _QUADRATURE = np.polynomial.legendre.leggauss(32)
 
@@ -54,62 +47,49 @@ def multistep_weights(nodes: Sequence[float], rate: float) -> np.ndarray:
     return np.linalg.solve(vandermonde, _moments(rate, len(nodes)))
 
 
-class Step(NamedTuple):
-    """The coefficients of one step from the time ``s``, as in the module's equations."""
-
-    s: float
-    a: float
-    b: float
-    decay: float
-    shift: float
-    weights: tuple[float, ...]
-    noise: float
-    corrected_shift: float
-    corrected_weights: tuple[float, ...]  # of q at the step's end first
-
-    def quantity(self, prediction: Prediction) -> Tensor:
-        """q of a prediction made at the step's start."""
-        if self.b == 0 and self.a == 1:
-            return prediction.x0
-        if self.a == 0 and self.b == 1:
-            return prediction.eps
-        return torch.mul(prediction.eps, self.b).add_(prediction.x0, alpha=self.a)
-
-
 def plan_steps(
-    process: MRProcess, times: Tensor, *, order: int, eta: float, clock: Clock
+    process: MRProcess,
+    times: Sequence[float],
+    *,
+    order: int,
+    eta: float,
+    clock: Clock,
+    corrector: bool = False,
 ) -> tuple[Step, ...]:
-    """All steps of a run over decreasing float64 times, all above 0.
+    """All steps of a run over decreasing times, all above 0.
 
     ``order``, the number of quantities, grows by one a step; ``eta`` is in [0, 1].
     """
-    return _plan(process, tuple(times.tolist()), order, eta, clock)
+    return _plan(process, tuple(times), order, eta, clock, corrector)
 
 
 @remembered
 def _plan(
-    process: MRProcess, times: tuple[float, ...], order: int, eta: float, clock: Clock
+    process: MRProcess,
+    times: tuple[float, ...],
+    order: int,
+    eta: float,
+    clock: Clock,
+    corrector: bool,
 ) -> tuple[Step, ...]:
     tensor = torch.tensor(times, dtype=torch.float64)
     grid = points(process, tensor)
     reading = [clock.coordinate(point) for point in grid]
-    a, b = (column.tolist() for column in clock.target.coefficients(process, tensor))
-    steps = []
+    columns = (column.tolist() for column in clock.target.coefficients(process, tensor))
+    targets = list(zip(*columns, strict=True))
+    steps, undone = list[Step](), np.zeros(1)
     for i, (s, t) in enumerate(itertools.pairwise(grid)):
         move = clock.transition(s, t, eta)
         length = reading[i + 1] - reading[i]
-        known = list(range(i, max(-1, i - order), -1))
+        known = range(i, max(-1, i - order), -1)
         nodes = [(reading[j] - reading[i]) / length for j in known]
-        ahead = _weigh(move, nodes, [a[j] for j in known])
-        corrected = _weigh(move, [1.0, *nodes], [a[i + 1], *(a[j] for j in known)])
-        steps.append(Step(s.t, a[i], b[i], move.decay, *ahead, move.noise, *corrected))
+        ahead = move.gain * multistep_weights(nodes, move.rate)
+        weights = move.decay * undone
+        weights[: len(ahead)] += ahead
+        steps.append(Step(s.t, move.decay, tuple(weights.tolist()), move.noise, *targets[i]))
+        if corrector:
+            right = move.gain * multistep_weights([1.0, *nodes], move.rate)
+            undone = right - np.array([0.0, *ahead])
+        else:
+            undone = np.zeros(min(i + 2, order))
     return tuple(steps)
-
-
-def _weigh(
-    move: Transition, nodes: Sequence[float], a: Sequence[float]
-) -> tuple[float, tuple[float, ...]]:
-    """The coefficient of mu, and the weights of the quantities at ``nodes``."""
-    weights = (move.gain * multistep_weights(nodes, move.rate)).tolist()
-    # decay (x_s - mu) + mu + ∑ w (q - a mu)
-    return 1 - move.decay - sum(w * x for w, x in zip(weights, a, strict=True)), tuple(weights)

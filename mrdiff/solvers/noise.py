@@ -1,9 +1,10 @@
-"""Noise that depends on (seed, image name, step) alone, whatever the batch or the device."""
+"""Noise that depends on (seed, image name, step) alone, whatever the batch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,44 +12,59 @@ from torch import Tensor
 NoiseSource = Callable[[int, Sequence[int]], Tensor]
 Noise = torch.Generator | NoiseSource | None
 
+_CPU = torch.device("cpu")
 
-def named_noise(seed: int, names: Sequence[str]) -> NoiseSource:
+
+class NamedNoise(Protocol):
+    """The noise of named images."""
+
+    def __call__(self, step: int, shape: Sequence[int], out: Tensor | None = None) -> Tensor:
+        """Float32 N(0, 1) of the shape ``[B, C, H, W]``, into ``out`` of that shape if given."""
+
+
+def named_noise(seed: int, names: Sequence[str], *, device: torch.device = _CPU) -> NamedNoise:
     """A noise source ``(step, shape) -> N(0, 1)`` in which each image has a stream of its own.
 
-    The shape is ``[len(names), C, H, W]``; float32 on the CPU, where the generator is the same on
-    every machine.
+    It is drawn on ``device`` if that is CUDA, without waiting for it, else on the CPU, where the
+    generator is the same on every machine.
     """
+    generator = torch.Generator(device if device.type == "cuda" else _CPU)
 
-    def source(step: int, shape: Sequence[int]) -> Tensor:
+    def source(step: int, shape: Sequence[int], out: Tensor | None = None) -> Tensor:
         if shape[0] != len(names):
             raise ValueError(f"noise for {len(names)} names was asked in shape {tuple(shape)}")
-        return torch.stack([_one(seed, name, step, shape[1:]) for name in names])
+        drawn = torch.empty(tuple(shape), device=generator.device) if out is None else out
+        for name, image in zip(names, drawn, strict=True):
+            image.normal_(generator=generator.manual_seed(_number(seed, name, step)))
+        return drawn
 
     return source
 
 
-def _one(seed: int, name: str, step: int, shape: Sequence[int]) -> Tensor:
-    named = f"{seed}\0{name}\0{step}".encode(errors="surrogatepass")  # file names may be no UTF-8
-    digest = hashlib.sha256(named).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.randn(*shape, generator=generator)
+def _number(*key: object) -> int:
+    """63 bits of a hash."""
+    text = "\0".join(map(str, key)).encode(errors="surrogatepass")  # file names may be no UTF-8
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
 class RunNoise:
-    """The noise of one sampling run: ``noise(step)`` is N(0, temperature²).
+    """The noise of one sampling run, N(0, temperature²), of shape, dtype and device of ``like``.
 
-    It has the shape, dtype and device of ``like``; at temperature 0 nothing is drawn, and it is a
-    0-dim zero. Step 0 is the prior; step i > 0 is added by the i-th solver step.
+    Step 0 is the prior; step i > 0 is added by the i-th solver step. At temperature 0 nothing is
+    drawn.
     """
 
     def __init__(self, noise: Noise, like: Tensor, temperature: float = 1.0) -> None:
         self._noise, self._like, self._temperature = noise, like, temperature
 
-    def __call__(self, step: int) -> Tensor:
-        if self._temperature == 0:
-            return self._like.new_zeros(())
-        drawn = self._draw(step).to(self._like)
-        return drawn if self._temperature == 1 else self._temperature * drawn
+    def add_to(self, state: Tensor, step: int, weight: float) -> None:
+        """state += weight noise, in place."""
+        if self._temperature:
+            state.add_(self.draw(step), alpha=weight * self._temperature)
+
+    def draw(self, step: int) -> Tensor:
+        """N(0, 1)."""
+        return self._draw(step).to(self._like)
 
     def _draw(self, step: int) -> Tensor:
         like, noise = self._like, self._noise

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import Prediction
-from mrdiff.diffusion.process import MRProcess, expand_like
+from mrdiff.diffusion.prediction import Prediction
+from mrdiff.diffusion.process import MRProcess, Time, expand_like
 
 _HALVINGS = 120  # until no float64 lies between the bounds
 
 
-def _marginal(process: MRProcess, t: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+def _marginal(process: MRProcess, t: Time, image: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at ``t`` in the dtype of ``image``, broadcastable over it."""
-    wide = t.cpu().double()  # not every device has float64
+    wide = t.cpu().double() if isinstance(t, Tensor) else t  # not every device has float64
     alpha, sigma = process.alpha(wide).to(image), process.sigma(wide).to(image)
     return expand_like(alpha, image), expand_like(sigma, image)
 
@@ -42,8 +42,8 @@ class GaussianOracle:
     std: float = 0.15
     calls: int = 0
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """E[x0 | x] and E[eps | x] of images of any shape; t in (0, 1], 0-dim or ``[B]``."""
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        """E[x0 | x] and E[eps | x] of images of any shape; t in (0, 1], a float or ``[B]``."""
         self.calls += 1
         alpha, sigma = _marginal(self.process, t, x)
         variance = alpha**2 * self.std**2 + sigma**2
@@ -53,7 +53,7 @@ class GaussianOracle:
 
     def flow_end(self, y1: Tensor) -> Tensor:
         """Where the probability-flow ODE carries y_1: the standardized state is constant."""
-        alpha, sigma = _marginal(self.process, torch.ones(()), y1)
+        alpha, sigma = _marginal(self.process, 1.0, y1)
         spread = torch.sqrt(alpha**2 * self.std**2 + sigma**2)
         return self.mean + self.std * (y1 - alpha * self.mean) / spread
 
@@ -89,8 +89,8 @@ class MixtureOracle:
         means, stds, weights = (torch.tensor(n, dtype=torch.float64) for n in numbers)
         return means.to(like), stds.to(like), weights.to(like)
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """E[x0 | x] and E[eps | x] of images of any shape; t in (0, 1], 0-dim or ``[B]``."""
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        """E[x0 | x] and E[eps | x] of images of any shape; t in (0, 1], a float or ``[B]``."""
         self.calls += 1
         alpha, sigma = (c.unsqueeze(-1) for c in _marginal(self.process, t, x))
         means, stds, weights = self._components(x)
@@ -106,7 +106,7 @@ class MixtureOracle:
     def cdf(self, y: Tensor, t: float = 0.0) -> Tensor:
         """P(y_t <= y), float64 of the shape of ``y``; 1 beyond 8 deviations above."""
         y = y.double()
-        alpha, sigma = _marginal(self.process, torch.tensor(t, dtype=torch.float64), y[..., None])
+        alpha, sigma = _marginal(self.process, t, y[..., None])
         means, stds, weights = self._components(y)
         spread = torch.sqrt(alpha**2 * stds**2 + sigma**2)
         z = (y[..., None] - alpha * means) / spread

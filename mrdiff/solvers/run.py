@@ -1,16 +1,24 @@
-"""What all samplers share: how they are called, and one run of a denoiser on its image."""
+"""What all samplers share: how they are called, and one run of a denoiser on its image.
+
+Every solver here is linear: with y = x - mu, and q = a y0 + b eps of the predictions, a step is
+
+    y_t = decay y_s + ∑_j weights_j q_j + noise z ,
+
+the newest q first. All its numbers are floats that are known before the first call.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike, Prediction, prepared, widened
-from mrdiff.solvers.noise import Noise
+from mrdiff.diffusion.denoiser import DenoiserLike, prepared, widened
+from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.solvers.noise import Noise, RunNoise
 
 # Called as (step, t, x, prediction) after each network call.
 StepCallback = Callable[[int, float, Tensor, Prediction], None]
@@ -73,16 +81,79 @@ class ImageDenoiser:
         mu: Tensor,
         callback: StepCallback | None = None,
         *,
-        times: Tensor | None = None,
+        times: Sequence[float] | None = None,
     ) -> None:
         self.process, self.mu = denoiser.process, widened(mu)
         self._denoiser = denoiser if times is None else prepared(denoiser, self.mu, times)
         self._callback, self._calls = callback, 0
 
     def __call__(self, x: Tensor, t: float) -> Prediction:
-        time = torch.tensor(t, dtype=x.dtype, device=x.device)
-        prediction = self._denoiser(x, time, self.mu)
+        prediction = self._denoiser(x, t, self.mu)
         if self._callback is not None:
             self._callback(self._calls, t, x, prediction)
         self._calls += 1
         return prediction
+
+
+class Step(NamedTuple):
+    """One network call, at ``t``, and what is done with it: see the module's equation."""
+
+    t: float
+    decay: float
+    weights: tuple[float, ...]
+    noise: float = 0.0
+    a: float = 1.0
+    b: float = 0.0
+
+
+_TINY = 1e-20  # of a scale: far from the ends of float32
+
+
+def solve(
+    denoiser: DenoiserLike,
+    mu: Tensor,
+    steps: Sequence[Step],
+    last: float | None,
+    *,
+    noise: Noise = None,
+    temperature: float = 1.0,
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Take the steps from the prior; arguments as of :class:`Sampler`.
+
+    ``last`` is the time of one call more, whose x0 is the result; without it that is the state.
+    """
+    times = [*(step.t for step in steps), *([] if last is None else [last])]
+    predict = ImageDenoiser(denoiser, mu, callback, times=times)
+    mu, draw, history = predict.mu, RunNoise(noise, predict.mu, temperature), list[Tensor]()
+    # With z = y / scale, the scale being the product of all decays, a step only adds to z.
+    z, scale = torch.zeros_like(mu), 1.0
+    draw.add_to(z, 0, predict.process.sigma_max)
+    for i, step in enumerate(steps, start=1):
+        del history[len(step.weights) - 1 :]
+        prediction = predict(torch.add(mu, z, alpha=scale), step.t)
+        history.insert(0, _quantity(step, prediction, z, scale, mu))
+        scale *= step.decay
+        if not _TINY < scale < 1 / _TINY:
+            z, scale = z.mul_(scale), 1.0
+        for weight, q in zip(step.weights, history, strict=True):
+            z.add_(q, alpha=weight / scale)
+        if step.noise:
+            draw.add_to(z, i, step.noise / scale)
+    x = torch.add(mu, z, alpha=scale)
+    return x if last is None else predict(x, last).x0
+
+
+def _quantity(step: Step, prediction: Prediction, z: Tensor, scale: float, mu: Tensor) -> Tensor:
+    """q = a y0 + b eps, as predicted in the state y = scale z."""
+    if isinstance(prediction, Output):
+        c_skip, c_out, e_skip, e_out = prediction.reading
+        skip = step.a * c_skip + step.b * e_skip
+        gain = step.a * c_out + step.b * e_out
+        if skip:
+            return torch.mul(z, skip * scale).add_(prediction.out, alpha=gain)
+        return prediction.out if gain == 1 else prediction.out * gain
+    if not step.a:
+        return step.b * prediction.eps
+    y0 = step.a * (prediction.x0 - mu)
+    return y0.add_(prediction.eps, alpha=step.b) if step.b else y0

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.solvers.clock import Clock, ClockName
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser
-from mrdiff.solvers.multistep import Step, plan_steps
-from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, check_run
+from mrdiff.solvers.multistep import plan_steps
+from mrdiff.solvers.noise import Noise
+from mrdiff.solvers.run import Sampler, StepCallback, check_run, solve
 from mrdiff.solvers.timegrid import Grid, as_function, make_times
 
 
@@ -104,41 +103,19 @@ class MRSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        times = self.times(denoiser.process)
+        *times, last, _ = self.times(denoiser.process).tolist()
+        steps = plan_steps(
+            denoiser.process,
+            (*times, last),
+            order=self.order,
+            eta=self.eta,
+            clock=self._clock,
+            corrector=self.corrector,
+        )
         if self.threshold is not None:
             denoiser = ThresholdedDenoiser(denoiser, self.threshold)
         if self.average:
             denoiser = AveragedDenoiser(denoiser)
-        predict = ImageDenoiser(denoiser, mu, callback, times=times[:-1])
-        return self._solve(predict, times, RunNoise(noise, predict.mu, self.temperature))
-
-    def _solve(self, predict: ImageDenoiser, times: Tensor, noise: RunNoise) -> Tensor:
-        """The steps of :mod:`.multistep`: one tensor is made for each, the rest is added to it."""
-        process, mu = predict.process, predict.mu
-        steps = plan_steps(process, times[:-1], order=self.order, eta=self.eta, clock=self._clock)
-        x = process.prior(mu, noise(0))
-        history: list[Tensor] = []  # of q, the newest first
-        base = x  # decay x + noise z of the last step
-        last: Step | None = None  # that step, while its correction is to come
-        for i, step in enumerate(steps, start=1):
-            q = step.quantity(predict(x, step.s))
-            if last is not None:
-                x = base.add_(mu, alpha=last.corrected_shift)
-                x = _add(x, last.corrected_weights, [q, *history])
-            history = [q, *history[: self.order - 1]]
-            base = torch.mul(x, step.decay)
-            if step.noise:
-                base.add_(noise(i), alpha=step.noise)
-            if self.corrector:
-                last = step
-            x = base.clone() if self.corrector else base
-            x = _add(x.add_(mu, alpha=step.shift), step.weights, history)
         # At t = 0 sigma is 0 and the state is the prediction, never an extrapolation.
-        return predict(x, float(times[-2])).x0
-
-
-def _add(total: Tensor, weights: Sequence[float], quantities: Sequence[Tensor]) -> Tensor:
-    """total += ∑ weights[j] quantities[j]; there may be more of the (older) quantities."""
-    for weight, quantity in zip(weights, quantities, strict=False):
-        total.add_(quantity, alpha=weight)
-    return total
+        run = partial(solve, noise=noise, temperature=self.temperature, callback=callback)
+        return run(denoiser, mu, steps, last)

@@ -32,7 +32,7 @@ def _replayed(noise: Noise, like: Tensor) -> Callable[[slice], NoiseSource]:
 
     def source(rows: slice, step: int, shape: Sequence[int]) -> Tensor:
         if step not in drawn:
-            drawn[step] = RunNoise(noise, like)(step)
+            drawn[step] = RunNoise(noise, like).draw(step)
         return drawn[step][rows]
 
     return lambda rows: partial(source, rows)

@@ -23,8 +23,8 @@ import torch
 from einops import pack, rearrange
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import Prediction
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.prediction import Prediction
+from mrdiff.diffusion.process import MRProcess, Time
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.tuning.search import GREY_LEVELS, FoundGrid, Progress, grid_sampler, search_grids
 
@@ -99,7 +99,7 @@ class SpectrumDenoiser:
     def __init__(self, process: MRProcess, power: Tensor) -> None:
         self.process, self.power = process, power
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         y = x - mu
         y0 = alpha * self.power / (alpha**2 * self.power + sigma**2) * y

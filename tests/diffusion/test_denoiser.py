@@ -81,7 +81,7 @@ def test_a_validation_runs_the_prepared_network() -> None:
 @torch.no_grad()
 def test_every_wrapper_prepares_what_it_wraps(wrap: Callable[[Denoiser], DenoiserWrapper]) -> None:
     network = Spy().eval()
-    wrapped, times = wrap(Denoiser(network, MRProcess(), DATA)), torch.tensor([0.9, 0.4])
+    wrapped, times = wrap(Denoiser(network, MRProcess(), DATA)), [0.9, 0.4]
     plain = [wrapped(MU + 0.1, t, MU).x0 for t in times]
     assert network.plain == 2
     ready = prepared(wrap(Denoiser(network, MRProcess(), DATA)), MU, times)
@@ -107,10 +107,10 @@ def test_a_network_prepared_under_autocast_answers_as_it_does_unprepared(name: s
 
 @torch.no_grad()
 def test_what_is_prepared_can_be_prepared_for_another_run() -> None:
-    network, times = Spy().eval(), torch.tensor([0.9, 0.4])
-    ready = prepared(Denoiser(network, MRProcess(), DATA), MU, times)
-    other = prepared(ready, MU, times + 0.05)
+    network = Spy().eval()
+    ready = prepared(Denoiser(network, MRProcess(), DATA), MU, [0.9, 0.4])
+    other = prepared(ready, MU, [0.95, 0.45])
     assert network.prepared == 2
-    other(MU + 0.1, times[0] + 0.05, MU)
-    other(MU + 0.1, times[0], MU)  # of no run: the network is called as it is
+    other(MU + 0.1, 0.95, MU)
+    other(MU + 0.1, 0.9, MU)  # of no run: the network is called as it is
     assert (network.ready, network.plain) == (1, 1)

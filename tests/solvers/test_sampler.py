@@ -18,6 +18,7 @@ from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.timegrid import make_times
 from mrdiff.system.names import SAMPLERS
 from tests.oracles import CONTINUOUS, SCHEDULES, GaussianOracle, fitted_slope, oracle_denoiser
+from tests.places import ROOT
 
 F64 = torch.float64
 MU = torch.full((1, 1, 8, 8), 0.4, dtype=F64)
@@ -70,8 +71,9 @@ def test_order_between_two_inner_times(order: int) -> None:
     for n in counts:
         times = process.t_of_log_snr(torch.linspace(float(lam[0]), float(lam[1]), n + 1, dtype=F64))
         y, history = torch.ones(1, dtype=F64), []
-        for step in plan_steps(process, times, order=order, eta=0.0, clock=Clock.named("data")):
-            history.insert(0, oracle(y, torch.tensor(step.s, dtype=F64), 0 * y).x0)
+        clock = Clock.named("data")
+        for step in plan_steps(process, times.tolist(), order=order, eta=0.0, clock=clock):
+            history.insert(0, oracle(y, step.t, 0 * y).x0)
             used = zip(step.weights, history, strict=False)
             y = step.decay * y + sum(w * y0 for w, y0 in used)
         alpha, sigma = process.alpha(times), process.sigma(times)
@@ -315,3 +317,13 @@ def test_named_noise_depends_on_seed_name_and_step_alone() -> None:
     assert not torch.equal(named_noise(3, ["b"])(1, (1, 3, 4, 5)), alone)
     with pytest.raises(ValueError, match="2 names"):
         named_noise(3, ["a", "b"])(0, (1, 3, 4, 5))
+
+
+def test_the_solver_of_the_documentation() -> None:
+    """It is the ODE of first order."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split("## A solver")[1]
+    known = {"denoiser": GaussianOracle(MRProcess()), "mu": MU, "noise": fixed_noise}
+    exec(text.split("```python")[1].split("```")[0], known)
+    sampler = MRSampler(nfe=10, order=1, grid="uniform_t")
+    expected = sampler(GaussianOracle(MRProcess()), MU, noise=fixed_noise)
+    torch.testing.assert_close(known["restored"], expected, atol=1e-12, rtol=0)

@@ -24,7 +24,8 @@ from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample.batches import load
 from mrdiff.cli.sample.trajectory_plane import pca_figure
-from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, Prediction
+from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.networks.protocol import Context
 from mrdiff.photo import PhotoError, read_rgb, to_rgb, write_image
 from mrdiff.photo.sheets import above, fitted, side_by_side
@@ -191,7 +192,7 @@ def write_trajectory(
     samplers = samplers or compared_samplers(restorer.sampler)
     own, middle = next(iter(samplers.values())), _middle(photo)
     mu = middle.to(restorer.device)
-    noise = named_noise(restorer.seed, [name])
+    noise = named_noise(restorer.seed, [name], device=restorer.device)
     part: NoiseSource = lambda step, _: _middle(noise(step, (1, *photo.shape)))  # noqa: E731
     denoiser = BoundDenoiser(restorer.denoiser, _context(restorer, photo, mask, features))
     way = partial(record, denoiser, mu=mu, noise=part)
