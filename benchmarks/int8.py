@@ -31,6 +31,7 @@ from mrdiff.acceleration.backends import OpenVINONetwork  # noqa: E402
 from mrdiff.acceleration.int8 import input_ranges  # noqa: E402
 from mrdiff.metrics import psnr  # noqa: E402
 from mrdiff.photo import centre_crop, list_images, read_rgb  # noqa: E402
+from mrdiff.system.devices import computes_bf16  # noqa: E402
 
 Pair = tuple[Tensor, Tensor]
 
@@ -49,12 +50,11 @@ def variants(restorer: Restorer, watched: list[Pair]) -> dict[str, nn.Module]:
     with input_ranges(network) as ranges:
         for lq, _ in watched:
             restorer.restore(lq, [""])
-    return {
-        "torch": network,
-        "openvino f32": OpenVINONetwork(network),
-        "openvino bf16": OpenVINONetwork(network, precision="bf16"),
-        "openvino int8": OpenVINONetwork(network, precision="int8", ranges=ranges),
-    }
+    found = {"torch": network, "openvino fp32": OpenVINONetwork(network)}
+    if computes_bf16(torch.device("cpu")):
+        found["openvino bf16"] = OpenVINONetwork(network, precision="bf16")
+    found["openvino int8"] = OpenVINONetwork(network, precision="int8", ranges=ranges)
+    return found
 
 
 def run(checkpoint: Path, pairs: list[Pair], options: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.acceleration.int8 import check_ranges, rounded
+from mrdiff.acceleration.precision import check_precision
+from mrdiff.networks.inference.fast import inference_copy
 from mrdiff.system.devices import computes_bf16
 from mrdiff.system.names import PRECISIONS
 
@@ -22,6 +24,7 @@ __all__ = ["BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
 T = TypeVar("T")
 
 _PROGRAMS = 8  # at most, each with weights of its own, one a size: a tiled photo has four
+_BODY = "body"  # of our networks: all between the first convolution and the last
 
 
 class BackendError(ValueError):
@@ -50,12 +53,13 @@ class OpenVINONetwork(nn.Module):
     Args:
         network: in float32 on the CPU, in evaluation mode; later changes of its weights have no
             effect.
-        precision: that of the layers within, ``f32``, ``bf16``, or ``int8`` for convolutions and,
+        precision: that of the layers within, ``fp32``, ``bf16``, or ``int8`` for convolutions and,
             between them, bfloat16 on a CPU that computes in it, else float32.
         ranges: of :func:`mrdiff.acceleration.int8.input_ranges`, for ``int8``.
 
     Raises:
         BackendError: OpenVINO is not installed, there is no such precision, or it lacks ranges.
+        PrecisionError: the CPU does not compute in it.
         RangeError: the ranges are not of this network.
     """
 
@@ -63,12 +67,14 @@ class OpenVINONetwork(nn.Module):
         self,
         network: nn.Module,
         *,
-        precision: str = "f32",
+        precision: str = "fp32",
         ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise BackendError(f"unknown precision {precision}: use one of {', '.join(PRECISIONS)}")
+        known = [name for name in PRECISIONS["openvino"] if name != "auto"]
+        if precision not in known:
+            raise BackendError(f"unknown precision {precision}: use one of {', '.join(known)}")
+        check_precision(precision, torch.device("cpu"))
         if isinstance(network, OpenVINONetwork):
             raise BackendError("this network is run by OpenVINO already")
         if (precision == "int8") != bool(ranges):
@@ -152,24 +158,54 @@ def _alone(work: Callable[[], T]) -> T:
         return pool.submit(work).result()
 
 
-def use_inductor(network: nn.Module) -> None:
+def use_inductor(network: nn.Module, *, device: torch.device | None = None) -> None:
     """Have inductor compile the network, in place, at its first call without gradients.
 
-    Weights become constants of the program: later changes have no effect.
+    Of a network with a method ``body`` that is what is compiled, as a whole and for each of the
+    first sizes of image; the rest, and what is made once a run, stay as they are. On the CPU
+    weights become constants of the program: later changes have no effect. ``device`` is where it
+    will run; None for where it is.
 
     Raises:
         BackendError: inductor does not work on this machine, for want of a C++ compiler perhaps.
     """
+    import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
-    device = next(network.parameters()).device
+    device = device or next(network.parameters()).device
     try:  # with next to nothing, so that what is missing is known at once
         torch.compile(torch.nn.functional.silu)(torch.ones(64, device=device))
     except Exception as error:  # of torch's compiler, C++ and Triton
         what = "torch cannot compile here; it needs a C++ compiler"
         raise BackendError(f"{what}: {_first_line(error)}") from error
-    inductor.freezing = True
-    network.compile()
+    dynamo.recompile_limit = 8 * _PROGRAMS  # it is that of all networks of a class
+    inductor.freezing = device.type == "cpu"
+    if callable(getattr(network, _BODY, None)):
+        setattr(network, _BODY, _compiled(network))
+    else:
+        network.compile()
+
+
+def _compiled(network: nn.Module) -> Callable[..., Tensor]:
+    """The network's body as programs for the first sizes that come; others run as they are."""
+    plain: Callable[..., Tensor] | None = None
+    compiled = torch.compile(getattr(network, _BODY), fullgraph=True, dynamic=False)
+    known: set[torch.Size] = set()
+
+    def body(first: Tensor, *conditions: Any) -> Tensor:
+        nonlocal plain
+        if first.shape not in known:
+            if len(known) == _PROGRAMS:
+                note = f"more than {_PROGRAMS} sizes of image: the others are not compiled"
+                warnings.warn(note, stacklevel=2)
+                # Made now: the network may have been moved, and each device has its own.
+                plain = plain or getattr(inference_copy(as_built(network)), _BODY)
+                return plain(first, *conditions)
+            known.add(first.shape)
+        out: Tensor = compiled(first, *conditions)
+        return out
+
+    return body
 
 
 def _first_line(error: Exception) -> str:
@@ -181,4 +217,6 @@ def as_built(network: nn.Module) -> nn.Module:
     """The network as torch runs it without a backend, of the same parameters."""
     if isinstance(network, OpenVINONetwork):
         return as_built(network.network)
-    return copy.copy(network)  # a copy of a compiled module is not compiled
+    built = copy.copy(network)  # a copy of a compiled module is not compiled
+    built.__dict__.pop(_BODY, None)
+    return built

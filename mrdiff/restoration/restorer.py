@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mrdiff.acceleration.precision import set_precision, trained_in
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, load_model, open_checkpoint
-from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike, Prediction
+from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.networks.conditions import check_task, make_context
 from mrdiff.networks.protocol import Context, known_tasks
 from mrdiff.photo import like_original, to_rgb
@@ -19,6 +21,8 @@ from mrdiff.photo.kinds import Picture, channels_of
 from mrdiff.photo.sheets import Comparison
 from mrdiff.restoration.ensemble import Ensemble, check_spread, draw, numbered
 from mrdiff.restoration.features import FeatureMaker, check_features, gather_features
+from mrdiff.restoration.graphs import Graphs, sample
+from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
@@ -70,7 +74,8 @@ class Restorer:
         self.denoiser = denoiser
         self.sampler = make_sampler(sampler, nfe=nfe) if isinstance(sampler, str) else sampler
         self.seed = seed
-        self.tiler = Tiler(denoiser, tile)
+        self.graphs = Graphs()
+        self.tiler = Tiler(denoiser, tile, graphs=self.graphs)
         self.task = task
         self.features = features
 
@@ -88,13 +93,16 @@ class Restorer:
         tile: str | int = "auto",
         task: str = "auto",
         features: FeatureMaker | None = None,
+        precision: str = "auto",
         allow: Sequence[str] = (),
     ) -> Restorer:
         """Load a ``.ckpt``, an exported folder or an opened checkpoint.
 
         Without a sampler's name the checkpoint's own is used, else ``mr-ode-2``; without ``nfe``
         that sampler's, else 5. ``grid`` (a name, a ``.yaml`` file, times) and ``temperature``
-        replace the sampler's own; classes of the packages in ``allow`` may be built.
+        replace the sampler's own; ``precision`` is that of
+        :func:`mrdiff.acceleration.precision.set_precision`; classes of the packages in ``allow``
+        may be built.
 
         Raises:
             CheckpointError: the file is missing or is no checkpoint of ours.
@@ -102,6 +110,7 @@ class Restorer:
         """
         checkpoint = open_checkpoint(source)
         denoiser = load_model(checkpoint, device=device, allow=allow)
+        set_precision(denoiser.network, precision, trained=trained_in(checkpoint))
         stored = read_sampler(checkpoint) if sampler is None else None
         spec = sampler or stored or DEFAULT_NAME
         chosen = make_sampler(spec, nfe=nfe, grid=grid, temperature=temperature)
@@ -158,20 +167,27 @@ class Restorer:
                 for x, name, m, f in each
             ]
             return torch.cat(alone)
-        mu = lq.to(self.device, torch.float32)
+        mu = self._uploaded(lq)
         context = self.context(mu, mask=mask, features=features, on_task=on_task)
-        nfe = self.sampler.nfe
+        noise, nfe = named_noise(self.seed, names, device=self.device), self.sampler.nfe
 
         def on_step(step: int, t: float, x: Tensor, prediction: Prediction) -> None:
             if callback is not None:
                 callback(step + 1, nfe, prediction.x0)
 
         def run(model: DenoiserLike) -> Tensor:
-            noise = named_noise(self.seed, names)
+            if callback is None and not isinstance(model, TiledDenoiser):
+                return sample(self.graphs, self.sampler, self.denoiser, mu, noise, context)
             return self.sampler(model, mu, noise=noise, callback=on_step)
 
         restored = self.tiler.run(run, *lq.shape[-2:], context=context)
         return restored.float().clamp(0.0, 1.0).to(lq.device)
+
+    def _uploaded(self, image: Tensor) -> Tensor:
+        """In float32 on the network's device; to a GPU without waiting for it."""
+        if self.device.type == "cuda" and image.device.type == "cpu":
+            return image.float().pin_memory().to(self.device, non_blocking=True)
+        return image.to(self.device, torch.float32)
 
     def draw(
         self,
@@ -191,7 +207,7 @@ class Restorer:
         """
         check_spread(self.sampler, samples)
         # Once, however many samples: another network looks at the photo for them.
-        mu = lq.to(self.device, torch.float32)
+        mu = self._uploaded(lq)
         seen = gather_features(self.denoiser.network, mu, features, self.features)
         known = [{key: value[i : i + 1] for key, value in seen.items()} for i in range(len(lq))]
 
@@ -230,7 +246,7 @@ class Restorer:
         )
         if context and "task" in context and on_task is not None:
             tasks = known_tasks(network)
-            on_task([tasks[int(index)] for index in context["task"].argmax(dim=1)])
+            on_task([tasks[index] for index in context["task"].argmax(dim=1).tolist()])
         return context
 
     def __call__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby, product
 
 import torch
@@ -19,14 +20,14 @@ from mrdiff.diffusion.denoiser import (
     ContextDenoiser,
     DenoiserLike,
     DenoiserWrapper,
-    Prediction,
     prepared,
 )
+from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.process import Time
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 
 Span = tuple[int, int]
-Part = tuple[Span, Span]  # rows and columns of a tile
 _ALIGN = 16  # tiles start on multiples of this, so that strided networks sample the same grid
 
 
@@ -79,9 +80,28 @@ def _ramp(span: tuple[int, int], length: int, overlap: int) -> Tensor:
     return weights
 
 
+Strip = tuple[Span, Tensor]  # of a tile along one axis, with its weights
+Part = tuple[Strip, Strip]  # rows and columns of a tile
+
+
+@lru_cache(64)
+@torch.inference_mode(False)  # they outlive the run, and may be in another's gradients
+def _strips(
+    length: int, tile: int, overlap: int, device: torch.device, dtype: torch.dtype
+) -> list[Strip]:
+    """The tiles of one axis, whose weights sum to 1 at each place; so do then those of both."""
+    spans = tile_spans(length, even_tile(length, tile, overlap), overlap)
+    ramps = [_ramp(span, length, overlap) for span in spans]
+    total = torch.zeros(length)
+    for span, ramp in zip(spans, ramps, strict=True):
+        total[slice(*span)] += ramp
+    shares = (ramp / total[slice(*span)] for span, ramp in zip(spans, ramps, strict=True))
+    return list(zip(spans, (share.to(device, dtype) for share in shares), strict=True))
+
+
 def _alike(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
     """Neighbouring tiles of one size, ``most`` together."""
-    for _, equal in groupby(parts, key=lambda part: [stop - start for start, stop in part]):
+    for _, equal in groupby(parts, key=lambda part: [len(strip[1]) for strip in part]):
         group = list(equal)
         for i in range(0, len(group), most):
             yield group[i : i + most]
@@ -121,7 +141,7 @@ class TiledDenoiser(DenoiserWrapper):
         self.together = together
 
     def prepare(
-        self, mu: Tensor | None, times: Tensor, context: Context | None = None
+        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         given = context or self.context
         # What has pixels is cut with the tiles; the rest is theirs all alike, if of one image.
@@ -135,43 +155,43 @@ class TiledDenoiser(DenoiserWrapper):
             other.context = None
         return other
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (0-dim or ``[B]``)."""
-        height, width = x.shape[-2:]
-        if max(height, width) <= self.tile:
+    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
+        """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (a float or ``[B]``)."""
+        if max(x.shape[-2:]) <= self.tile:
             if self.context is None:
                 return self.denoiser(x, t, mu)
             return self.denoiser(x, t, mu, self.context)
-        x0, total = torch.zeros_like(x), x.new_zeros(height, width)
+        blended, read = torch.zeros_like(x), None
         rows, columns = (
-            tile_spans(length, even_tile(length, self.tile, self.overlap), self.overlap)
-            for length in (height, width)
+            _strips(length, self.tile, self.overlap, x.device, x.dtype) for length in x.shape[-2:]
         )
         for parts in _alike(product(rows, columns), self.together):
             predicted = self._predict(x, t, mu, parts)
-            for (row, column), tile in zip(parts, predicted, strict=True):
-                across = _ramp(column, width, self.overlap)
-                weight = (_ramp(row, height, self.overlap)[:, None] * across).to(x)
-                part = (..., slice(*row), slice(*column))
-                x0[part] += weight * tile
-                total[part] += weight
-        x0 /= total
-        return Prediction(x0, lambda: self.process.noise_in(x, x0, mu, t))
+            if isinstance(predicted, Output) and not isinstance(t, Tensor):
+                tiles, read = predicted.out, predicted.reading  # what is read of all tiles alike
+            else:
+                tiles = predicted.x0
+            for ((row, down), (column, across)), tile in zip(
+                parts, tiles.chunk(len(parts)), strict=True
+            ):
+                here = blended[..., slice(*row), slice(*column)]
+                here.addcmul_(tile, down[:, None] * across)
+        if read is not None:
+            return Output(blended, read, x, mu)
+        return Prediction(blended, lambda: self.process.noise_in(x, blended, mu, t))
 
-    def _predict(self, x: Tensor, t: Tensor, mu: Tensor, parts: Sequence[Part]) -> list[Tensor]:
-        """The clean images ``[B, C, h, w]`` of tiles of one size."""
+    def _predict(self, x: Tensor, t: Time, mu: Tensor, parts: Sequence[Part]) -> Prediction:
+        """Of tiles of one size, as a batch."""
 
         def cut(image: Tensor) -> Tensor:
-            tiles = [image[..., slice(*row), slice(*column)] for row, column in parts]
+            tiles = [image[..., slice(*row), slice(*column)] for (row, _), (column, _) in parts]
             return torch.cat(tiles) if len(tiles) > 1 else tiles[0]
 
-        times = t.repeat(len(parts)) if t.ndim else t
+        times = t.repeat(len(parts)) if isinstance(t, Tensor) and t.ndim else t
         if self.context is None:
-            x0 = self.denoiser(cut(x), times, cut(mu)).x0
-        else:
-            context = {
-                key: cut(v) if v.ndim == 4 else v.repeat(len(parts), *[1] * (v.ndim - 1))
-                for key, v in self.context.items()
-            }
-            x0 = self.denoiser(cut(x), times, cut(mu), context).x0
-        return list(x0.chunk(len(parts)))
+            return self.denoiser(cut(x), times, cut(mu))
+        context = {
+            key: cut(v) if v.ndim == 4 else v.repeat(len(parts), *[1] * (v.ndim - 1))
+            for key, v in self.context.items()
+        }
+        return self.denoiser(cut(x), times, cut(mu), context)

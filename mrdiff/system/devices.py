@@ -20,11 +20,24 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether it multiplies in bfloat16 itself, rather than by a slow detour over float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # An older torch does not tell; ARM's "bf16" is left out until somebody measures it.
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    # ARM's "bf16" is left out until somebody measures it.
+    return device.type == "cpu" and _has("avx512_bf16", "amx_bf16")
+
+
+def computes_in(precision: str, device: torch.device) -> bool:
+    """The same for ``tf32``, ``bf16`` or ``fp16``."""
+    if precision == "bf16":
+        return computes_bf16(device)
+    if device.type == "cuda":
+        return precision == "fp16" or torch.cuda.get_device_capability(device) >= (8, 0)
+    native = device.type == "mps" or (device.type == "cpu" and _has("avx512_fp16", "amx_fp16"))
+    return precision == "fp16" and native
+
+
+def _has(*capabilities: str) -> bool:
+    """Whether the CPU has one of them; an older torch does not tell."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(map(found.get, capabilities))
 
 
 def pick_precision(accelerator: str) -> str:

@@ -14,5 +14,8 @@ PROTOCOLS = ("standard", "ir-sde")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")
 _CLIPS = ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .wmv .asf .flv .3gp"
 CLIPS = (*_CLIPS.split(), ".3g2", ".mxf", ".dv")
-PRECISIONS = ("f32", "bf16", "int8")  # of OpenVINO's layers
+PRECISIONS = {  # by the backend
+    "torch": ("auto", "fp32", "tf32", "bf16", "fp16"),
+    "openvino": ("auto", "fp32", "bf16", "int8"),
+}
 ARCHITECTURES = ("irsde", "refusion", "daclip")  # of the official code

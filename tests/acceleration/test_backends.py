@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,19 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
+from mrdiff import MRSampler
 from mrdiff.acceleration import backends
 from mrdiff.acceleration.backends import BackendError, OpenVINONetwork, as_built
 from mrdiff.acceleration.int8 import RangeError, input_ranges, rounded
 from mrdiff.cli.sample import command as sample
-from mrdiff.diffusion.denoiser import Denoiser, PreparedDenoiser
+from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet, UNet
-from mrdiff.restoration.footprint import bytes_a_pixel
+from mrdiff.networks.protocol import is_plain
+from mrdiff.restoration.footprint import footprint
 from tests.places import ROOT
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
@@ -78,7 +83,9 @@ def test_openvino_computes_what_torch_does(name: str) -> None:
 
 
 @needs_openvino
-def test_bf16_is_close() -> None:
+def test_bf16_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {**torch.cpu.get_capabilities(), "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     network, _ = networks()["nafnet"]
     x, mu = torch.rand(2, 1, 3, 32, 32)
     t = torch.tensor([0.7731])
@@ -149,7 +156,7 @@ def test_int8_is_the_rounded_network_in_integers(
 @needs_openvino
 def test_int8_wants_ranges_of_its_network() -> None:
     network, _ = networks()["unet"]
-    for precision, ranges in (("int8", None), ("int8", {}), ("f32", {"stem": (0.0, 1.0)})):
+    for precision, ranges in (("int8", None), ("int8", {}), ("fp32", {"stem": (0.0, 1.0)})):
         with pytest.raises(BackendError, match="are given together or not at all"):
             OpenVINONetwork(network, precision=precision, ranges=ranges)
     with pytest.raises(RangeError, match="has no convolution middle"):
@@ -199,11 +206,11 @@ def test_the_network_answers_what_it_is_asked() -> None:
 def test_it_is_not_prepared_and_its_memory_is_torchs() -> None:
     network, _ = networks()["unet"]
     plain, fast = denoiser_of(network), denoiser_of(OpenVINONetwork(network))
-    mu, times = torch.rand(1, 3, 32, 32), torch.tensor([1.0, 0.0])
+    mu, times = torch.rand(1, 3, 32, 32), [1.0, 0.5]
     with torch.no_grad():
-        assert isinstance(plain.prepare(mu, times), PreparedDenoiser)
-        assert fast.prepare(mu, times) is fast
-    assert bytes_a_pixel(fast, mu) == bytes_a_pixel(plain, mu)
+        assert plain.prepare(mu, times)._run is not None
+        assert fast.prepare(mu, times)._run is None
+    assert footprint(fast, mu) == footprint(plain, mu)
     assert isinstance(fast.network, OpenVINONetwork)
     assert not fast.network._programs
 
@@ -211,8 +218,60 @@ def test_it_is_not_prepared_and_its_memory_is_torchs() -> None:
 def test_as_built_undoes_a_compilation() -> None:
     network, _ = networks()["unet"]
     network.compile()
-    assert as_built(network)._compiled_call_impl is None
+    network.body = None
+    built = as_built(network)
+    assert built._compiled_call_impl is None
+    assert built.body == type(built).body.__get__(built)
     assert network._compiled_call_impl is not None
+    assert network.body is None
+
+
+@pytest.fixture
+def compiled_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
+    """``use_inductor`` without inductor: graphs are counted and run as they are."""
+    counter, true = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", partial(true, backend=counter))
+    torch._dynamo.reset()
+    yield counter
+    torch._dynamo.reset()
+
+
+def restored(denoiser: Denoiser, mu: Tensor, context: dict[str, Tensor] | None) -> Tensor:
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        return MRSampler(nfe=5)(BoundDenoiser(denoiser, context), mu, noise=noise)
+
+
+@pytest.mark.parametrize("name", ["unet", "several tasks", "nafnet", "irsde", "daclip"])
+def test_the_compiled_body_is_one_graph_of_a_prepared_run(
+    name: str, compiled_with: CompileCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, context = networks()[name]
+    denoiser, mu = denoiser_of(network), torch.rand(1, 3, 33, 38)
+    expected = restored(denoiser, mu, context)
+    backends.use_inductor(network)
+    compiled_with.frame_count = 0  # of the trial
+    assert is_plain(network)  # what does not change is made once a run
+    monkeypatch.setattr(type(network), "forward", None)
+    for _ in range(2):
+        found = restored(denoiser, mu, context)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert compiled_with.frame_count == 1
+
+
+def test_the_first_sizes_are_compiled_and_others_run_as_they_are(
+    compiled_with: CompileCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_PROGRAMS", 2)
+    network, _ = networks()["unet"]
+    denoiser, images = denoiser_of(network), [torch.rand(1, 3, 16, w) for w in (16, 24, 32, 16)]
+    expected = [restored(denoiser, image, None) for image in images]
+    backends.use_inductor(network)
+    compiled_with.frame_count = 0
+    with pytest.warns(UserWarning, match="more than 2 sizes of image"):
+        found = [restored(denoiser, image, None) for image in images]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert compiled_with.frame_count == 2
 
 
 @needs_openvino
@@ -294,7 +353,9 @@ def test_a_missing_compiler_is_one_line(work: Path) -> None:
         (["--backend", "openvino", "--precision", "f64"], "unknown precision f64"),
         (["--backend", "openvino", "--device", "cuda"], "not for --device cuda"),
         (["--backend", "openvino", "--compile"], "--compile is for --backend torch"),
-        (["--precision", "bf16"], "--precision is for --backend openvino"),
+        (["--precision", "int8"], "--precision int8 is not for --backend torch: use one of auto,"),
+        (["--backend", "openvino", "--precision", "tf32"], "use one of auto, fp32, bf16, int8"),
+        (["--device", "cpu", "--precision", "tf32"], "precision tf32 wants a CUDA device"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from mrdiff.checkpoints.description import describe_denoiser
-from mrdiff.diffusion.denoiser import Denoiser, Prediction
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.networks.unet import UNet
 from mrdiff.restoration import tiles as tiler
-from mrdiff.restoration.footprint import budget, bytes_a_pixel, largest_tile, tiles_together
+from mrdiff.restoration.footprint import Footprint, budget, footprint
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.restoration.tiles import Tiler
 
@@ -122,16 +125,17 @@ def test_tile_sides(denoiser: Denoiser) -> None:
 def test_the_largest_tile_is_found_by_trying_once(
     denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each = bytes_a_pixel(denoiser, torch.zeros(1, 3, 1, 1))
-    assert 6 * 4 < each < 2000  # the states of two images alone, and what the network makes of them
+    each = footprint(denoiser, torch.zeros(1, 3, 1, 1))
+    # The states of two images alone, and what the network makes of them.
+    assert 6 * 4 < each.bytes < 2000
+    assert 6 <= each.numbers < each.bytes / 4  # those of the two images in one tensor at least
     tries: list[Denoiser] = []
 
-    def count(tried: Denoiser, like: Tensor, context: object) -> float:
+    def count(tried: Denoiser, like: Tensor, context: object) -> Footprint:
         tries.append(tried)
-        return each
+        return each._replace(room=2 * each.bytes * 700.5**2)
 
-    monkeypatch.setattr(tiler, "bytes_a_pixel", count)
-    monkeypatch.setattr(tiler, "budget", lambda device: int(2 * each * 700**2))
+    monkeypatch.setattr(tiler, "footprint", count)
     found = Tiler(denoiser, "auto")
     assert found.side(700, 580) is None
     assert found.side(900, 700) == 640  # the multiple of 64 below 700
@@ -150,22 +154,51 @@ def test_memory_of_a_known_network() -> None:
             wide = torch.cat([x, mu, x, mu], dim=1)  # 12 channels of 4 bytes
             return Prediction(wide[:, :3].clone(), wide[:, :3])  # and 3 more
 
-    assert bytes_a_pixel(Doubled(), torch.zeros(1, 3, 1, 1)) == pytest.approx(
-        4 * (12 + 3), rel=0.01
-    )
-    assert largest_tile(60, 2 * 60 * 1000**2) == 960
-    assert largest_tile(60, 1) == 256
-    assert largest_tile(60, 1 << 60) == 2048
+    found = footprint(Doubled(), torch.zeros(1, 3, 1, 1))
+    assert found.bytes == pytest.approx(4 * (12 + 3), rel=0.01)
+    assert found[2:] == (12, 1 << 30)
+    sides = {2 * 60 * 1000**2: 960, 1: 256, 1 << 60: 2048}
+    assert [found._replace(bytes=60, room=room).side for room in sides] == [*sides.values()]
 
 
-def test_a_gpu_takes_as_many_tiles_as_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 << 30, 20 << 30))
-    gpu = torch.device("cuda")
-    assert budget(gpu) == int(0.6 * (10 << 30))
-    assert tiles_together(gpu, 1000, 512) == 12
-    assert tiles_together(gpu, 1000, 2048) == 1
-    assert tiles_together(gpu, 1, 64) == 16
-    assert tiles_together(torch.device("cpu"), 1, 64) == 1
+GPU = torch.device("cuda")
+
+
+def test_a_gpu_takes_as_much_at_once_as_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 20 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 << 30)
+    assert budget(GPU) == int(0.6 * (10 << 30))  # what torch keeps and holds nothing is free
+    found = Footprint(GPU, 1000, 20, budget(GPU))
+    assert found.side == 1792
+    assert [found.together(side**2) for side in (512, 2048, 64)] == [12, 1, 32]
+    assert found._replace(device=torch.device("cpu")).together(64) == 1
+
+
+@given(st.floats(1, 1e5), st.floats(1, 1e4), st.integers(1 << 30, 1 << 40), st.integers(1, 10**8))
+def test_tensors_stay_within_what_kernels_count(
+    each: float, numbers: float, room: int, pixels: int
+) -> None:
+    """A tile may be larger than 2048 pixels on a GPU, but no tensor of 2^31 numbers."""
+    found = Footprint(GPU, each, numbers, room)
+    for most in (found.side**2, found.together(pixels) * pixels):
+        if most > max(256**2, pixels):
+            assert most * numbers <= 2**31
+            assert 2 * most * each <= room
+    assert Footprint(GPU, 200, 16, 47e9).side > 2048
+
+
+def test_photos_go_together_where_they_fit_whole(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Tiler(denoiser, "auto")
+    assert found.photos(64, 64) == 1  # on a CPU, and the network was not tried for it
+    monkeypatch.setattr(Tiler, "_device", GPU)
+    whole = Footprint(GPU, 100, 20, 200 * 1024**2)
+    monkeypatch.setattr(Tiler, "_footprint", lambda _: whole)
+    sizes = [(64, 64), (256, 512), (1024, 1024), (1024, 1025)]
+    assert [found.photos(*size) for size in sizes] == [32, 8, 1, 1]
+    assert [Tiler(denoiser, "512").photos(*size) for size in sizes[:3]] == [32, 8, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike, Prediction
+from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike
 from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.restoration.footprint import Footprint
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser, even_tile, tile_spans
 from mrdiff.restoration.tiles import Tiler
+
+CPU = torch.device("cpu")
 
 
 class Local:
@@ -176,8 +180,9 @@ def test_automatic_tiles_end_whatever_the_shape(
         return model(x, torch.tensor(0.5), x).x0
 
     with (
-        patch("mrdiff.restoration.tiles.bytes_a_pixel", return_value=1.0),
-        patch("mrdiff.restoration.tiles.budget", return_value=2 * first**2),
+        patch(
+            "mrdiff.restoration.tiles.footprint", return_value=Footprint(CPU, 1, 1, 2 * first**2)
+        ),
     ):
         try:
             assert tiler.run(work, height, width).shape == x.shape
@@ -211,3 +216,25 @@ def test_every_way_of_running_out_of_memory_is_recovered_from(error: Exception) 
 
     assert tiler.run(work, 600, 600).item() == 1
     assert sides == [None, 300]
+
+
+def test_tiles_that_do_not_fit_together_are_taken_one_by_one() -> None:
+    """Smaller ones would be as many pixels together, and those of a chosen size get no smaller."""
+    cuda, seen = torch.device("cuda"), []
+    found = Footprint(cuda, 1, 1, 8 * 256**2)
+
+    def work(model: Any) -> Tensor:
+        seen.append((model.tile, model.together))
+        if model.together > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.ones(1)
+
+    tiler = Tiler(cramped(1), 256)
+    with (
+        patch.object(Tiler, "_device", cuda),
+        patch.object(Tiler, "_footprint", lambda _: found),
+    ):
+        assert tiler.photos(64, 64) == 32
+        assert tiler.run(work, 600, 600).item() == 1
+        assert tiler.photos(64, 64) == 1
+    assert seen == [(256, 4), (256, 1)]

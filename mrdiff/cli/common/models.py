@@ -71,6 +71,7 @@ def load_restorer(
         tile=tile,
         task="auto" if options.daclip or options.context else options.task,
         features=ImageController.from_file(options.daclip) if options.daclip else None,
+        precision="fp32",  # until the command says more
         allow=options.allow_package,
     )
     features.check(restorer, photos)

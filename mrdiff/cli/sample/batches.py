@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from mrdiff.cli.common.jobs import Job
 from mrdiff.photo import PhotoError, PhotoFile, read_mask, read_photo
 
-__all__ = ["Failed", "Loaded", "batches", "load", "load_all", "masks"]
+__all__ = ["Failed", "Loaded", "batches", "load", "masks", "try_load"]
 
 
 class Loaded(NamedTuple):
@@ -22,9 +23,10 @@ class Loaded(NamedTuple):
     mask: Tensor | None
 
     @property
-    def size(self) -> tuple[int, ...]:
+    def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return tuple(self.photo.image.shape[-2:])
+        height, width = self.photo.image.shape[-2:]
+        return height, width
 
 
 class Failed(NamedTuple):
@@ -32,7 +34,7 @@ class Failed(NamedTuple):
 
     job: Job
     reason: str
-    size: tuple[int, ...] = (0, 0)
+    size: tuple[int, int] = (0, 0)
 
 
 def load(job: Job) -> Loaded:
@@ -44,28 +46,36 @@ def load(job: Job) -> Loaded:
     return Loaded(job, photo, mask)
 
 
-def load_all(jobs: Iterable[Job]) -> Iterator[Loaded | Failed]:
-    """Read photos one by one."""
-    for job in jobs:
-        try:
-            yield load(job)
-        except PhotoError as error:
-            yield Failed(job, str(error))
+def try_load(job: Job) -> Loaded | Failed:
+    """Read a photo."""
+    try:
+        return load(job)
+    except PhotoError as error:
+        return Failed(job, str(error))
 
 
-def batches(items: Iterable[Loaded | Failed], size: int) -> Iterator[list[Loaded] | Failed]:
-    """Neighbours of equal height and width, ``size`` at most; failures as they come."""
-    batch: list[Loaded] = []
+def batches(
+    items: Iterable[Loaded | Failed], most: Callable[[int, int], int], *, budget: int
+) -> Iterator[list[Loaded] | Failed]:
+    """Photos of equal height and width, ``most`` of that size at most; failures as they come.
+
+    Batches that are not full wait for more of their size, with ``budget`` pixels together: of more
+    the one that began first is taken as it is.
+    """
+    waiting: dict[tuple[int, int], list[Loaded]] = {}
+    held = 0
     for item in items:
         if isinstance(item, Failed):
             yield item
             continue
-        if batch and (len(batch) == size or batch[0].size != item.size):
+        waiting.setdefault(item.size, []).append(item)
+        held += math.prod(item.size)
+        full = len(waiting[item.size]) >= most(*item.size)
+        while full or held > budget:
+            batch = waiting.pop(item.size if full else next(iter(waiting)))
+            full, held = False, held - len(batch) * math.prod(batch[0].size)
             yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
+    yield from waiting.values()
 
 
 def masks(batch: list[Loaded]) -> Tensor | None:

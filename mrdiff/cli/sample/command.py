@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, command
@@ -21,6 +22,10 @@ __all__ = ["main", "make_parser"]
 # Nobody means a folder by them.
 _PHOTOS = {".jpeg", ".tiff", *(f".{name}" for name in FORMATS)}
 _FOR_FILES = ("reference", "mask", "compare", "trajectory", "skip_existing", "log")
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else positive(text)
 
 
 def _add_files(parser: LineParser) -> None:
@@ -79,7 +84,8 @@ def _add_speed(parser: LineParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=positive, default=1, metavar="N", help="processes, of a GPU each (1)")
     add("--num_nodes", type=positive, default=1, metavar="N", help="machines, as torchrun (1)")
-    add("--batch_size", type=positive, default=1, metavar="N", help="at once, on a GPU (1)")
+    many = "photos of equal size at once, on a GPU (auto: up to 32, as the memory allows)"
+    add("--batch_size", type=_batch_size, metavar="auto|N", help=many)
     sides = "side of tiles in pixels, or off (auto: as the memory allows)"
     add("--tile", default="auto", metavar="auto|off|N", help=sides)
     slow = "compile the network: slow to start, then perhaps faster"
@@ -87,8 +93,10 @@ def _add_speed(parser: LineParser) -> None:
     ways = "torch, or openvino: slow to start, then faster on a CPU (torch)"
     backends = ("torch", "openvino")
     add("--backend", type=one_of("backend", backends), default="torch", metavar="NAME", help=ways)
-    numbers = f"of openvino's layers: {', '.join(PRECISIONS)} (f32); int8 after mrdiff quantize"
-    add("--precision", type=one_of("precision", PRECISIONS), metavar="NAME", help=numbers)
+    names = list(dict.fromkeys(chain(*PRECISIONS.values())))
+    numbers = f"{', '.join(names)} (auto: on CUDA bf16 or tf32, as it was trained, else fp32)"
+    known = one_of("precision", names)
+    add("--precision", type=known, default="auto", metavar="NAME", help=numbers)
 
 
 def _add_report(parser: LineParser) -> None:
@@ -145,10 +153,12 @@ def _check_pipe(options: argparse.Namespace) -> None:
 
 
 def _check_backend(options: argparse.Namespace) -> None:
-    """OpenVINO's device is the CPU."""
+    """OpenVINO's device is the CPU; each has precisions of its own."""
+    names = PRECISIONS[options.backend]
+    if options.precision not in names:
+        what = f"--precision {options.precision} is not for --backend {options.backend}"
+        raise CommandError(f"{what}: use one of {', '.join(names)}", status=2)
     if options.backend == "torch":
-        if options.precision is not None:
-            raise CommandError("--precision is for --backend openvino: leave it out", status=2)
         return
     if options.compile:
         raise CommandError("--compile is for --backend torch: leave one of them out", status=2)

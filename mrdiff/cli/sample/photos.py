@@ -30,19 +30,21 @@ from torch import Tensor
 
 from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.cli.common.jobs import Job
-from mrdiff.cli.sample.ahead import WriteBehind, read_ahead
-from mrdiff.cli.sample.batches import Failed, Loaded, batches, load_all, masks
+from mrdiff.cli.sample.ahead import InTurn, WriteBehind, read_ahead
+from mrdiff.cli.sample.batches import Failed, Loaded, batches, masks, try_load
 from mrdiff.cli.sample.pictures import write_uncertainty
 from mrdiff.cli.sample.table import Quality, measure_job
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.cores import available_cores
 from mrdiff.system.text import shown
 
 __all__ = ["Measured", "Outcome", "restore_all"]
 
 Measured = Callable[[Job], Quality]
 
-_AHEAD = 16_000_000  # pixels that wait to be restored
+_AHEAD = 16_000_000  # pixels that wait to be read, to be restored and to be written, each
+_THREADS = 8  # at most, that read, and as many that write, beside a GPU
 
 
 @dataclass
@@ -102,7 +104,10 @@ class _Log:
 
 @dataclass
 class _Work:
-    """What is done with each photo; all but ``restore`` in the thread behind the network."""
+    """What is done with each photo; all but ``restore`` in the threads behind the network.
+
+    What is said of the photos is said in their order, that of ``numbers``.
+    """
 
     restorer: Restorer
     samples: int
@@ -111,14 +116,22 @@ class _Work:
     maps: Path | None
     log: _Log
     outcome: Outcome
+    in_turn: InTurn
+    numbers: dict[Job, int]
+
+    @property
+    def calls(self) -> int:
+        """Of the network for a photo."""
+        return self.restorer.sampler.nfe * self.samples
 
     def restore(
-        self, batch: list[Loaded], on_call: Callable[[], None]
+        self, batch: list[Loaded], on_call: Callable[[], None] | None
     ) -> Iterator[Callable[[], None]]:
         """Restore the photos of one batch; yields what is left to do for each."""
         start = time.perf_counter()
         images = [to_rgb(loaded.photo.image)[None] for loaded in batch]
         rgb = torch.cat(images) if len(images) > 1 else images[0]  # a large photo is not copied
+        tasks = Counter[str]()
         try:
             restored, std = self.restorer.draw(
                 rgb,
@@ -126,14 +139,19 @@ class _Work:
                 samples=self.samples,
                 mask=masks(batch),
                 features=[self.features(loaded.job.key) for loaded in batch],
-                callback=lambda *_: on_call(),
-                on_task=self.outcome.tasks.update,
+                callback=None if on_call is None else lambda *_: on_call(),
+                on_task=tasks.update,
             )
         except MemoryError:
+            if len(batch) > 1:  # each by itself may fit
+                for loaded in batch:
+                    yield from self.restore([loaded], on_call)
+                return
             reason = "out of memory, try --batch_size 1 --tile 256"
-            for loaded in batch:
-                yield partial(self.fail, loaded.job, f"{loaded.job.source}: {reason}")
+            job = batch[0].job
+            yield partial(self.fail, job, f"{job.source}: {reason}")
             return
+        self.outcome.tasks += tasks
         seconds = round((time.perf_counter() - start) / len(batch), 4)
         tile = self.restorer.tiler.side(*rgb.shape[-2:])
         facts = {"seconds": seconds, "nfe": self.restorer.sampler.nfe, "tile": tile}
@@ -142,28 +160,41 @@ class _Work:
 
     def write(self, loaded: Loaded, rgb: Tensor, std: Tensor, facts: dict[str, Any]) -> None:
         """Write a photo, measure it if there is a reference, and log it."""
-        job, photo = loaded.job, loaded.photo
+        job, photo, told = loaded.job, loaded.photo, list[str]()
         try:
             notes = list(photo.notes)
             restored = like_original(rgb, photo.image)
             write_photo(job.target, restored, photo, on_loss=notes.append)
             if self.maps is not None:
                 write_uncertainty(std, job.target, self.maps)
-            for note in notes:
-                print(f"note: {shown(job.source)}: {shown(note)}", file=sys.stderr)
+            told = notes
             if job.reference is not None:
                 quality = self.outcome.quality[job] = self.measured(job)
                 facts = {**facts, "psnr": round(quality.after["psnr"], 4)}
         except PhotoError as error:
-            return self.fail(job, str(error))
-        return self._log(job, output=str(job.target), **facts)
+            facts = {"error": str(error)}
+        else:
+            facts = {"output": str(job.target), **facts}
+        self._say(job, told, facts)
 
     def fail(self, job: Job, reason: str) -> None:
-        self.outcome.failures[job] = reason
-        self._log(job, error=reason)
+        self._say(job, [], {"error": reason})
 
-    def _log(self, job: Job, **facts: Any) -> None:
-        self.log({"file": str(job.source), **facts})
+    def _say(self, job: Job, notes: list[str], facts: dict[str, Any]) -> None:
+        """Now, or when all has been said of those before it."""
+
+        def say() -> None:
+            for note in notes:
+                print(f"note: {shown(job.source)}: {shown(note)}", file=sys.stderr)
+            if "error" in facts:
+                self.outcome.failures[job] = facts["error"]
+            self.log({"file": str(job.source), **facts})
+
+        self.in_turn(self.numbers[job], say)
+
+
+def _pixels(item: Loaded | Failed) -> int:
+    return math.prod(item.size)
 
 
 def _progress() -> Progress:
@@ -175,7 +206,7 @@ def restore_all(
     restorer: Restorer,
     jobs: list[Job],
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     samples: int = 1,
     maps: Path | None = None,
     features: PhotoFeatures | None = None,
@@ -184,25 +215,34 @@ def restore_all(
 ) -> Outcome:
     """Restore every job in order; none of their failures stops the others.
 
-    ``batch_size`` photos of equal size go through a GPU at once. Of several ``samples`` the mean is
-    written, and pictures of their deviation below ``maps``, the folder of all outputs. To ``log`` a
-    line of JSON is appended for each photo.
+    ``batch_size`` photos of equal size go through a GPU at once, or as many as it holds. Of several
+    ``samples`` the mean is written, and pictures of their deviation below ``maps``, the folder of
+    all outputs. To ``log`` a line of JSON is appended for each photo.
     """
+    outcome, in_turn, cuda = Outcome(), InTurn(), restorer.device.type == "cuda"
+    lines, numbers = _Log(log, outcome.lost), {job: i for i, job in enumerate(jobs)}
     features = features or PhotoFeatures()
-    outcome = Outcome()
-    lines = _Log(log, outcome.lost)
-    with contextlib.closing(lines), _progress() as progress, WriteBehind() as behind:
-        task = progress.add_task("restoring", total=len(jobs))
-        work = _Work(restorer, samples, features, measured, maps, lines, outcome)
-        read = read_ahead(load_all(jobs), size=lambda item: math.prod(item.size), budget=_AHEAD)
-        together = 1 if restorer.device.type == "cpu" else batch_size  # see Restorer.restore
-        for batch in batches(read, together):
+    work = _Work(restorer, samples, features, measured, maps, lines, outcome, in_turn, numbers)
+    threads = max(1, min(_THREADS, available_cores() // 2)) if cuda else 1
+
+    def most(height: int, width: int) -> int:
+        if restorer.device.type == "cpu":  # see Restorer.restore
+            return 1
+        return batch_size or restorer.tiler.photos(height, width)
+
+    behind = WriteBehind(budget=_AHEAD, threads=threads)
+    read = read_ahead(try_load, jobs, size=_pixels, budget=_AHEAD, threads=threads)
+    with contextlib.closing(lines), contextlib.closing(in_turn), _progress() as progress, behind:
+        task, done = progress.add_task("restoring", total=len(jobs)), 0
+        for batch in batches(read, most, budget=_AHEAD):
             if isinstance(batch, Failed):
                 behind(partial(work.fail, batch.job, batch.reason))
-                progress.advance(task)
-                continue
-            calls = restorer.sampler.nfe * samples
-            for left in work.restore(batch, partial(progress.advance, task, len(batch) / calls)):
-                behind(left)
-        progress.update(task, completed=len(jobs))
+                done += 1
+            else:
+                step = partial(progress.advance, task, len(batch) / work.calls)
+                # On a GPU the calls of a run are one program, which nobody can watch.
+                for left in work.restore(batch, None if cuda else step):
+                    behind(left, size=math.prod(batch[0].size))
+                done += len(batch)
+            progress.update(task, completed=done)
     return outcome

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from mrdiff.acceleration.backends import OpenVINONetwork, use_inductor
+from mrdiff.acceleration.precision import set_precision, trained_in
 from mrdiff.acceleration.ranges import read_ranges
 from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError
@@ -40,6 +41,7 @@ from mrdiff.photo import Found
 from mrdiff.photo.kinds import channels_of
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.devices import pick_device
 from mrdiff.system.text import shown
 
 __all__ = ["run_sampling"]
@@ -86,13 +88,16 @@ def _open_model(
         check_spread(restorer.sampler, options.samples)
         if options.local_pooling:
             localise(network, options.local_pooling)
-        if options.compile:
-            use_inductor(network)
         if options.backend == "openvino":
             ranges = read_ranges(checkpoint) if options.precision == "int8" else None
-            precision = options.precision or "f32"
+            precision = "fp32" if options.precision == "auto" else options.precision
             network = OpenVINONetwork(network, precision=precision, ranges=ranges)
             restorer.denoiser.network = network
+        else:  # for the device that it is on, or Lightning will move it to
+            device, trained = pick_device(options.device), trained_in(checkpoint)
+            set_precision(network, options.precision, trained=trained, device=device)
+        if options.compile:
+            use_inductor(network, device=pick_device(options.device))
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
     return restorer

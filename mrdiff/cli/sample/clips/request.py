@@ -60,7 +60,7 @@ def check_clip(options: argparse.Namespace) -> None:
     if options.output == PIPE:
         raise CommandError("--output -: a clip is written to a file or a folder", status=2)
     wrong = [name for name in _PHOTOS if getattr(options, name)]
-    wrong += [name for name in _ONE if getattr(options, name) > 1]
+    wrong += [name for name in _ONE if (getattr(options, name) or 1) > 1]
     wrong += ["protocol"] if options.protocol != "standard" else []
     if wrong:
         raise CommandError(f"--{wrong[0]} is for photos, not for a clip: leave it out", status=2)
