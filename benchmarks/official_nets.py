@@ -2,6 +2,7 @@
 
     python -m benchmarks.official_nets [--nets refusion daclip irsde] [--rounds 3] [--size 256]
         [--official FILE.py] [--variants official plain prepared kept compile openvino ...]
+    python -m benchmarks.official_nets --train --official FILE.py [--size 128] [--rounds 5]
 
 Random weights of the full size, one image of 256 x 256 pixels, float32. Each measurement is a
 process of its own, which reports the seconds of a network call, those of a restoration by mr-ode-2
@@ -19,6 +20,11 @@ in 5 calls, and its peak memory; variants take turns in each round, and medians 
 The ratio is to the first row. ``difference`` is the largest of the network's outputs, over the
 largest output, and ``GEMM`` the product of 2048 x 2048 matrices that the machine can do in the
 same process, in GFLOP/s: with it, times of other machines can be compared.
+
+``--train`` is another table: a training step, forward and backward, of a batch of two. The authors'
+network and ours in both memory formats, with equal weights, take turns in one process; seconds are
+medians, processor time beside the clock's, and so are the ratios, taken round by round.
+``gradient`` is the largest difference of a parameter's gradient, over its norm.
 """
 
 from __future__ import annotations
@@ -84,6 +90,8 @@ def make(name: str, variant: str, official: Path | None) -> nn.Module:
     """The network of a name; all variants have the same weights."""
     torch.manual_seed(0)
     network = awake(NETWORKS[name]())
+    if variant == "contiguous":
+        return network
     if variant != "official":
         return network.to(memory_format=torch.channels_last)
     spec = importlib.util.spec_from_file_location("official_networks", official)
@@ -114,6 +122,46 @@ def watched(sampler: MRSampler, model: Any, network: nn.Module, mu: Tensor) -> R
     return ranges
 
 
+def step(network: nn.Module, *given: Any) -> tuple[float, float]:
+    """Seconds of a training step, of the processor and by the clock."""
+    network.zero_grad(set_to_none=True)
+    processor, clock = time.process_time(), time.perf_counter()
+    network(*given).square().mean().backward()
+    return time.process_time() - processor, time.perf_counter() - clock
+
+
+def largest_difference(ours: nn.Module, theirs: nn.Module) -> float:
+    """Of the gradients of parameters that both have used."""
+    others = {name: p.grad for name, p in theirs.named_parameters()}
+    pairs = [(p.grad, others[name]) for name, p in ours.named_parameters() if p.grad is not None]
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in pairs)
+
+
+def training(name: str, size: int, rounds: int, official: Path | None) -> None:
+    """Print the rows of one network's training step."""
+    variants = [*(["official"] if official else []), "contiguous", "channels last"]
+    networks = {variant: make(name, variant, official) for variant in variants}
+    x, mu = torch.rand(2, 2, 3, size, size)
+    text, image = torch.randn(2, 2, 512)
+    context = {"text": text, "image": image} if name == "daclip" else None
+    seconds: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
+    for turn in range(rounds + 1):
+        for variant, network in networks.items():
+            network.train().requires_grad_(True)
+            taken = step(network, x, mu, torch.tensor([0.5, 0.3]), context)
+            if turn:  # the first warms up
+                seconds[variant].append(taken)
+    first = networks[variants[0]]
+    first = first.network if isinstance(first, Official) else first
+    for variant, network in networks.items():
+        own = network.network if isinstance(network, Official) else network
+        processor, clock = map(statistics.median, zip(*seconds[variant], strict=True))
+        pairs = list(zip(seconds[variants[0]], seconds[variant], strict=True))
+        ratios = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
+        cells = [name, variant, f"{processor:.2f}", f"{clock:.2f}", *(f"{r:.2f}" for r in ratios)]
+        print(f"| {' | '.join(cells)} | {largest_difference(own, first):.1e} |", flush=True)
+
+
 @torch.no_grad()
 def measure(name: str, variant: str, size: int, official: Path | None) -> dict[str, Any]:
     """One process: seconds, memory, and the output to compare."""
@@ -133,7 +181,7 @@ def measure(name: str, variant: str, size: int, official: Path | None) -> dict[s
     if variant == "compile":
         use_inductor(network)
     elif variant.startswith("openvino"):
-        precision = variant.partition("-")[2] or "f32"
+        precision = variant.partition("-")[2] or "fp32"
         ranges = watched(sampler, model, network, mu) if precision == "int8" else None
         network = OpenVINONetwork(network, precision=precision, ranges=ranges)
         model = BoundDenoiser(Denoiser(network, process, NOISE), context)
@@ -183,11 +231,19 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, help="pixels a side: 256, or 128 with --train")
+    parser.add_argument("--train", action="store_true", help="a training step")
     parser.add_argument("--official", type=Path)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:4])
     parser.add_argument("--one", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     options = parser.parse_args(given)
+    options.size = options.size or (128 if options.train else 256)
+    if options.train:
+        head = ["network", "variant", "processor s", "s", "ratio", "ratio", "gradient"]
+        print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
+        for name in options.nets:
+            training(name, options.size, options.rounds, options.official)
+        return 0
     if options.one:
         print(json.dumps(measure(*options.one, options.size, options.official)))
         return 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.convolution import Conv
 from mrdiff.networks.blocks.parts import (
     LinearAttention,
     Prenorm,
@@ -67,7 +68,7 @@ class ConditionalUNet(OfficialNetwork):
         self.mid_block2 = ResBlock(last, last, time)
         self.ups = nn.ModuleList(ups)
         self.final_res_block = ResBlock(2 * first, first, time)
-        self.final_conv = nn.Conv2d(first, channels, 3, padding=1)
+        self.final_conv = Conv(first, channels, 3, padding=1)
 
     @property
     def entry(self) -> nn.Conv2d:
@@ -81,7 +82,8 @@ class ConditionalUNet(OfficialNetwork):
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         film = iter(films)
-        hidden, skips = first, list[Tensor]()
+        hidden = first
+        skips: list[Tensor] = []
         for stage in self.downs:
             one, two, attention, resize = stage.children()
             hidden = self._run(one, hidden, next(film))

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mrdiff.networks.protocol import Context, known_features, known_tasks, takes_mask
 
-__all__ = ["FeatureError", "TaskError", "check_task", "check_tasks", "classify", "judge"]
-__all__ += ["make_context", "one_hot", "pick_features", "training_context", "with_task"]
+__all__ = ["FeatureError", "TaskError", "check_degradation", "check_task", "check_tasks"]
+__all__ += ["classify", "judge", "make_context", "one_hot", "pick_features"]
+__all__ += ["training_context", "with_task"]
 
 
 class TaskError(ValueError):
@@ -37,10 +37,20 @@ def pick_features(network: nn.Module, given: Mapping[str, Tensor]) -> Context:
 
 
 def one_hot(degradation: Tensor, tasks: int) -> Tensor:
-    """Float32 ``[B, K]`` of int64 indices ``[B]``; TaskError if one is not of the K tasks."""
-    if not bool(((degradation >= 0) & (degradation < tasks)).all()):
+    """Float32 ``[B, K]`` of int64 indices ``[B]``; zeros for what is none of the K tasks."""
+    return (degradation[:, None] == torch.arange(tasks, device=degradation.device)).float()
+
+
+def check_degradation(degradation: Tensor, network: nn.Module) -> None:
+    """Raise TaskError if an index ``[B]`` is none of the network's tasks.
+
+    On the CPU alone: a GPU would be waited for, and ends the run itself when it scores such a task.
+    """
+    tasks = len(known_tasks(network))
+    if not tasks or not degradation.is_cpu:
+        return
+    if not all(0 <= index < tasks for index in degradation.tolist()):
         raise TaskError(f"the data names a degradation that is none of the network's {tasks}")
-    return functional.one_hot(degradation.long(), tasks).float()
 
 
 def check_task(task: str, tasks: Sequence[str]) -> None:
@@ -133,26 +143,23 @@ def training_context(
     batch: Mapping[str, Any],
     logits: Tensor | None,
     *,
-    blind: float,
-    generator: torch.Generator,
+    judged: Tensor | None,
 ) -> Context | None:
-    """The context of a training batch; TaskError if a degradation is none of the network's.
+    """The context of a training batch.
 
     Args:
         network: takes it.
-        batch: perhaps with ``degradation`` ``[B]``, without which all are blind, and ``mask``.
+        batch: with ``degradation`` ``[B]`` unless all are judged; perhaps with ``mask``.
         logits: the classifier's for the batch, if the network knows several tasks.
-        blind: share of the images that get the classifier's probabilities instead of the truth, so
-            that the network is used to both.
-        generator: picks those images.
+        judged: ``[B, 1]``, which images get the classifier's probabilities instead of the truth, so
+            that the network is used to both; None for all.
     """
     context: Context = {}
-    if logits is not None and "degradation" not in batch:
+    if logits is not None:
         context["task"] = logits.detach().softmax(1)
-    elif logits is not None:
-        truth = one_hot(batch["degradation"], logits.shape[1])
-        picked = torch.rand(len(truth), 1, generator=generator, device=generator.device) < blind
-        context["task"] = torch.where(picked.to(truth.device), logits.detach().softmax(1), truth)
+        if judged is not None:
+            truth = one_hot(batch["degradation"], logits.shape[1])
+            context["task"] = torch.where(judged, context["task"], truth)
     if "mask" in batch and takes_mask(network):
         context["mask"] = batch["mask"]
     return context or None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.convolution import Conv
 from mrdiff.networks.blocks.parts import NAFBlock, SimpleGate, Sinusoids, padding
 from mrdiff.networks.official import OfficialNetwork
 from mrdiff.networks.protocol import check_sizes
@@ -59,10 +60,10 @@ class RefusionNAFNet(OfficialNetwork):
             return nn.Sequential(*(NAFBlock(width, time) for _ in range(count)))
 
         widths = [width * 2**i for i in range(len(encoder) + 1)]
-        self.intro = nn.Conv2d(2 * channels, width, 3, padding=1)
-        self.ending = nn.Conv2d(width, channels, 3, padding=1)
+        self.intro = Conv(2 * channels, width, 3, padding=1)
+        self.ending = Conv(width, channels, 3, padding=1)
         self.encoders = nn.ModuleList(map(stage, widths, encoder))
-        self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
+        self.downs = nn.ModuleList(Conv(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.middle_blks = stage(widths[-1], middle)
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(w, 2 * w, 1, bias=False), nn.PixelShuffle(2))
@@ -86,7 +87,8 @@ class RefusionNAFNet(OfficialNetwork):
                 x = self._run(block, x, next(film))
             return x
 
-        hidden, skips = first, list[Tensor]()
+        hidden = first
+        skips: list[Tensor] = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             hidden = run(stage, hidden)
             skips.append(hidden)

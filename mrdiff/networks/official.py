@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mrdiff.networks.blocks.parts import raw_time
 from mrdiff.networks.inference.fast import inference_copy
-from mrdiff.networks.protocol import Context, Prepared, check_sizes
+from mrdiff.networks.protocol import Context, Prepared, check_sizes, time_type
 
 
 class OfficialNetwork(nn.Module, ABC):
@@ -55,7 +55,11 @@ class OfficialNetwork(nn.Module, ABC):
 
     def embed(self, t: Tensor, context: Context | None) -> Tensor:
         """The embedding ``[B, D]`` of the times ``[B]`` in [0, 1]."""
-        embedding: Tensor = self.time_mlp(raw_time(t.to(self.entry.weight.dtype), self.steps))
+        waves, *layers = self.time_mlp.children()
+        dtype = self.entry.weight.dtype
+        embedding: Tensor = waves(raw_time(t.to(time_type(dtype)), self.steps)).to(dtype)
+        for layer in layers:
+            embedding = layer(embedding)
         return embedding
 
     def films(self, t: Tensor, context: Context | None) -> list[Tensor]:

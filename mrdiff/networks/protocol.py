@@ -17,6 +17,7 @@ __all__ += [
     "known_tasks",
     "prepare_network",
     "takes_mask",
+    "time_type",
 ]
 
 Context = dict[str, Tensor]
@@ -116,6 +117,11 @@ def known_features(network: nn.Module) -> dict[str, int]:
     return dict(features) if isinstance(features, Mapping) else {}
 
 
+def time_type(weights: torch.dtype) -> torch.dtype:
+    """In which times are kept, and sines of them computed: float32 if the weights are narrower."""
+    return torch.promote_types(weights, torch.float32)
+
+
 def is_plain(network: nn.Module) -> bool:
     """Whether all parts compute what their classes do, from their weights alone.
 
@@ -136,5 +142,7 @@ def prepare_network(
     make = getattr(network, "prepare", None)
     if make is None or torch.is_grad_enabled() or not is_plain(network):
         return None
-    ready: Prepared | None = make(mu, times.to(next(network.parameters())), context)
+    weight = next(network.parameters())
+    times = times.to(weight.device, time_type(weight.dtype))
+    ready: Prepared | None = make(mu, times, context)
     return ready

@@ -11,29 +11,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrdiff.networks.blocks.classifier import DegradationClassifier
+from mrdiff.networks.blocks.convolution import Conv
 from mrdiff.networks.blocks.parts import padding
 from mrdiff.networks.blocks.residual_block import ResidualBlock, zero_conv
 from mrdiff.networks.conditions import with_task
 from mrdiff.networks.inference.fast import inference_copy
-from mrdiff.networks.protocol import Context, Prepared, check_sizes
+from mrdiff.networks.protocol import Context, Prepared, check_sizes, time_type
 
 
 class TimeEmbedding(nn.Module):
     """Sines and cosines of t at octaves, then two linear layers: ``[B]`` -> ``[B, width]``."""
 
-    frequencies: Tensor
+    octaves: Tensor
 
     def __init__(self, width: int, octaves: int = 8) -> None:
         super().__init__()
-        frequencies = math.pi * 2.0 ** torch.arange(octaves)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        # Whole numbers, which no conversion of the network rounds.
+        self.register_buffer("octaves", 2 ** torch.arange(octaves), persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(2 * octaves, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
 
     def forward(self, t: Tensor) -> Tensor:
-        angles = t[:, None] * self.frequencies
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
+        angles = t[:, None] * math.pi * self.octaves
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        return self.layers(waves.to(next(self.parameters()).dtype))
 
 
 class Stage(nn.Module):
@@ -104,11 +106,11 @@ class UNet(nn.Module):
         self.tasks, self.mask = tuple(tasks), mask
         steps = list(itertools.pairwise(widths))
         self.time = TimeEmbedding(time_width)
-        self.head = nn.Conv2d((2 * channels + mask) * patch**2, widths[0], 3, padding=1)
+        self.head = Conv((2 * channels + mask) * patch**2, widths[0], 3, padding=1)
         self.down_stages = nn.ModuleList(
             Stage(w, n, time_width) for w, n in zip(widths[:-1], encoder, strict=True)
         )
-        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.downs = nn.ModuleList(Conv(a, b, 2, stride=2) for a, b in steps)
         self.middle_stage = Stage(widths[-1], middle, time_width)
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in reversed(steps)
@@ -137,7 +139,7 @@ class UNet(nn.Module):
         given = with_task(self, mu, context)
         state = self.input_gain * (x - mu)
         time = self._embed(t, given)
-        out = self._levels(self._first(state, mu, given), self._films(time))
+        out = self.body(self._first(state, mu, given), self._films(time))
         return self._finished(out, state, time)
 
     def prepare(
@@ -164,7 +166,7 @@ class UNet(nn.Module):
                 first = self._first(state, condition, given)
             else:
                 first = F.conv2d(self._folded(state), state_weight, padding=1).add_(start)
-            return self._finished(fast._levels(first, films[index]), state, embedded[index])
+            return self._finished(fast.body(first, films[index]), state, embedded[index])
 
         return run
 
@@ -186,7 +188,8 @@ class UNet(nn.Module):
             raise ValueError(f"this UNet takes no {' or '.join(sorted(unknown))} in its context")
         parts = [2 * mu - 1]
         if self.mask:
-            parts.append(1 - context["mask"] if "mask" in context else torch.zeros_like(mu[:, :1]))
+            all_known = torch.ones_like(mu[:, :1])
+            parts.append(1 - context.get("mask", all_known).to(mu.dtype))
         return self._folded(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
 
     def _films(self, time: Tensor) -> list[Tensor]:
@@ -202,12 +205,13 @@ class UNet(nn.Module):
 
     def _embed(self, t: Tensor, context: Context) -> Tensor:
         """The embedding ``[B, time_width]`` of the time and, if there are any, the tasks."""
-        time: Tensor = self.time(t.to(self.tail.weight.dtype))
+        time: Tensor = self.time(t.to(time_type(self.tail.weight.dtype)))
         return time + self.task(context["task"].to(time.dtype)) if self.tasks else time
 
-    def _levels(self, first: Tensor, films: Sequence[Tensor]) -> Tensor:
+    def body(self, first: Tensor, films: Sequence[Tensor]) -> Tensor:
         """All between the first convolution's result and the pixel-shuffle."""
-        film, hidden, skips = iter(films), first, list[Tensor]()
+        film, hidden = iter(films), first
+        skips: list[Tensor] = []
         for stage, down in zip(self.down_stages, self.downs, strict=True):
             hidden = stage(hidden, film)
             skips.append(hidden)

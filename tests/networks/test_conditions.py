@@ -17,6 +17,7 @@ from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.networks import UNet
 from mrdiff.networks.conditions import (
     TaskError,
+    check_degradation,
     classify,
     judge,
     make_context,
@@ -84,20 +85,23 @@ def test_a_network_of_one_task_takes_nothing_and_refuses_what_it_does_not_take()
         UNet(tasks=("rain", "rain"))
 
 
-def test_one_hot_refuses_what_is_no_task() -> None:
+def test_what_is_no_task_is_refused() -> None:
     assert torch.equal(one_hot(torch.tensor([1, 0]), 2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    with pytest.raises(ValueError, match="none of the network's 2"):
-        one_hot(torch.tensor([2]), 2)
+    for wrong in (2, -1):
+        with pytest.raises(TaskError, match="none of the network's 2"):
+            check_degradation(torch.tensor([0, wrong]), network())
+    check_degradation(torch.tensor([0, 1]), network())
+    check_degradation(torch.tensor([7]), network(tasks=()))
 
 
-@pytest.mark.parametrize("blind", [0.0, 1.0])
-def test_training_gives_the_truth_or_the_judgement(blind: float) -> None:
+@pytest.mark.parametrize("judged", [True, False])
+def test_training_gives_the_truth_or_the_judgement(judged: bool) -> None:
     logits = torch.tensor([[3.0, 0.0], [0.0, 3.0]], requires_grad=True)
     batch = {"degradation": torch.tensor([1, 1]), "mask": torch.ones(2, 1, 8, 8)}
-    generator = torch.Generator().manual_seed(0)
-    context = training_context(network(), batch, logits, blind=blind, generator=generator)
+    which = torch.full((2, 1), judged)
+    context = training_context(network(), batch, logits, judged=which)
     assert context is not None
-    wanted = logits.softmax(1) if blind else one_hot(batch["degradation"], 2)
+    wanted = logits.softmax(1) if judged else one_hot(batch["degradation"], 2)
     assert torch.equal(context["task"], wanted)
     assert not context["task"].requires_grad
     assert context["mask"] is batch["mask"]

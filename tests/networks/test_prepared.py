@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -218,22 +219,23 @@ class Unprepared:
 
 
 @pytest.mark.parametrize("name", ["mr-ode-2", "mr-sde-1", "fidelity", *BASELINES])
-def test_samplers_prepare_without_gradients(name: str) -> None:
+def test_samplers_prepare_without_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = denoiser()
     _, mu = images(32, 32, 1)
     sampler = make_sampler(name, nfe=4)
-    calls: list[type] = []
-    original = PreparedDenoiser.__call__
-    try:
-        PreparedDenoiser.__call__ = lambda self, *a: (calls.append(1), original(self, *a))[1]
-        with torch.no_grad():
-            out = sampler(model, mu, torch.Generator().manual_seed(0))
-            assert len(calls) == 4
-            plain = sampler(Unprepared(model), mu, torch.Generator().manual_seed(0))
-        sampler(model, mu, torch.Generator().manual_seed(0)).sum().backward()
-    finally:
-        PreparedDenoiser.__call__ = original
-    assert len(calls) == 4
+    prepare, runs, calls = model.network.prepare, list[int](), list[int]()
+
+    def counted(mu: Tensor, times: Tensor, context: None) -> Callable[..., Tensor]:
+        runs.append(len(times))
+        run = prepare(mu, times, context)
+        return lambda *given: (calls.append(1), run(*given))[1]
+
+    monkeypatch.setattr(model.network, "prepare", counted)
+    with torch.no_grad():
+        out = sampler(model, mu, torch.Generator().manual_seed(0))
+        plain = sampler(Unprepared(model), mu, torch.Generator().manual_seed(0))
+    sampler(model, mu, torch.Generator().manual_seed(0)).sum().backward()
+    assert (runs, len(calls)) == ([4], 4)
     assert next(model.parameters()).grad is not None
     torch.testing.assert_close(out, plain, atol=1e-4, rtol=0)
 
@@ -245,26 +247,30 @@ def test_tiles_are_prepared() -> None:
     sampler = MRSampler(nfe=2)
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(0))
     tiled = TiledDenoiser(model, 64, 16)
-    assert isinstance(tiled.prepare(mu, torch.ones(1)).denoiser, PreparedDenoiser)
+    assert isinstance(tiled.prepare(mu, [1.0]).denoiser, PreparedDenoiser)
     out = sampler(tiled, mu, lambda step, shape: noise)
     plain = sampler(TiledDenoiser(Unprepared(model), 64, 16), mu, lambda step, shape: noise)
     torch.testing.assert_close(out, plain, atol=1e-4, rtol=0)
 
 
+def hook(network: nn.Module) -> None:
+    network.mid_block1.register_forward_hook(lambda *_: None)
+
+
+def reparametrize(network: nn.Module) -> None:
+    nn.utils.parametrizations.weight_norm(network.final_conv)
+
+
+@pytest.mark.parametrize("change", [hook, reparametrize])
 @torch.no_grad()
-def test_networks_with_more_than_their_weights_are_not_prepared() -> None:
-    _, mu = images(32, 32, 1)
-    times = torch.ones(1)
-    assert isinstance(prepared(denoiser(), mu, times), PreparedDenoiser)
-    hooked = denoiser()
-    hooked.network.mid_block1.register_forward_hook(lambda *_: None)
-    assert prepared(hooked, mu, times) is hooked
-    adapted = copy.deepcopy(denoiser())
-    nn.utils.parametrizations.weight_norm(adapted.network.final_conv)
-    assert prepared(adapted, mu, times) is adapted
-    compiled = denoiser()
-    compiled.network.compile()
-    assert prepared(compiled, mu, times) is compiled
+def test_networks_with_more_than_their_weights_are_called_as_they_are(
+    change: Callable[[nn.Module], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, mu = images(32, 32, 1)
+    model = copy.deepcopy(denoiser())
+    change(model.network)
+    monkeypatch.setattr(model.network, "prepare", lambda *_: pytest.fail("it was prepared"))
+    assert torch.equal(prepared(model, mu, [0.5])(x, 0.5, mu).x0, model(x, 0.5, mu).x0)
 
 
 @torch.no_grad()
@@ -293,9 +299,8 @@ def test_the_task_is_judged_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_time_that_was_not_announced_is_answered_too() -> None:
     model = denoiser()
     x, mu = images(32, 32, 1)
-    ready = prepared(model, mu, torch.tensor([1.0, 0.5]))
-    t = torch.tensor(0.3)
-    assert torch.equal(ready(x, t, mu).x0, model(x, t, mu).x0)
+    ready = prepared(model, mu, [1.0, 0.5])
+    assert torch.equal(ready(x, 0.3, mu).x0, model(x, 0.3, mu).x0)
 
 
 def test_the_blocks_of_other_widths_are_checked() -> None:

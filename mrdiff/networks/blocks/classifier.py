@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.convolution import Conv
+
 
 class PixelNorm(nn.Module):
     """Every pixel's channels at mean 0 and deviation 1, without weights of its own."""
@@ -37,13 +39,14 @@ class DegradationClassifier(nn.Module):
         layers: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(itertools.pairwise((channels, *widths))):
             stride = 1 if i == 0 else 2
-            convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+            convolution = Conv(inputs, outputs, 3, stride=stride, padding=1)
             layers += [convolution, PixelNorm(), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(2 * widths[-1], 64), nn.SiLU(), nn.Linear(64, tasks))
 
     def forward(self, mu: Tensor) -> Tensor:
         """Logits ``[B, K]`` of images ``[B, C, H, W]`` in [0, 1]."""
-        features = self.features(2 * mu - 1).flatten(2)
+        images = mu.to(next(self.parameters()).dtype)
+        features = self.features(2 * images - 1).flatten(2)
         deviation = features.var(dim=2, correction=0).add(1e-6).sqrt()
         return self.head(torch.cat([features.mean(dim=2), deviation], dim=1))

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.convolution import Conv, convolve, pays
+from mrdiff.networks.protocol import is_plain
+
 
 class Sinusoids(nn.Module):
-    """Sines and cosines of the official raw time: ``[B]`` -> ``[B, width]``, width even, >= 4."""
+    """Sines and cosines of the official raw time: ``[B]`` -> ``[B, width]``, width even, >= 4.
 
-    frequencies: Tensor
+    Angles reach T radians: float32 times or wider, whatever the type of the weights.
+    """
+
+    exponents: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         if width < 4 or width % 2:
             raise ValueError(f"the time embedding needs an even width of 4 or more, got {width}")
         half = width // 2
-        # From 1 down to 1 / 10000.
-        frequencies = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        # Whole numbers, which no conversion of the network rounds.
+        self.register_buffer("exponents", torch.arange(half), persistent=False)
 
     def forward(self, time: Tensor) -> Tensor:
-        angles = time[:, None] * self.frequencies
+        # From 1 down to 1 / 10000.
+        factor = -math.log(10000) / (len(self.exponents) - 1)
+        angles = time[:, None] * torch.exp(self.exponents.to(time) * factor)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -59,12 +67,12 @@ class Prenorm(nn.Module):
 
     def forward(self, x: Tensor, token: Tensor | None = None) -> Tensor:
         out: Tensor = self.fn["fn"](self.fn["norm"](x), token)
-        return out + x
+        return x + out  # in the memory format of x
 
 
-def plain_conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
+def plain_conv(inputs: int, outputs: int, size: int = 3) -> Conv:
     """A convolution that keeps the size and has no bias."""
-    return nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return Conv(inputs, outputs, size, padding=size // 2, bias=False)
 
 
 class ResBlock(nn.Module):
@@ -134,17 +142,18 @@ class LinearAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = self.heads * self.head_width
-        self.to_qkv = nn.Conv2d(width, 3 * inner, 1, bias=False)
-        self.to_out = nn.Sequential(nn.Conv2d(inner, width, 1), ChannelNorm(width))
+        self.to_qkv = Conv(width, 3 * inner, 1, bias=False)
+        self.to_out = nn.Sequential(Conv(inner, width, 1), ChannelNorm(width))
 
     def forward(self, x: Tensor, token: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
-        parts = "b (part head c) h w -> part b head c (h w)"
+        # The channels of a head stay together: images that lie channels last are never transposed.
+        parts = "b (part head c) h w -> part b head (h w) c"
         q, k, v = rearrange(self.to_qkv(x), parts, part=3, head=self.heads)
-        values = k.softmax(dim=-1) @ v.transpose(-1, -2)  # [B, heads, 32, 32]
+        values = k.softmax(dim=-2).transpose(-1, -2) @ v  # [B, heads, 32, 32]
         values = values * (self.head_width**-0.5 / (height * width))
-        mixed = values.transpose(-1, -2) @ q.softmax(dim=-2)
-        out: Tensor = self.to_out(rearrange(mixed, "b head c (h w) -> b (head c) h w", h=height))
+        mixed = (q.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)  # [B, H W, heads 32]
+        out: Tensor = self.to_out(mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2))
         return out
 
 
@@ -153,12 +162,27 @@ class Upsample(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         repeat = nn.Upsample(scale_factor=2, mode="nearest")
-        super().__init__(repeat, nn.Conv2d(inputs, outputs, 3, padding=1))
+        super().__init__(repeat, Conv(inputs, outputs, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = cast(Conv, self[1])
+        if pays(x, conv.weight) and is_plain(self):
+            weight = transposed_filter(conv.weight)
+            return convolve(x, weight, conv.bias, stride=2, padding=1, transposed=True)
+        return super().forward(x)
 
 
-def downsample(inputs: int, outputs: int) -> nn.Conv2d:
+def transposed_filter(weight: Tensor) -> Tensor:
+    """``[O, C, 3, 3]`` behind a repetition is ``[C, O, 4, 4]`` transposed: 4/9 of the products."""
+    turned = weight.transpose(0, 1).flip(2, 3)
+    total = sum(F.pad(turned, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1))
+    assert isinstance(total, Tensor)
+    return total.contiguous(memory_format=torch.channels_last)
+
+
+def downsample(inputs: int, outputs: int) -> Conv:
     """Half the size by a 4x4 convolution of stride 2."""
-    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+    return Conv(inputs, outputs, 4, stride=2, padding=1)
 
 
 def padding(image: Tensor, multiple: int) -> tuple[int, int, int, int]:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.convolution import Conv
 
-def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
+
+def zero_conv(inputs: int, outputs: int) -> Conv:
     """A 3x3 convolution that starts by returning zero."""
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    conv = Conv(inputs, outputs, 3, padding=1)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     return conv
@@ -23,7 +25,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.first = Conv(width, width, 3, padding=1)
         self.film = nn.Linear(time_width, 2 * width)
         self.second = zero_conv(width, width)
 

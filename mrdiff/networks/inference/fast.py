@@ -22,6 +22,7 @@ from mrdiff.networks.blocks.parts import (
     Prenorm,
     ResBlock,
     Upsample,
+    transposed_filter,
 )
 from mrdiff.networks.blocks.residual_block import ResidualBlock
 from mrdiff.networks.inference.derived import derived, forget_changed
@@ -93,20 +94,12 @@ class FastResidualBlock(ResidualBlock):
 
 
 class FastUpsample(Upsample):
-    """Repetition and convolution are one transposed convolution with 4/9 of the products."""
+    """Repetition and convolution are one transposed convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         conv = cast(nn.Conv2d, self[1])
-        weight = derived(conv.weight, "transposed", _transposed)
+        weight = derived(conv.weight, "transposed", transposed_filter)
         return F.conv_transpose2d(x, weight, conv.bias, stride=2, padding=1)
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    """Of a filter ``[O, C, 3, 3]`` behind a repetition: ``[C, O, 4, 4]``."""
-    turned = weight.transpose(0, 1).flip(2, 3)
-    total = sum(F.pad(turned, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1))
-    assert isinstance(total, Tensor)
-    return total.contiguous(memory_format=torch.channels_last)
 
 
 class FastPrenorm(Prenorm):
