@@ -62,20 +62,31 @@ class EMA(EMAWeightAveraging):
         )
         self.decay = decay
         self.warmup = warmup
-        # One fused call a device, not one a parameter; AveragedModel takes only one of the two.
-        self._kwargs = {"multi_avg_fn": self._average}
-        self._swapped = False
+        self._swapped, self._updates = False, 0
 
     def decay_at(self, updates: int) -> float:
         """Decay of the next update when ``updates`` >= 1 updates have been made."""
         return min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
 
-    def _average(self, averaged: Any, current: Any, updates: Tensor | int) -> None:
-        """a <- decay a + (1 - decay) c, in place for all tensors of one device and dtype."""
-        assert self._average_model is not None
-        # ``updates`` is a copy on the model's device; the original on the CPU needs no wait.
-        weight = 1.0 - self.decay_at(int(self._average_model.n_averaged))
-        torch._foreach_lerp_(averaged, current, weight)
+    @torch.no_grad()
+    def _update(self, pl_module: LightningModule) -> None:
+        """a <- decay a + (1 - decay) c in place for all parameters; buffers are copied.
+
+        ``AveragedModel.update_parameters`` would wait for a GPU, to which it sends a count.
+        """
+        average = self._average_model
+        assert average is not None
+        ours: list[Tensor] = list(average.module.parameters())
+        theirs: list[Tensor] = list(pl_module.parameters())
+        if self._updates:
+            there = [weight.to(mine.device) for mine, weight in zip(ours, theirs, strict=True)]
+            torch._foreach_lerp_(ours, there, 1.0 - self.decay_at(self._updates))
+        else:
+            torch._foreach_copy_(ours, theirs)
+        if buffers := list(pl_module.buffers()):
+            torch._foreach_copy_(list(average.module.buffers()), buffers)
+        average.n_averaged += 1
+        self._updates += 1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -93,8 +104,17 @@ class EMA(EMAWeightAveraging):
             kept = (ours.device, ours.dtype, ours.stride())
             if kept != (device, theirs.dtype, theirs.stride()):
                 ours.data = torch.empty_like(theirs, device=device).copy_(ours)
-        # On the GPU, AveragedModel's ``if n_averaged == 0`` would wait for it at every step.
-        average.n_averaged = average.n_averaged.cpu()
+        average.n_averaged = average.n_averaged.cpu()  # where counting waits for nothing
+        self._updates = int(average.n_averaged)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update after a step of the optimizer."""
+        step = trainer.global_step
+        if step > self._latest_update_step and self.should_update(step_idx=step - 1):
+            self._update(pl_module)
+            self._latest_update_step = step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module with the averaged weights; a later save still has the trained ones."""

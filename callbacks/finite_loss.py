@@ -27,17 +27,16 @@ class FiniteLoss(Callback):
 
     def __init__(self) -> None:
         self._loss: Tensor | None = None
-        # Of each step since the last look: its number, its images' names, and whether finite.
-        self._batches: list[tuple[int, list[str], Tensor]] = []
+        # Of each step since the last look: its number, its images' names, and sums over each.
+        self._batches: list[tuple[int, list[str], list[Tensor]]] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if isinstance(batch, Mapping) and {"lq", "gt"} <= batch.keys():
-            sums = [batch[key].flatten(1).sum(1, dtype=torch.float32) for key in ("lq", "gt")]
-            names = list(batch.get("name", ()))
-            self._batches.append((trainer.global_step, names, sum(sums).isfinite()))
+            sums = [batch[key].sum((1, 2, 3), dtype=torch.float32) for key in ("lq", "gt")]
+            self._batches.append((trainer.global_step, list(batch.get("name", ())), sums))
         if is_logging_step(trainer) or len(self._batches) >= _MOST:
             self._look(trainer)
 
@@ -65,7 +64,8 @@ class FiniteLoss(Callback):
         self._batches.clear()
 
     def _cause(self, trainer: Trainer) -> str:
-        for step, names, finite in self._batches:
+        for step, names, sums in self._batches:
+            finite = torch.stack(sums).isfinite().all(dim=0)
             bad = [name for name, good in zip(names, finite.tolist(), strict=False) if not good]
             if not bool(finite.all()):
                 which = f": {', '.join(bad)}" if bad else ""

@@ -171,9 +171,9 @@ def one_thread(worker: int) -> None:
 def automatic_workers(*, accelerated: bool, processes_here: int = 1) -> int:
     """How many workers feed one training process.
 
-    On an accelerator the cores are free for data: all but one, at most 8. On the CPU they are
-    busy training: one worker gives more patches than a network on a CPU takes, and on two cores
-    it contends with the training threads (``benchmarks/threads.py`` measures it).
+    On an accelerator the cores are free for data: all but one. On the CPU they are busy training:
+    one worker gives more patches than a network on a CPU takes, and on two cores it contends with
+    the training threads (``benchmarks/threads.py`` measures it).
     """
     cores = available_cores() // max(1, processes_here)
-    return max(1, min(8, cores - 1)) if accelerated else int(cores > 2)
+    return max(1, cores - 1) if accelerated else int(cores > 2)

@@ -47,7 +47,7 @@ class RestorationData(pl.LightningDataModule):
         batch_size: training samples a process and step.
         val_batch_size: outside training; above 1 all images must have one size.
         num_workers: loader processes; 0 loads in the training process, and "auto" is
-            :func:`datamodules.loading.automatic_workers`.
+            :func:`datamodules.loading.automatic_workers`, at most one a batch.
         seed: of the order of the training data, its crops and its degradations.
 
     Raises:
@@ -134,7 +134,7 @@ class RestorationData(pl.LightningDataModule):
             sampler=sampler,
             drop_last=len(sampler) >= self.batch_size,  # but a small set is still one batch
             collate_fn=Collate("train"),
-            **self._loading(),
+            **self._loading(math.ceil(len(sampler) / self.batch_size)),
         )
         if trainer is not None:
             sampler.place = self._place
@@ -197,12 +197,13 @@ class RestorationData(pl.LightningDataModule):
 
     def _in_order(self, role: str) -> DataLoader[Sample]:
         processes, rank = self._processes()
+        sampler = InOrder(self._dataset(role), processes=processes, rank=rank)
         return DataLoader(
             self._checked(role),
             batch_size=self.val_batch_size,
-            sampler=InOrder(self._dataset(role), processes=processes, rank=rank),
+            sampler=sampler,
             collate_fn=Collate(role),
-            **self._loading(),
+            **self._loading(math.ceil(len(sampler) / self.val_batch_size)),
         )
 
     def _processes(self) -> tuple[int, int]:
@@ -215,12 +216,13 @@ class RestorationData(pl.LightningDataModule):
         channels = int(getattr(network, "channels", 3))
         return Checked(self._dataset(role), channels=channels, paired=role != "predict")
 
-    def _loading(self) -> dict[str, Any]:
+    def _loading(self, batches: int) -> dict[str, Any]:
         trainer, workers = self.trainer, self.num_workers
         accelerated = trainer is not None and trainer.strategy.root_device.type != "cpu"
         if workers == "auto":
             here = 1 if trainer is None else trainer.num_devices
-            workers = automatic_workers(accelerated=accelerated, processes_here=here)
+            most = automatic_workers(accelerated=accelerated, processes_here=here)
+            workers = min(most, batches)  # more would only be started
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,

@@ -265,8 +265,16 @@ def test_impossible_numbers_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_automatic_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 1), (8, 1, 7), (64, 1, 8)):
+    for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 1), (8, 1, 7), (64, 1, 63)):
         monkeypatch.setattr("datamodules.loading.available_cores", lambda cores=cores: cores)
         assert automatic_workers(accelerated=False) == on_cpu
         assert automatic_workers(accelerated=True) == on_gpu
     assert automatic_workers(accelerated=True, processes_here=8) == 7
+
+
+def test_no_more_automatic_workers_than_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.restoration_data.automatic_workers", lambda **_: 63)
+    data = RestorationData(Stamped(640), Stamped(5), batch_size=8, val_batch_size=2)
+    assert data.train_dataloader().num_workers == 63
+    assert data._in_order("val").num_workers == 3
+    assert RestorationData(Stamped(640), num_workers=90).train_dataloader().num_workers == 90

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mrdiff.training.optim import Lion
+from tests.operations import Count
 
 
 def by_hand(
@@ -77,6 +78,16 @@ def test_every_weight_of_a_network_moves_by_the_rate() -> None:
     steps(model, Lion(model.parameters(), lr=1e-3), images(1))
     for moved, before in zip(model.parameters(), still.parameters(), strict=True):
         torch.testing.assert_close((moved - before).abs(), torch.full_like(moved, 1e-3))
+
+
+def test_a_step_is_few_operations_however_many_weights() -> None:
+    model = network()
+    optimizer = Lion(model.parameters())
+    steps(model, optimizer, images(1))
+    with Count() as count:
+        optimizer.step()
+    operations = [name for name in count.seen.elements() if name.startswith("aten")]
+    assert len(operations) == 5
 
 
 def test_a_resumed_optimizer_goes_on_as_if_it_had_not_stopped() -> None:
