@@ -1,5 +1,5 @@
 # Two commands on a bare machine with Python 3.11 or newer:
-#   make derain   installs, trains derain.yaml, restores rainy photos, makes a comparison picture
+#   make derain   installs, trains derain.yaml for ten minutes, restores rainy photos, makes a comparison picture
 #   make test     installs, runs the test suite
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constrai
 RUN := $(shell date +%Y%m%d-%H%M%S)
 OUT := out/derain
 
-.PHONY: setup derain test lint clean
+.PHONY: setup derain test lint smoke clean
 
 setup: $(VENV)/ready
 
@@ -18,7 +18,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 derain: setup
-	$(VENV)/bin/python train.py --config derain.yaml --trainer.logger.init_args.version $(RUN)
+	$(VENV)/bin/python train.py --config derain.yaml --minutes 10 --trainer.logger.init_args.version $(RUN)
 	$(VENV)/bin/python -m datamodules.datasets.demo $(OUT)/photos
 	$(VENV)/bin/python sample.py --checkpoint runs/derain/$(RUN)/checkpoints/best.ckpt \
 		--input $(OUT)/photos/LQ --reference $(OUT)/photos/GT --output $(OUT)/restored --compare
@@ -30,6 +30,9 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy mrdiff
+
+smoke: setup
+	$(VENV)/bin/python -m benchmarks.gpu --smoke --device cpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -3,7 +3,8 @@
 from mrdiff.training.lora import LoRA
 from mrdiff.training.losses import L1, L2, Charbonnier
 from mrdiff.training.objective import Objective, OptimalStep, ScaledTarget
-from mrdiff.training.optim import Lion, Muon, WarmupCosine
+from mrdiff.training.optim import Lion, Muon
+from mrdiff.training.warmup import WarmupCosine
 
 __all__ = [
     "L1",

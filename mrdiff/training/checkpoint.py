@@ -30,6 +30,8 @@ def settings(module: Any) -> dict[str, Any]:
         "data": module.data_config,
         "metrics": [protocol.describe() for protocol in (RGB, Y)],
     }
+    if module._trainer is not None:
+        said["precision"] = str(module.trainer.precision)
     if module.sampler_options is not None:
         said[SAMPLER_KEY] = module.sampler_options
     described: dict[str, Any] = describe(said)

@@ -14,8 +14,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from mrdiff.training.budget import find_budget
 from mrdiff.training.checks import TrainingError
-from mrdiff.training.optim import WarmupCosine
+from mrdiff.training.warmup import WarmupCosine
 
 
 class Factories(NamedTuple):
@@ -39,16 +40,21 @@ class Factories(NamedTuple):
             scheduler = self.scheduler(optimizer)
         except (TypeError, ValueError) as error:
             raise TrainingError(f"model.optimizer or model.lr_scheduler: {error}") from error
-        if isinstance(scheduler, WarmupCosine) and scheduler.total is None:
+        budget = find_budget(trainer)
+        if isinstance(scheduler, WarmupCosine) and budget is not None:
+            scheduler.progress = budget.progress
+        elif isinstance(scheduler, WarmupCosine) and scheduler.total is None:
             steps = trainer.estimated_stepping_batches
             # A run that only time limits has no known length: the rate stays at its peak.
             scheduler.total = int(steps) if math.isfinite(steps) else None
         if isinstance(scheduler, OneCycleLR):
             steps = trainer.estimated_stepping_batches
             if steps > scheduler.total_steps:
+                known = f"{steps}: set its total_steps to that"
+                clock = "as many as its minutes allow: take mrdiff.training.WarmupCosine"
                 raise TrainingError(
                     f"model.lr_scheduler: OneCycleLR ends after {scheduler.total_steps} steps and "
-                    f"the run has {steps}: set its total_steps to that"
+                    f"the run has {known if budget is None else clock}"
                 )
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # so that another one is noticed on resume

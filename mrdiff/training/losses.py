@@ -21,12 +21,10 @@ def stratified_times(
     proper is learnt. With ``steps`` each time is rounded up to one of k / steps, k = 1..steps.
 
     Returns:
-        float32 ``[batch]`` on the generator's device, in (0, 1].
+        float32 ``[batch]`` in (0, 1], on the CPU as the generator: a GPU would be waited for.
     """
-    device = generator.device if generator is not None else torch.device("cpu")
-    dtype = torch.float32 if device.type == "mps" else torch.float64  # which has no float64
-    jitter = torch.rand(batch, generator=generator, device=device, dtype=dtype)
-    order = torch.randperm(batch, generator=generator, device=device)
+    jitter = torch.rand(batch, generator=generator, dtype=torch.float64)
+    order = torch.randperm(batch, generator=generator)
     # rand is in [0, 1): counting down from the upper edge gives (0, 1].
     t = ((order + 1 - jitter) / batch).pow(1 / power).clamp(min=1e-6)
     return (t if steps is None else (t * steps).ceil() / steps).float()

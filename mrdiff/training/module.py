@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -14,7 +15,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -23,34 +23,27 @@ from mrdiff.checkpoints.description import CONFIG_KEY
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.process import MRProcess
-from mrdiff.networks.conditions import check_tasks, classify, judge, make_context, training_context
+from mrdiff.networks.conditions import check_degradation, check_tasks, judge, make_context
 from mrdiff.networks.protocol import classifier_parameters, known_tasks
-from mrdiff.solvers.noise import keyed_generator, named_noise
+from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.training.checkpoint import check_loaded, settings
 from mrdiff.training.checks import check_call, check_loss, check_precision
+from mrdiff.training.compiling import Compile, CompiledStep, Losses, is_worth_it
 from mrdiff.training.factories import Factories, plateau_key, schedule_settings
 from mrdiff.training.freezing import freeze as freeze_parameters
 from mrdiff.training.freezing import trainable
 from mrdiff.training.lora import LoRA, add_adapters
-from mrdiff.training.losses import L1, stratified_times
+from mrdiff.training.losses import L1
 from mrdiff.training.objective import Objective, ScaledTarget
-from mrdiff.training.optim import WarmupCosine, default_optimizer
+from mrdiff.training.optim import default_optimizer
 from mrdiff.training.resuming import Resumption, keep_patience
 from mrdiff.training.saving import save_whole
+from mrdiff.training.step import Batch, Drawn, Parts, denoising_loss, draw, training_losses
+from mrdiff.training.warmup import WarmupCosine
 from mrdiff.tuning.checkpoint_sampler import describe_sampler
-
-
-class Batch(TypedDict, total=False):
-    """What a dataloader yields: images ``[B, C, H, W]`` in [0, 1]; gt is absent at predict."""
-
-    lq: Tensor
-    gt: Tensor
-    name: list[str]
-    degradation: Tensor  # ``[B]`` int64: indices of the network's tasks
-    mask: Tensor  # ``[B, 1, H, W]``: 0 in holes, else 1
 
 
 class MRDiffusion(pl.LightningModule):
@@ -71,7 +64,8 @@ class MRDiffusion(pl.LightningModule):
         freeze: names or patterns of the network's parameters that stay as they are.
         lora: adapters to train instead of all weights of the network.
         channels_last: memory format of the network.
-        compile: compile the network in place when training starts.
+        compile: whether the step from the batch to its loss is compiled; ``auto``: on CUDA, unless
+            the run is short, and if torch can.
     """
 
     # The resolved ``model`` and ``data`` sections of the run, set by the command line; a module
@@ -96,7 +90,7 @@ class MRDiffusion(pl.LightningModule):
         freeze: Sequence[str] = (),
         lora: LoRA | None = None,
         channels_last: bool = True,
-        compile: bool = False,
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         if not time_power > 0:
@@ -124,7 +118,8 @@ class MRDiffusion(pl.LightningModule):
         given = optimizer or default_optimizer, lr_scheduler or WarmupCosine  # type: ignore[truthy-function]
         self._factories = Factories(*given)  # a configuration may say null
         self.time_power, self.time_steps = time_power, time_steps
-        self._compile_network = compile
+        self._compile = compile
+        self._step_losses: Callable[[Parts, Batch, Drawn], Losses] = training_losses
         self._resumption: Resumption | None = None
         self.tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
 
@@ -160,46 +155,53 @@ class MRDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         settings(self)  # a model that cannot be saved fails here, not later
-        if self._compile_network:
-            # In place: torch.compile(network) would put `_orig_mod.` into checkpoint keys.
-            self.network.compile()
 
-    def _noised_loss(
-        self, batch: Batch, generator: torch.Generator, logits: Tensor | None, *, blind: float
-    ) -> Tensor:
-        """The loss of denoising, given the logits of the tasks if the network knows several."""
-        lq, gt = batch["lq"], batch["gt"]
-        t = stratified_times(len(gt), generator, power=self.time_power, steps=self.time_steps)
-        eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
-        context = training_context(self.network, batch, logits, blind=blind, generator=generator)
-        loss: Tensor = self.loss(*self.objective(self.denoiser, gt, lq, t, eps, context))
-        check_loss(self.loss, loss)
-        return loss
+    def on_train_start(self) -> None:
+        self._step_losses = training_losses
+        if is_worth_it(self._compile, self.trainer):
+            required = self._compile is True
+            self._step_losses = CompiledStep(training_losses, self.trainer, required=required)
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.denoiser, self.loss, self.objective)
+
+    def _drawn(self, batch: Batch, *key: int | str, blind: float) -> Drawn:
+        """What the key alone decides, ``blind`` being a share of the images."""
+        if "degradation" in batch:
+            check_degradation(batch["degradation"], self.network)
+        return draw(batch, *key, blind=blind, power=self.time_power, steps=self.time_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of denoising at stratified times, and of classifying the task."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
-        generator = keyed_generator(self.device, seed, self.global_rank, step)
-        logits = classify(self.network, batch["lq"]) if known_tasks(self.network) else None
-        loss = self._noised_loss(batch, generator, logits, blind=0.5)
+        drawn = self._drawn(batch, seed, self.global_rank, step, blind=0.5)
+        loss, task_loss = self._step_losses(self._parts, batch, drawn)
+        check_loss(self.loss, loss)
         size = len(batch["lq"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        if logits is not None and "degradation" in batch:
-            # The classifier shares no weight and no gradient with the rest: the sum trains both,
-            # and the factor only keeps the clipped gradient the denoiser's.
-            task_loss = cross_entropy(logits, batch["degradation"])
-            self.log("train/task_loss", task_loss, batch_size=size)
-            loss = loss + 0.1 * task_loss
-        return loss
+        self.log("train/loss", loss, batch_size=size)
+        if task_loss is None:
+            return loss
+        # The classifier shares no weight and no gradient with the rest: the sum trains both, and
+        # the factor only keeps the clipped gradient the denoiser's.
+        self.log("train/task_loss", task_loss, batch_size=size)
+        return loss + 0.1 * task_loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """The bar has the loss of logging steps: logged to it, it is waited for at every step."""
+        if self.trainer._logger_connector.should_update_logs:
+            loss = self.trainer.callback_metrics.get("train/loss", math.nan)
+            self.trainer.progress_bar_metrics["train/loss"] = float(loss)
 
     def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
         """The training loss at fixed times and noise, the task being judged by the network."""
         # The same at every validation and in any process, so that the curve is comparable.
-        generator = keyed_generator(self.device, *batch["name"])
+        drawn = self._drawn(batch, *batch["name"], blind=1.0)
         # As in use: large images are judged by windows.
         logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
-        loss = self._noised_loss(batch, generator, logits, blind=1.0)
+        loss = denoising_loss(self._parts, batch, drawn, logits)
+        check_loss(self.loss, loss)
         # Lightning divides the sum of the sizes by the number of processes, as an integer.
         size = len(batch["lq"]) * self.trainer.world_size
         log = partial(self.log, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)

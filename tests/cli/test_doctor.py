@@ -361,6 +361,9 @@ def test_a_run_without_an_end_and_of_gradients_put_together(doctor: Doctor) -> N
     assert "s, 15 times" in doctor.text
     assert "hours for 15 steps" in doctor.text  # two processes share an epoch
     assert doctor.says("data.batch_size 9 is more than", "batches will be of 4")
+    assert doctor("--minutes=1.5", "--quick") == 0
+    assert re.search(r"each validation +about .* s, 72 times", doctor.text)
+    assert re.search(r"estimated time +1.5 minutes, as set: about [\d,]+ steps", doctor.text)
 
 
 def test_folders_that_cannot_be_written(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

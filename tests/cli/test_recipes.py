@@ -23,6 +23,7 @@ from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
+from mrdiff.training.budget import find_budget
 from mrdiff.training.losses import L1
 from mrdiff.training.objective import OptimalStep
 from mrdiff.training.optim import Lion
@@ -50,6 +51,7 @@ TASKS = [
 COMBINED = {
     "derain_paired.yaml": ["derain_paired.yaml"],
     "paired.yaml": ["dehaze.yaml", "paired.yaml"],
+    "gpu.yaml": ["derain.yaml", "gpu.yaml"],
     "large.yaml": ["dejpeg.yaml", "photos.yaml", "large.yaml"],
     "photos.yaml": ["denoise.yaml", "photos.yaml"],
     "task_folders.yaml": ["universal.yaml", "task_folders.yaml"],
@@ -73,6 +75,11 @@ OFFICIAL = {
 _SMALL = [
     *("--data.train.images", "8", "--data.train.image_size", "128"),
     *("--data.train.length", "32", "--data.val.size", "64", "--data.batch_size", "2"),
+]
+# An overlay for a GPU, on a CPU.
+_ON_CPU = [
+    *("--trainer.precision", "32-true", "--minutes", "null", "--data.train.patch_size", "32"),
+    *("--trainer.limit_val_batches", "1"),
 ]
 _NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 
@@ -131,8 +138,8 @@ def test_task_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
 def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
     configs = [flag for config in COMBINED[name] for flag in ("--config", config)]
     flags = run_flags(tmp_path, steps=1, every=1)
-    if name in OVERLAYS:
-        flags += _SMALL
+    if name in (*OVERLAYS, "gpu.yaml"):
+        flags += [*_SMALL, *(_ON_CPU if name == "gpu.yaml" else [])]
     else:
         universal = yaml.safe_load((CONFIGS / "universal.yaml").read_text())
         tasks = universal["data"]["degradation"]["init_args"]["kinds"]
@@ -152,6 +159,19 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         denoiser = check_run(run)
         wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
     assert denoiser.parameterization.name == wanted
+
+
+def test_a_gpu_is_given_large_batches_and_ten_minutes() -> None:
+    """Upon the recipe of ten tasks, which keeps them and its rates."""
+    flags = ["--config", "universal.yaml", "--config", "gpu.yaml", "--trainer.precision", "32-true"]
+    run = build_run(prepare(flags))
+    assert (run.datamodule.batch_size, run.datamodule.sets["train"].patch_size) == (192, 112)
+    assert len(known_tasks(run.model.network)) == 10
+    assert sum(weight.numel() for weight in run.model.network.parameters()) > 5e6
+    budget = find_budget(run.trainer)
+    assert budget is not None
+    assert (budget.seconds, budget.validations) == (600, 4)
+    assert run.trainer.callbacks[0] is budget  # what others write knows of it
 
 
 def test_the_set_ups_of_others_have_their_numbers() -> None:

@@ -202,6 +202,25 @@ def test_fit_validate_resume_and_start_from_weights(
     assert "model.parameterization of this run differs" in last_line(capsys)
 
 
+def test_minutes_end_a_run_and_its_rate(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "soon.yaml").write_text("minutes: 5\ntrainer: {max_steps: 2, val_check_interval: 1}\n")
+    timed = ["--config", "soon.yaml", "--minutes", "0.01"]
+    assert run(*timed, "--model.lr_scheduler.final", "0.25") == 0
+    content = read(CHECKPOINTS / "last.ckpt")
+    (state,) = (state for key, state in content["callbacks"].items() if "Budget" in key)
+    assert state["finished"]
+    assert state["elapsed"] > 0
+    for group in content["optimizer_states"][0]["param_groups"]:
+        assert group["lr"] == pytest.approx(0.25 * group["initial_lr"], rel=1e-12)
+    saved = Path("runs/lightning_logs/version_0/config.yaml")
+    assert "\nminutes: 0.01\n" in saved.read_text()
+    # The saved configuration and its checkpoint: all of the time is used up.
+    capsys.readouterr()
+    assert train.main(["--config", str(saved), "--ckpt_path", "last"]) == 0
+    assert "note: the 0.01 minutes are over" in capsys.readouterr().err
+    assert read(CHECKPOINTS / "last.ckpt")["global_step"] == content["global_step"]
+
+
 def test_flags_win_over_the_checkpoint(work: Path) -> None:
     assert run("--trainer.max_steps", "1") == 0
     assert run("--ckpt_path", "last", "--trainer.max_steps", "2", "--model.loss", "L2") == 0

@@ -22,10 +22,10 @@ from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.solvers.gridfile import write_grid
+from mrdiff.solvers.noise import keyed_generator
 from mrdiff.training.losses import L1, L2, Charbonnier, stratified_times
-from mrdiff.training.module import keyed_generator
-from mrdiff.training.optim import WarmupCosine
 from mrdiff.training.transfer import init_from
+from mrdiff.training.warmup import WarmupCosine
 from tests.tiny_training import Pairs, tiny_unet, trained, trainer
 
 NAMES = ["data", "noise", "velocity"]
@@ -227,7 +227,7 @@ def test_every_step_has_noise_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
         keys.append(key)
         return keyed_generator(device, *key)
 
-    monkeypatch.setattr("mrdiff.training.module.keyed_generator", kept)
+    monkeypatch.setattr("mrdiff.training.step.keyed_generator", kept)
     trained(tmp_path, steps=5)
     assert keys == [(0, 0, step) for step in range(5)]  # seed, rank, step
 

@@ -17,6 +17,7 @@ from torch import nn
 from mrdiff.cli.doctor.findings import Finding, counted, error, size, warning
 from mrdiff.system.cores import available_cores
 from mrdiff.system.devices import computes_bf16
+from mrdiff.training.budget import find_budget
 
 _MOMENTS = 2  # at most: AdamW's, each as large as the weights
 
@@ -44,6 +45,9 @@ def _kept(callback: ModelCheckpoint, trainer: Trainer) -> int | None:
     if callback.save_top_k >= 0:
         return callback.save_top_k
     every = callback._every_n_train_steps or trainer.val_check_interval
+    budget = find_budget(trainer)
+    if budget is not None:
+        return None if callback._every_n_train_steps else budget.validations
     if trainer.max_steps < 1 or not isinstance(every, int) or every < 1:
         return None
     return math.ceil(trainer.max_steps / every)

@@ -195,6 +195,10 @@ def _summarize(report: Report, trial: Trial, restored: Restored | None) -> None:
 
 def _estimate(trial: Trial, validation: float) -> str:
     """How long the run will take."""
+    if trial.budget is not None:
+        whole = trial.budget.seconds
+        left = max(whole / 2, whole - trial.validations * validation)  # else it validates less
+        return f"{whole / 60:g} minutes, as set: about {left / trial.seconds:,.0f} steps"
     if not math.isfinite(trial.steps):
         return "unknown: the run has no end (trainer.max_steps)"
     seconds = trial.steps * trial.seconds

@@ -18,6 +18,7 @@ from mrdiff.cli.common.errors import is_expected, one_line
 from mrdiff.cli.doctor.findings import Finding, error, warning
 from mrdiff.cli.train.run import BuiltRun
 from mrdiff.system.memory import available, forget_peak, is_out_of_memory, limited, peak
+from mrdiff.training.budget import Budget, find_budget
 
 _WARM_UP, _MEASURED = 2, 5  # batches
 _PATIENCE = 60.0  # seconds after which fewer will do
@@ -35,6 +36,7 @@ class Trial:
     accumulated: int = 1  # batches an optimizer step
     steps: float = math.inf  # optimizer steps of the whole run; inf if it has no end
     validations: float = 0  # of the whole run; inf likewise
+    budget: Budget | None = None  # where the clock ends the run
     room: int | None = None  # bytes of memory that were free before
     memory: int | None = None  # the most bytes used
     failure: Exception | None = None  # why it ended early
@@ -62,8 +64,10 @@ class _Probe(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trial.accumulated = trainer.accumulate_grad_batches
         self.trial.steps = trainer.estimated_stepping_batches
+        budget = self.trial.budget
         if trainer.enable_validation:
-            self.trial.validations = _validations(trainer, self.trial.steps)
+            by_steps = _validations(trainer, self.trial.steps)
+            self.trial.validations = by_steps if budget is None else budget.validations
         trainer.limit_val_batches = 0
         self._start = self._mark = time.perf_counter()
 
@@ -108,8 +112,8 @@ def _validations(trainer: Trainer, steps: float) -> float:
 
 def run_trial(run: BuiltRun) -> Trial:
     """Train some steps as the run would, which changes its weights; nothing is written."""
-    trial = Trial()
     trainer: Any = run.trainer
+    trial = Trial(budget=find_budget(trainer))
     device = trainer.strategy.root_device
     # EMA stays, for its memory.
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]

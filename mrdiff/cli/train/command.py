@@ -16,6 +16,7 @@ Train a mean-reverting diffusion model (`fit`, the default) or evaluate a checkp
   --config NAME          a YAML file, or the bare name of a shipped recipe; later ones override
   --ckpt_path last|FILE  fit: resume with everything restored; validate, test: what to use
   --init_from FILE       fit: start a new run from the weights of a checkpoint
+  --minutes M            fit: end after so long, with the learning rate at its end
   --print_config         print the whole configuration and stop
   --data.root DIR  --model.parameterization noise  --trainer.max_steps 100  ...
                          override any key of the configuration

@@ -92,6 +92,10 @@ _REWRITES: tuple[tuple[str, str | Callable[..., str]], ...] = (
         _KEY + r"Expected an? <class '(?P<type>[^']+)'>\. Got value: (?P<value>.*)",
         "{key}: expected {type}, not {value}",
     ),
+    (
+        _KEY + r"Union subtypes.*?an? <class '(?P<type>[^']+)'>.*Given value: (?P<value>.*)",
+        "{key}: expected {type}, not {value}",
+    ),
 )
 
 

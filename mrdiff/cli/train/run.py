@@ -41,11 +41,13 @@ from mrdiff.cli.train.start import (
     add_options,
     architecture,
     find_start,
+    refuse_two_ends,
     without_printing,
 )
 from mrdiff.cli.train.stop import StopBySignal
 from mrdiff.system.devices import leave_group_at_exit, pick_precision
 from mrdiff.system.memory import is_out_of_memory
+from mrdiff.training.budget import TRAINER_OPTIONS, Budget, planned_validations
 from mrdiff.training.checks import check_precision
 from mrdiff.training.freezing import tally, trainable
 from mrdiff.training.module import MRDiffusion
@@ -82,6 +84,8 @@ class MRDiffusionCLI(LightningCLI):
         except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
         section = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            refuse_two_ends(arguments, section)
         section.base = None  # they were merged: the saved copy of the configuration stands alone
         path = found and str(found.path)
         section.ckpt_path = start.ckpt_path and path
@@ -152,6 +156,11 @@ class MRDiffusionCLI(LightningCLI):
         if section.precision is None:
             kwargs["precision"] = pick_precision(str(section.accelerator))
         kwargs["callbacks"] = self._callbacks(section)
+        minutes = self.config[self.subcommand].minutes
+        if self.subcommand == "fit" and minutes is not None and not section.fast_dev_run:
+            # First: what the others write knows whether the run goes on.
+            budget = Budget(minutes=minutes, validations=planned_validations(section))
+            kwargs |= TRAINER_OPTIONS | {"callbacks": [budget, *kwargs["callbacks"]]}
         path = self.config[self.subcommand].get("ckpt_path")
         if self.subcommand == "fit" and path:
             plain = self._plain(self.subcommand, self.config[self.subcommand])["trainer"]

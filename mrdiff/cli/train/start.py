@@ -33,6 +33,8 @@ STAND_IN = json.dumps({"model": {"network": "mrdiff.networks.UNet"}})
 
 _MEANING = ("parameterization", "data_std")
 _TUNING = ("freeze", "lora")
+# Each a flag that ends a run, as ``minutes`` does.
+_ENDS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--base",
         type=names,
         help="In a config file: the config, or the list of them, that it builds upon.",
+    )
+    add(
+        "--minutes",
+        type=Optional[float],  # noqa: UP045  (as above; mypy refuses `float | None` here)
+        help="End training, and take the learning rate to its end, after so many minutes, whatever "
+        "the number of steps; null for trainer.max_steps.",
     )
     add(
         "--init_from",
@@ -184,6 +192,15 @@ def _check_texts(value: Any, allow: Sequence[str]) -> None:
         foreign = dot and package.isidentifier() and package not in (*ALLOWED_PACKAGES, *allow)
         if foreign and importlib.util.find_spec(package) is not None:
             raise CheckpointError(f"{value!r:.60} in its description could import {package}")
+
+
+def refuse_two_ends(arguments: Sequence[str], section: Mapping[str, Any]) -> None:
+    """Raise CommandError for ``minutes`` beside another end that was meant for this run."""
+    given = [name for name, _ in _flags(arguments) if name in _ENDS]
+    given += ["trainer.max_time"] if section["trainer"]["max_time"] is not None else []
+    if section["minutes"] is not None and given:
+        ends = f"minutes ({section['minutes']:g}) and {given[0]} both end the run"
+        raise CommandError(f"{ends}: leave one out, or give --minutes null", status=2)
 
 
 def without_printing(arguments: Sequence[str]) -> list[str]:
