@@ -166,6 +166,7 @@ class UNet(nn.Module):
                 first = self._first(state, condition, given)
             else:
                 first = F.conv2d(self._folded(state), state_weight, padding=1).add_(start)
+            first = first.contiguous(memory_format=torch.channels_last)  # as the blocks' weights
             return self._finished(fast.body(first, films[index]), state, embedded[index])
 
         return run

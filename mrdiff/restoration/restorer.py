@@ -29,6 +29,7 @@ from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
 from mrdiff.solvers.run import Sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
+from mrdiff.system.devices import uploaded
 from mrdiff.tuning.checkpoint_sampler import read_sampler
 
 __all__ = ["Restorer"]
@@ -167,7 +168,7 @@ class Restorer:
                 for x, name, m, f in each
             ]
             return torch.cat(alone)
-        mu = self._uploaded(lq)
+        mu = uploaded(lq.float(), self.device)
         context = self.context(mu, mask=mask, features=features, on_task=on_task)
         noise, nfe = named_noise(self.seed, names, device=self.device), self.sampler.nfe
 
@@ -182,12 +183,6 @@ class Restorer:
 
         restored = self.tiler.run(run, *lq.shape[-2:], context=context)
         return restored.float().clamp(0.0, 1.0).to(lq.device)
-
-    def _uploaded(self, image: Tensor) -> Tensor:
-        """In float32 on the network's device; to a GPU without waiting for it."""
-        if self.device.type == "cuda" and image.device.type == "cpu":
-            return image.float().pin_memory().to(self.device, non_blocking=True)
-        return image.to(self.device, torch.float32)
 
     def draw(
         self,
@@ -207,7 +202,7 @@ class Restorer:
         """
         check_spread(self.sampler, samples)
         # Once, however many samples: another network looks at the photo for them.
-        mu = self._uploaded(lq)
+        mu = uploaded(lq.float(), self.device)
         seen = gather_features(self.denoiser.network, mu, features, self.features)
         known = [{key: value[i : i + 1] for key, value in seen.items()} for i in range(len(lq))]
 

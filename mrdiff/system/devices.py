@@ -48,6 +48,13 @@ def pick_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def uploaded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device, in time for what is queued there next; nobody waits."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def _leave_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -12,6 +12,7 @@ from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.networks.conditions import classify, training_context
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.solvers.noise import keyed_generator
+from mrdiff.system.devices import uploaded
 from mrdiff.training.losses import stratified_times
 from mrdiff.training.objective import Objective
 
@@ -42,13 +43,6 @@ class Drawn(NamedTuple):
     judged: Tensor | None  # ``[B, 1]``: of which images the task is judged, although it is known
 
 
-def _uploaded(values: Tensor, device: torch.device) -> Tensor:
-    """On the device, in time for what is queued there next; nobody waits."""
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
-
-
 def draw(batch: Batch, *key: int | str, blind: float, power: float, steps: int | None) -> Drawn:
     """A function of the key and of the device's type alone.
 
@@ -65,8 +59,8 @@ def draw(batch: Batch, *key: int | str, blind: float, power: float, steps: int |
     eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
     judged = None
     if "degradation" in batch:
-        judged = _uploaded(torch.rand(len(gt), 1, generator=host) < blind, gt.device)
-    return Drawn(_uploaded(t, gt.device), eps, judged)
+        judged = uploaded(torch.rand(len(gt), 1, generator=host) < blind, gt.device)
+    return Drawn(uploaded(t, gt.device), eps, judged)
 
 
 def denoising_loss(parts: Parts, batch: Batch, drawn: Drawn, logits: Tensor | None) -> Tensor:

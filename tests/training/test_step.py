@@ -20,13 +20,14 @@ from mrdiff import CosineTheta, MRDiffusion, MRProcess, TabulatedTheta
 from mrdiff.diffusion.denoiser import NetworkError
 from mrdiff.networks import IRSDEUNet, RefusionNAFNet, UNet
 from mrdiff.networks.protocol import is_plain
+from mrdiff.system.devices import uploaded
 from mrdiff.training import compiling
 from mrdiff.training.budget import Budget
 from mrdiff.training.checks import TrainingError
 from mrdiff.training.compiling import CompiledStep, is_worth_it
 from mrdiff.training.losses import L1, L2, Charbonnier
 from mrdiff.training.objective import OptimalStep, ScaledTarget
-from mrdiff.training.step import Batch, _uploaded, draw, training_losses
+from mrdiff.training.step import Batch, draw, training_losses
 from tests.tiny_training import TinyNetwork, loader, tiny_trainer, weights
 
 TABLE, COSINE = MRProcess(TabulatedTheta.irsde()), MRProcess(CosineTheta())
@@ -152,6 +153,8 @@ def test_small_draws_are_uploaded_from_pinned_memory_without_waiting() -> None:
     calls = []
 
     class Values:
+        device = torch.device("cpu")
+
         def pin_memory(self) -> Values:
             calls.append("pin")
             return self
@@ -160,8 +163,8 @@ def test_small_draws_are_uploaded_from_pinned_memory_without_waiting() -> None:
             calls.append(f"{device} {non_blocking}")
             return self
 
-    _uploaded(Values(), torch.device("cuda"))  # type: ignore[arg-type]
-    _uploaded(Values(), torch.device("mps"))  # type: ignore[arg-type]
+    uploaded(Values(), torch.device("cuda"))  # type: ignore[arg-type]
+    uploaded(Values(), torch.device("mps"))  # type: ignore[arg-type]
     assert calls == ["pin", "cuda True", "mps False"]
 
 
