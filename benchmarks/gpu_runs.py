@@ -124,7 +124,11 @@ def train(device: torch.device, *, seconds: float, smoke: bool) -> Iterator[dict
             with tempfile.TemporaryDirectory() as folder:
                 logger = "lightning.pytorch.loggers.CSVLogger"
                 logged = ["--trainer.logger", logger, "--trainer.logger.save_dir", folder]
-                run([*given, *logged, "--trainer.logger.name", "."])
+                quiet = [
+                    "--trainer.enable_progress_bar=false",
+                    "--trainer.enable_model_summary=false",
+                ]
+                run([*given, *logged, "--trainer.logger.name", ".", *quiet])
                 row = {"row": "train", "recipe": "+".join(recipe), "how": how}
                 yield {**row, "images_per_s": _rate(Path(folder))}
 
