@@ -121,6 +121,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--model.loss", "own_parts.Broken"], "KeyError: 'b' ("),
     (["--minutes", "0"], "minutes must be positive, got 0"),
     (["--minutes", "soon"], "minutes: expected float, not soon"),
+    (["--model.compile", "maybe"], "model.compile: expected bool or 'auto', not maybe"),
     (["--minutes", "2", "--trainer.max_steps", "9"], "(2) and trainer.max_steps both end the run"),
     (["--minutes", "2", "--trainer.max_time", "00:00:09:00"], "trainer.max_time both end the run"),
     (["--trainer.val_check_interval", "9", "--trainer.check_val_every_n_epoch", "1"], "(9) must"),

@@ -93,6 +93,11 @@ _REWRITES: tuple[tuple[str, str | Callable[..., str]], ...] = (
         "{key}: expected {type}, not {value}",
     ),
     (
+        _KEY + r"Union subtypes.*?Literal\[(?P<choices>[^\]]+)\], <class '(?P<type>[^']+)'>"
+        r".*Given value: (?P<value>.*)",
+        "{key}: expected {type} or {choices}, not {value}",
+    ),
+    (
         _KEY + r"Union subtypes.*?an? <class '(?P<type>[^']+)'>.*Given value: (?P<value>.*)",
         "{key}: expected {type}, not {value}",
     ),
