@@ -1,4 +1,4 @@
-"""What a sampler costs beside the network: time per call with a denoiser that only answers.
+"""What a sampler costs beside the network: time per call with a network that only answers.
 
     python -m benchmarks.overhead [--rounds 60]
 
@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from mrdiff import MRProcess, Prediction, make_sampler
+from benchmarks.gpu import Ready
+from mrdiff import Denoiser, MRProcess, make_sampler
+from mrdiff.diffusion.parameterization import DATA
 
 NAMES = (
     *("mr-ode-1", "mr-ode-2", "mr-ode-3", "mr-sde-1", "mr-sde-2"),
@@ -30,17 +31,6 @@ SHAPE = (1, 3, 256, 256)
 UNIT, RANDN = "4-term linear combination", "randn"
 
 
-class ReadyMade:
-    """A denoiser with one answer."""
-
-    def __init__(self) -> None:
-        self.process = MRProcess()
-        self._answer = Prediction(torch.rand(SHAPE), torch.randn(SHAPE))
-
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        return self._answer
-
-
 def combination() -> Callable[[], object]:
     """a y + b p + c q + d r in the fewest passes that torch has: one multiplies, three add."""
     y, p, q, r = (torch.rand(SHAPE) for _ in range(4))
@@ -49,7 +39,7 @@ def combination() -> Callable[[], object]:
 
 def tasks(nfe: int) -> dict[str, tuple[Callable[[], object], int]]:
     """What is timed, and by how many calls its time is divided."""
-    denoiser, mu = ReadyMade(), torch.rand(SHAPE)
+    denoiser, mu = Denoiser(Ready(torch.randn(SHAPE)), MRProcess(), DATA), torch.rand(SHAPE)
     found: dict[str, tuple[Callable[[], object], int]] = {
         UNIT: (combination(), 1),
         RANDN: (lambda: torch.randn(SHAPE), 1),
