@@ -121,8 +121,12 @@ class Graphs:
         self.drawn: dict[Hashable, dict[int, Sampler]] = {}  # of :func:`sample`
 
     def take(self, image: Tensor) -> bool:
-        """Whether work on such an image ``[B, C, H, W]`` is worth recording."""
-        return image.device.type == self._device_type and image[:, 0].numel() <= _PIXELS
+        """Whether work on such an image ``[B, C, H, W]`` is worth recording, and can be."""
+        if any(map(torch.is_autocast_enabled, ("cuda", "cpu"))):
+            return False  # it keeps copies of the weights, which end before the graph does
+        if image.device.type != self._device_type:
+            return False
+        return image[:, 0].numel() <= _PIXELS
 
     def __call__(self, key: Hashable, work: Work, *inputs: Tensor) -> Tensor:
         """``work(*inputs)``: a function of tensors on one device that neither waits nor uploads.

@@ -189,6 +189,8 @@ def test_previews_and_large_photos_are_not_recorded() -> None:
         seen: list[int] = []
         restorer.restore(photo(i), ["x"], callback=lambda step, nfe, x0: seen.append(step))  # noqa: B023
         assert seen == [1, 2]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not graphs.take(photo(0))
     assert recorder.count == 0
 
 
