@@ -96,13 +96,19 @@ def mean_psnr(images: list[Tensor], others: list[Tensor]) -> float:
     return statistics.mean(float(psnr(a, b)) for a, b in zip(images, others, strict=True))
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def pairs_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of benchmarks that restore pairs with checkpoints."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--checkpoint", type=Path, nargs="+", required=True)
     parser.add_argument("--pairs", type=Path, nargs="+", required=True)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--nfe", type=int, default=5)
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = pairs_parser(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(given)
     torch.set_grad_enabled(False)

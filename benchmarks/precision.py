@@ -22,10 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.int8 import read_pairs
+from benchmarks.int8 import mean_psnr, pairs_parser, read_pairs
 from mrdiff import Restorer
 from mrdiff.acceleration.precision import set_precision
-from mrdiff.metrics import psnr
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.system.names import PRECISIONS
 
@@ -54,10 +53,6 @@ def restore(restorer: Restorer, images: Sequence[Tensor]) -> tuple[list[Tensor],
     return results[-len(images) :], statistics.median(seconds[-len(images) :])
 
 
-def mean_psnr(images: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    return statistics.mean(float(psnr(a, b)) for a, b in zip(images, others, strict=True))
-
-
 def run(checkpoint: Path, folder: Path, options: argparse.Namespace) -> None:
     pairs = read_pairs(folder, options.size)[: options.images]
     degraded, truth = [lq for lq, _ in pairs], [gt for _, gt in pairs]
@@ -76,12 +71,7 @@ def run(checkpoint: Path, folder: Path, options: argparse.Namespace) -> None:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True)
-    parser.add_argument("--pairs", type=Path, nargs="+", required=True)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--nfe", type=int, default=5)
+    parser = pairs_parser(__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(given)
     head = ["checkpoint", "task", "photos", "precision", "to fp32", "input", "restored", "s"]

@@ -87,8 +87,7 @@ class Denoiser(nn.Module):
 
     def scaled_target(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What the network should return for x_t, unit size. Images ``[B, C, H, W]``, t ``[B]``."""
-        a, b = self.parameterization.coefficients(self.process, t)
-        scale = torch.sqrt(a**2 * self.data_std**2 + b**2)
+        a, b, scale = self.parameterization.scaled(self.process, t, self.data_std)
         y0_share, eps_share = expand_like(a / scale, x0), expand_like(b / scale, x0)
         return y0_share * (x0 - mu) + eps_share * eps
 
@@ -109,7 +108,10 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None) -> Prediction:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at t in (0, 1], a float or ``[B]``."""
         times = t if isinstance(t, Tensor) else x.new_full((len(x),), t)
-        out = self.scaled_output(x, times, mu, context)
+        return self.read(self.scaled_output(x, times, mu, context), x, t, mu)
+
+    def read(self, out: Tensor, x: Tensor, t: Time, mu: Tensor) -> Output:
+        """What a scaled output for the state ``x`` at ``t`` says."""
         at = read_at(self.process, self.parameterization, self.data_std, t, x)
         return Output(out, at, x, mu)
 

@@ -37,6 +37,11 @@ class Parameterization:
         alpha, sigma = process.shares(t)
         return -sigma / process.sigma_max, alpha * process.sigma_max
 
+    def scaled(self, process: MRProcess, t: Tensor, data_std: float) -> tuple[Tensor, ...]:
+        """(a, b) and the target's standard deviation for y0 of ``data_std``, in image units."""
+        a, b = self.coefficients(process, t)
+        return a, b, torch.sqrt(a**2 * data_std**2 + b**2)
+
 
 DATA = Parameterization("data")
 NOISE = Parameterization("noise")
@@ -63,9 +68,8 @@ def reading(
     The determinant alpha b - sigma a is -sigma for data, alpha for noise and sigma_max for
     velocity: never zero.
     """
-    a, b = parameterization.coefficients(process, t)
+    a, b, scale = parameterization.scaled(process, t, data_std)
     alpha, sigma = process.shares(t)
-    scale = torch.sqrt(a**2 * data_std**2 + b**2)
     determinant = alpha * b - sigma * a
     return Reading(
         b / determinant, -sigma * scale / determinant, -a / determinant, alpha * scale / determinant

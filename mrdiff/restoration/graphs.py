@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser, DenoiserLike, DenoiserWrapper
-from mrdiff.diffusion.parameterization import read_at
 from mrdiff.diffusion.prediction import Output
 from mrdiff.diffusion.process import Time
 from mrdiff.networks.protocol import Context
@@ -244,8 +243,7 @@ class GraphedDenoiser(DenoiserWrapper):
         times = t.expand(len(x)) if isinstance(t, Tensor) else x.new_full((len(x),), t)
         key = _weights(model), names
         out = self._graphs(key, work, x, mu, times, *(context or {}).values())
-        read = read_at(model.process, model.parameterization, model.data_std, t, x)
-        return Output(out, read, x, mu)
+        return model.read(out, x, t, mu)
 
     def prepare(
         self, mu: Tensor | None, times: Sequence[float], context: Context | None = None

@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -136,8 +135,15 @@ class BaselineSampler(Sampler):
         callback: StepCallback | None = None,
     ) -> Tensor:
         steps, last = _plan(denoiser.process, self.name, self.nfe)
-        run = partial(solve, noise=noise, temperature=self.temperature, callback=callback)
-        return run(denoiser, mu, steps, last)
+        return solve(
+            denoiser,
+            mu,
+            steps,
+            last,
+            noise=noise,
+            temperature=self.temperature,
+            callback=callback,
+        )
 
 
 @remembered

@@ -35,16 +35,16 @@ def named_noise(seed: int, names: Sequence[str], *, device: torch.device = _CPU)
             raise ValueError(f"noise for {len(names)} names was asked in shape {tuple(shape)}")
         drawn = torch.empty(tuple(shape), device=generator.device) if out is None else out
         for name, image in zip(names, drawn, strict=True):
-            image.normal_(generator=generator.manual_seed(_number(seed, name, step)))
+            image.normal_(generator=generator.manual_seed(_number(f"{seed}\0{name}\0{step}")))
         return drawn
 
     return source
 
 
-def _number(*key: object) -> int:
+def _number(text: str) -> int:
     """63 bits of a hash."""
-    text = "\0".join(map(str, key)).encode(errors="surrogatepass")  # file names may be no UTF-8
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()  # names may be no UTF-8
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 class RunNoise:
@@ -81,5 +81,4 @@ class RunNoise:
 
 def keyed_generator(device: torch.device, *key: int | str) -> torch.Generator:
     """A generator that depends on the key alone, so that a resumed run repeats its noise."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(_number(repr(key)))

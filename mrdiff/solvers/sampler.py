@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -117,5 +116,12 @@ class MRSampler(Sampler):
         if self.average:
             denoiser = AveragedDenoiser(denoiser)
         # At t = 0 sigma is 0 and the state is the prediction, never an extrapolation.
-        run = partial(solve, noise=noise, temperature=self.temperature, callback=callback)
-        return run(denoiser, mu, steps, last)
+        return solve(
+            denoiser,
+            mu,
+            steps,
+            last,
+            noise=noise,
+            temperature=self.temperature,
+            callback=callback,
+        )
