@@ -10,10 +10,7 @@ counts CPU time instead, that of loading workers aside. A phase within another c
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +18,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.turns import answer, by_turns
 
 _TURN, _WARMUP = 5, 10  # steps
 
@@ -70,7 +69,7 @@ def _watch(phases: Phases, run: Any) -> None:
 
 
 def train(config: str, turns: int, clock: Callable[[], float]) -> None:
-    """By turns: after each a line of JSON, then on after a line from the standard input."""
+    """By turns, after each of which it waits."""
     from mrdiff.system.cores import set_process_defaults  # of whichever checkout is tested
 
     set_process_defaults()
@@ -86,8 +85,7 @@ def train(config: str, turns: int, clock: Callable[[], float]) -> None:
                 _watch(phases, run)
             if step >= _WARMUP and step % _TURN == 0:
                 phases.lap()
-                print(json.dumps(phases.seconds), flush=True)
-                sys.stdin.readline()
+                answer(phases.seconds)
                 phases.seconds.clear()
                 phases.mark = clock()
 
@@ -102,39 +100,6 @@ def train(config: str, turns: int, clock: Callable[[], float]) -> None:
         trainer.fit(run.model, run.datamodule)
 
 
-def _answer(worker: subprocess.Popen[str]) -> dict[str, float]:
-    for line in worker.stdout or ():
-        if line.startswith("{"):
-            seconds: dict[str, float] = json.loads(line)
-            return seconds
-    raise RuntimeError("a training ended early")
-
-
-def measure(
-    folders: Sequence[Path], arguments: Sequence[str], turns: int
-) -> list[dict[str, float]]:
-    """Median seconds a step by phase, for each checkout."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [
-        subprocess.Popen(command, cwd=each, env={**os.environ, "PYTHONPATH": str(each)}, **pipes)
-        for each in folders
-    ]
-    for worker in workers:
-        _answer(worker)  # warm
-    found: list[list[dict[str, float]]] = [[] for _ in workers]
-    for _ in range(turns):
-        for worker, answers in zip(workers, found, strict=True):
-            print(file=worker.stdin, flush=True)
-            answers.append(_answer(worker))
-    for worker in workers:
-        worker.communicate("\n")
-    return [
-        {phase: statistics.median(a.get(phase, 0) for a in answers) / _TURN for phase in answers[0]}
-        for answers in found
-    ]
-
-
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="derain.yaml")
@@ -147,9 +112,12 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.worker:
         train(options.config, turns, time.process_time if options.cpu else time.perf_counter)
         return 0
-    folders = [Path(__file__).resolve().parents[1], *filter(None, [options.other])]
     arguments = ["--config", options.config, "--steps", str(options.steps)]
-    found = measure(folders, [*arguments, *(["--cpu"] if options.cpu else [])], turns)
+    arguments += ["--cpu"] if options.cpu else []
+    found = [
+        {phase: statistics.median(a.get(phase, 0) for a in answers) / _TURN for phase in answers[0]}
+        for answers in by_turns(__file__, arguments, options.other, turns)
+    ]
     names, totals = ("here", "other")[: len(found)], [sum(each.values()) for each in found]
     print(f"| phase | {' | '.join(names)} |\n|---|{'---|' * len(found)}")
     for phase in sorted(found[0]):

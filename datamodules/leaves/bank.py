@@ -32,7 +32,7 @@ from datamodules.leaves.picture import render
 from mrdiff.system.cores import available_cores
 from mrdiff.system.files import check_room, replacing
 
-BANK_VERSION = 3  # raise it whenever the pictures change, so that old files are not taken for new
+BANK_VERSION = 4  # raise it whenever the pictures change, so that old files are not taken for new
 _KEY = "images"
 
 
@@ -93,7 +93,7 @@ class LeafBank:
         cure = "set MRDIFF_CACHE to a writable folder with room"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            check_room(self.path.parent, self.count * self.size**2 * 3)  # drawing takes minutes
+            check_room(self.path.parent, self.count * self.size**2 * 3)  # not after the drawing
             images = self._draw(min(8, available_cores()) if workers is None else workers)
             with replacing(self.path) as temporary:
                 save_file({_KEY: images}, temporary, metadata={"checksum": _digest(images)})

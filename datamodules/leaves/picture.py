@@ -47,5 +47,6 @@ def render(seed: int, index: int, size: int, look: LeafLook = LOOK) -> NDArray[n
         canvas = shadows(stream, canvas)
     if has["highlights"] < look.highlights:
         canvas = highlights(stream, canvas)
-    picture = developed(look, stream, canvas)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    return np.asarray((picture.clip(0, 1) * 255).round(), np.uint8)
+    picture = developed(look, stream, canvas)[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))

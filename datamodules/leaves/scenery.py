@@ -2,87 +2,91 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from datamodules.leaves.look import LeafLook, Stream
-from datamodules.leaves.textures import Array, Palette, fractal
+from datamodules.leaves.textures import Array, Palette, fractal, turned
 
 _OVER = 4  # samples a pixel and side where lines are drawn
 Curve = NDArray[np.float64]  # points [N, 2] as (x, y) in pixels
 
 
-def _turned(rng: np.random.Generator, size: int, *, upright: bool) -> tuple[Array, Array]:
+def _placed(rng: np.random.Generator, size: int, *, upright: bool) -> tuple[Array, Array]:
     """Coordinates from a random place in the picture, nearly upright or turned at random."""
     turn = rng.normal(0, 0.05) if upright else rng.uniform(0, np.pi)
-    y, x = np.mgrid[:size, :size].astype(np.float32) - rng.uniform(0, size, (2, 1, 1))
-    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-    return u.astype(np.float32), v.astype(np.float32)
+    grid, (y, x) = np.arange(size, dtype=np.float32), rng.uniform(0, size, 2).tolist()
+    return turned(grid[:, None] - y, grid - x, turn)
 
 
 def sky(stream: Stream, canvas: Array, palette: Palette) -> Array:
     """One side of the picture up to a rough horizon, smooth but for a gradient and faint clouds."""
-    rng, size = stream("sky"), canvas.shape[0]
-    place = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    rough = rng.uniform(0, 0.1) * fractal(rng, size, rng.uniform(1.3, 2.2))[..., None]
-    height, soft = rng.uniform(0.25, 0.9), np.exp(rng.uniform(np.log(1), np.log(8)))
+    rng, size = stream("sky"), canvas.shape[-1]
+    place = np.linspace(0, 1, size, dtype=np.float32)[:, None]
+    rough = rng.uniform(0, 0.1) * fractal(rng, size, rng.uniform(1.3, 2.2))
+    height, soft = rng.uniform(0.25, 0.9), math.exp(rng.uniform(0, math.log(8)))
     cover = np.clip(0.5 + (height + rough - place) * size / soft, 0, 1)
     near, far = palette.near(rng, 2)
     far = near + 0.4 * (far - near)
-    clouds = rng.uniform(0, 0.05) * fractal(rng, size, 1.8)[..., None]
+    clouds = rng.uniform(0, 0.05) * fractal(rng, size, 1.8)
     smooth = near + (far - near) * place / height + clouds
     side = int(rng.integers(4))
-    cover, smooth = (np.rot90(layer, side) for layer in (cover, smooth))
-    return np.asarray(canvas + cover * (smooth - canvas), np.float32)
+    cover, smooth = (np.rot90(layer, side, (-2, -1)) for layer in (cover, smooth))
+    return canvas + cover * (smooth - canvas)
 
 
 def bricks(look: LeafLook, stream: Stream, canvas: Array, palette: Palette) -> Array:
     """A wall in perspective: cells of equal size and varied colour, with joints or frames."""
-    rng, size = stream("bricks"), canvas.shape[0]
-    u, v = _turned(rng, size, upright=bool(rng.random() < 0.8))
-    half = rng.uniform(0.15, 0.6, 2) * size
+    rng, size = stream("bricks"), canvas.shape[-1]
+    u, v = _placed(rng, size, upright=bool(rng.random() < 0.8))
+    half = (rng.uniform(0.15, 0.6, 2) * size).tolist()
     inside = np.minimum(half[0] - np.abs(u), half[1] - np.abs(v))
     depth = 1 + rng.uniform(-0.6, 0.6) * u / size
     u, v = u / depth, v / depth
-    tall = np.exp(rng.uniform(np.log(4), np.log(40)))
-    wide = tall * np.exp(rng.uniform(np.log(0.5), np.log(3)))
+    tall = math.exp(rng.uniform(math.log(4), math.log(40)))
+    wide = tall * math.exp(rng.uniform(math.log(0.5), math.log(3)))
     joint = max(0.7, rng.uniform(0.04, 0.3) * min(tall, wide))
-    row = np.floor(v / tall).astype(int)
-    along = u / wide + rng.choice([0.0, 0.5]) * (row % 2)
-    column = np.floor(along).astype(int)
-    edge = np.minimum((0.5 - abs(along % 1 - 0.5)) * wide, (0.5 - abs(v / tall % 1 - 0.5)) * tall)
+    row = np.floor(v / tall)
+    along = u / wide + float(rng.choice([0.0, 0.5])) * (row % 2)
+    column = np.floor(along)
+    edge = np.minimum(
+        wide * (0.5 - abs(along - column - 0.5)), tall * (0.5 - abs(v / tall - row - 0.5))
+    )
     face = np.clip(0.5 + edge - joint / 2, 0, 1)
-    varied = np.exp(rng.uniform(0, 0.35) * rng.standard_normal((16, 16)))[row % 16, column % 16]
+    bright = np.exp(rng.uniform(0, 0.35) * rng.standard_normal((16, 16), np.float32))
+    varied = bright[row.astype(int) % 16, column.astype(int) % 16]
     surface = 1 + rng.uniform(0, 0.6) * look.texture * fractal(rng, size, 0.8)
     stone, mortar = palette.near(rng, 2)
-    wall = mortar + face[..., None] * (stone * varied[..., None] - mortar)
-    cover = np.clip(0.5 + inside, 0, 1)[..., None]
-    return np.asarray(canvas + cover * (wall * surface[..., None] - canvas), np.float32)
+    wall = mortar + face * (stone * varied - mortar)
+    return canvas + np.clip(0.5 + inside, 0, 1) * (wall * surface - canvas)
 
 
 def painted(canvas: Array, curves: list[Curve], width: float, colour: Array) -> Array:
     """The canvas with curves drawn on it, ``width`` pixels wide, anti-aliased."""
-    size, drawn = canvas.shape[0], max(1, round(width * _OVER))
+    size, drawn = canvas.shape[-1], max(1, round(width * _OVER))
     image = Image.new("L", (size * _OVER, size * _OVER))
     pen = ImageDraw.Draw(image)
     for curve in curves:
         points = [(x * _OVER, y * _OVER) for x, y in curve.tolist()]
         pen.line(points, fill=255, width=drawn, joint="curve")
-    cover = np.asarray(image.reduce(_OVER), np.float32)[..., None] / np.float32(255)
-    return np.asarray(canvas + cover * (colour - canvas), np.float32)
+    cover = np.asarray(image.reduce(_OVER), np.float32) / 255
+    return canvas + cover * (colour - canvas)
 
 
 def _ink(rng: np.random.Generator, palette: Palette) -> Array:
     """Black, white or a colour of the picture."""
     kind = rng.random()
-    plain = np.full(3, rng.uniform(0, 0.12) if kind < 0.35 else rng.uniform(0.8, 1), np.float32)
+    grey = rng.uniform(0, 0.12) if kind < 0.35 else rng.uniform(0.8, 1)
+    plain = np.full((3, 1, 1), grey, np.float32)
     return plain if kind < 0.6 else palette.near(rng, 1)[0]
 
 
 def wires(stream: Stream, canvas: Array, palette: Palette) -> Array:
     """Bundles of smooth curves: a few wires or twigs across the picture, or a tuft of hair."""
-    rng, size = stream("wires"), canvas.shape[0]
+    rng, size = stream("wires"), canvas.shape[-1]
     for _ in range(int(rng.integers(1, 4))):
         tuft = rng.random() < 0.4
         count, length = (rng.integers(15, 80), 0.25) if tuft else (rng.integers(1, 7), 1.2)
@@ -118,7 +122,7 @@ def _glyph(rng: np.random.Generator) -> list[Curve]:
 
 def text(stream: Stream, canvas: Array, palette: Palette) -> Array:
     """A block of lines of made-up letters, often on a plate, nearly upright."""
-    rng, size = stream("text"), canvas.shape[0]
+    rng, size = stream("text"), canvas.shape[-1]
     height = np.exp(rng.uniform(np.log(6), np.log(40)))
     letters = [_glyph(rng) for _ in range(12)]
     turn = rng.normal(0, 0.08) if rng.random() < 0.8 else rng.uniform(0, 2 * np.pi)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.leaves.look import LeafLook, Stream
-from datamodules.leaves.textures import Array, fractal
+from datamodules.leaves.textures import Array, fractal, turned
 
 _MOST_LEAVES = 2500
 _LARGE = 30.0  # pixels: larger leaves lie anywhere
@@ -76,12 +76,13 @@ def bent(look: LeafLook, stream: Stream, size: int) -> Array | None:
 
 def coverage(leaf: Outline, y: Array, x: Array) -> Array:
     """How much of each pixel at (y, x) from its middle a leaf covers, in [0, 1]."""
-    cos, sin, radius, thin = np.cos(leaf.turn), np.sin(leaf.turn), leaf.radius, leaf.thin
-    u, v = x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
+    radius, thin = leaf.radius, leaf.thin
+    u, v = turned(y, x, leaf.turn)
+    inside: NDArray[Any]
     if leaf.kind == _DISC:
-        inside = radius - np.hypot(u, v)
+        inside = radius - np.sqrt(u * u + v * v)
     elif leaf.kind == _ELLIPSE:
-        inside = thin * (radius - np.hypot(u, v / thin))
+        inside = thin * (radius - np.sqrt(u * u + (v / thin) ** 2))
     elif leaf.kind == _BOX:
         inside = np.minimum(0.9 * radius - np.abs(u), 0.9 * thin * radius - np.abs(v))
     elif leaf.kind == _STICK:
@@ -89,6 +90,6 @@ def coverage(leaf: Outline, y: Array, x: Array) -> Array:
     elif leaf.kind == _BLADE:
         inside = 0.6 * thin * (1.3 * radius - u * u / (1.3 * radius)) - np.abs(v)
     else:
-        sides = [u * np.cos(a) + v * np.sin(a) for a in (0.0, 2.1, 4.2)]
+        sides = [turned(v, u, a)[0] for a in (0.0, 2.1, 4.2)]
         inside = 0.6 * radius - np.maximum.reduce(sides)
-    return np.asarray(np.clip(0.5 + inside / leaf.soft, 0, 1), np.float32)
+    return np.asarray((0.5 + inside / leaf.soft).clip(0, 1), np.float32)

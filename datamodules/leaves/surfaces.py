@@ -33,56 +33,56 @@ class Leaves:
         rng = stream("motley")
         across = rng.standard_normal((count, 3)).astype(np.float32)
         across -= (across @ LUMA)[:, None]  # of colour alone: brightness stays
-        self.across = look.motley * across * rng.beta(1, 2, (count, 1)).astype(np.float32)
+        across *= look.motley * rng.beta(1, 2, (count, 1)).astype(np.float32)
+        self.across = across[..., None, None]
         rng = stream("harmony")
-        self.belongs = look.harmony * rng.uniform(0.5, 1, count) * np.exp(-self.radii / _DETAIL)
-        self.gain = np.exp(rng.normal(0, 0.4, count))
-        self.offset = rng.normal(0, 0.12, count)
+        belongs = look.harmony * rng.uniform(0.5, 1, count) * np.exp(-self.radii / _DETAIL)
+        self.belongs = belongs.astype(np.float32)
+        self.gain = np.exp(rng.normal(0, 0.4, count)).astype(np.float32)
+        self.offset = rng.normal(0, 0.12, count).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def lay(self, canvas: Array, first: int, last: int) -> None:
-        """Lay some of the leaves on the canvas ``[S, S, 3]``, in place."""
-        size = canvas.shape[0]
+        """Lay some of the leaves on the canvas ``[3, S, S]``, in place."""
+        size = canvas.shape[-1]
         for i in self.kept[first:last].tolist():
             radius, (cy, cx) = self.outlines[i].radius, self.centres[i].tolist()
             reach = 1.8 * radius + 2
             ys = slice(max(0, int(cy - reach)), min(size, int(cy + reach) + 1))
             xs = slice(max(0, int(cx - reach)), min(size, int(cx + reach) + 1))
-            y = np.arange(ys.start, ys.stop, dtype=np.float32)[:, None] - np.float32(cy)
-            x = np.arange(xs.start, xs.stop, dtype=np.float32)[None, :] - np.float32(cx)
-            colour = self._colour(i, canvas[int(cy), int(cx)])
+            y = np.arange(ys.start, ys.stop, dtype=np.float32)[:, None] - cy
+            x = np.arange(xs.start, xs.stop, dtype=np.float32) - cx
+            colour = self._colour(i, canvas[:, int(cy), int(cx), None, None])
             if radius > _TINY:
                 colour = colour * self._surface(i, y, x, ys, xs)
                 if self.shift is not None:  # only how the shift varies over the leaf bends it
                     dy, dx = self.shift[:, ys, xs] - self.shift[:, int(cy), int(cx), None, None]
                     y, x = y + dy, x + dx
-            part = canvas[ys, xs]
-            part += coverage(self.outlines[i], y, x)[..., None] * (colour - part)
+            part = canvas[:, ys, xs]
+            part += coverage(self.outlines[i], y, x) * (colour - part)
 
     def _colour(self, i: int, below: Array) -> Array:
-        share = np.float32(self.belongs[i])
-        near = below * np.float32(self.gain[i]) + np.float32(self.offset[i])
-        return np.asarray(self.colours[i] + share * (near - self.colours[i]), np.float32)
+        near = below * self.gain[i] + self.offset[i]
+        return self.colours[i] + self.belongs[i] * (near - self.colours[i])
 
     def _surface(self, i: int, y: Array, x: Array, ys: slice, xs: slice) -> Array:
+        """What the colour of leaf ``i`` is multiplied by, ``[H, W]`` or ``[3, H, W]``."""
         shade = 1 + self.slope[i, 0] * y + self.slope[i, 1] * x
-        if self.pool:
-            shade = shade * (1 + self.strength[i] * self.pool[self.choice[i]][ys, xs])
-            other = self.pool[self.choice[i] - 1][ys, xs, None]
-            return np.asarray(shade[..., None] * (1 + other * self.across[i]), np.float32)
-        return np.asarray(shade[..., None], np.float32)
+        if not self.pool:
+            return shade
+        shade *= 1 + self.strength[i] * self.pool[self.choice[i]][ys, xs]
+        return shade * (1 + self.across[i] * self.pool[self.choice[i] - 1][ys, xs])
 
 
 def ground(look: LeafLook, stream: Stream, palette: Palette, leaves: Leaves, size: int) -> Array:
-    """What lies below all leaves: a gradient between two colours, textured; ``[S, S, 3]``."""
+    """What lies below all leaves: a gradient between two colours, textured; ``[3, S, S]``."""
     rng = stream("ground")
     first, second = palette.near(rng, 2)
-    ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     change = second - first if look.shading else np.float32(0)
-    canvas = np.repeat(first + change * ramp, size, 1)
+    canvas = np.repeat(first + change * ramp, size, 2)
     if leaves.pool:
-        strength = np.float32(look.texture * rng.beta(1, 2))
-        canvas = canvas * (1 + strength * leaves.pool[0])[..., None]
-    return np.asarray(canvas, np.float32)
+        canvas *= 1 + np.float32(look.texture * rng.beta(1, 2)) * leaves.pool[0]
+    return canvas

@@ -18,9 +18,9 @@ from scipy import ndimage
 from datamodules import DataError, DeadLeaves
 from datamodules.degradations import Rain
 from datamodules.leaves.bank import LeafBank, LeafReader, cache_folder
-from datamodules.leaves.look import LOOK, PLAIN, LeafLook, ingredients
+from datamodules.leaves.look import LOOK, PLAIN, LeafLook, ingredients, streams
 from datamodules.leaves.picture import render
-from datamodules.leaves.textures import LUMA, fractal, fur
+from datamodules.leaves.textures import LUMA, fractal, fur, texture_pool
 
 SMALL = LeafBank(count=3, size=64)
 
@@ -160,6 +160,13 @@ def test_strands_of_fur_run_side_by_side() -> None:
         assert float(field.std()) == pytest.approx(1, abs=1e-3)
         noise = np.random.default_rng(seed).standard_normal(field.shape)
         assert _coherence(field) > 0.6 > 2 * _coherence(noise)
+
+
+def test_more_fur_leaves_the_other_textures_of_a_picture_as_they_were() -> None:
+    few, many = (texture_pool(replace(LOOK, fur=f), streams(0, 0), 32) for f in (0.0, 0.5))
+    same = [np.array_equal(a, b) for a, b in zip(few, many, strict=True)]
+    assert 0 < sum(same) < len(same)
+    assert same[-1], "the last one is no fur: it shows whether those before moved it"
 
 
 def test_pictures_have_the_contrast_and_sharpness_of_photos() -> None:
