@@ -11,28 +11,34 @@ from torch.utils.data import Dataset, default_collate
 
 from datamodules.checks import blaming, check_sample, class_path
 from datamodules.datasets.base import RestorationDataset, Sample, Source, index_of
+from datamodules.datasets.degraded import CleanDataset, Patch
 from datamodules.datasets.paired import looks
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey
 
 
-class Checked(Dataset[Sample]):
+class Checked(Dataset[Sample | Patch]):
     """The samples of a dataset, whatever its class; a wrong one is a :class:`DataError`.
 
-    ``channels`` are those of the network, ``paired`` samples need a ``gt``.
+    ``channels`` are those of the network, ``paired`` samples need a ``gt``. With ``apart``, what
+    any device can degrade is left a :class:`Patch`.
     """
 
-    def __init__(self, dataset: RestorationDataset, *, channels: int, paired: bool) -> None:
+    def __init__(
+        self, dataset: RestorationDataset, *, channels: int, paired: bool, apart: bool = False
+    ) -> None:
         self.dataset, self.channels, self.paired = dataset, channels, paired
-        self.tasks = dataset.tasks
+        self.apart, self.tasks = apart, dataset.tasks
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample:
+    def __getitem__(self, key: int | SampleKey) -> Sample | Patch:
         where = f"{class_path(self.dataset)}[{index_of(key)}]"
         with blaming(where):
-            sample = self.dataset[key]
+            sample = self._sample_or_patch(key)
+        if isinstance(sample, Patch):
+            return sample
         check_sample(
             sample,
             where=where,
@@ -41,6 +47,13 @@ class Checked(Dataset[Sample]):
             tasks=len(self.tasks),
         )
         return sample
+
+    def _sample_or_patch(self, key: int | SampleKey) -> Sample | Patch:
+        dataset = self.dataset
+        if not (self.apart and isinstance(dataset, CleanDataset) and isinstance(key, SampleKey)):
+            return dataset[key]
+        patch = dataset.patch(key)
+        return patch if patch.degradation.on_device else patch.sample()
 
 
 class Collate:
@@ -57,7 +70,7 @@ class Collate:
         first: Any = samples[0]
         for sample in samples:
             if sample["lq"].shape != first["lq"].shape:
-                pair = [(s["name"], _size(s["lq"])) for s in (first, sample)]
+                pair = [(s["name"], size_of(s["lq"])) for s in (first, sample)]
                 raise DataError(unequal(self.role, *pair))
             if alone := first.keys() ^ sample.keys():
                 names = f"{first['name']} and {sample['name']}"
@@ -67,7 +80,8 @@ class Collate:
             return default_collate([*samples])
 
 
-def _size(image: Tensor) -> tuple[int, int]:
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(width, height)."""
     return image.shape[-1], image.shape[-2]
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
-from datamodules.datasets.base import RestorationDataset, Sample
+from datamodules.datasets.base import RestorationDataset
 from datamodules.randomness import SampleKey
 from mrdiff.system.cores import available_cores
 
@@ -149,7 +149,7 @@ class InOrder(DistributedSampler[Any], SequentialSampler):
         return len(self.share)
 
 
-class TrainLoader(DataLoader[Sample]):
+class TrainLoader(DataLoader[Any]):
     """A DataLoader that Lightning may resume in the middle of an epoch, without a state.
 
     Its sampler finds the place from the trainer's counter (:func:`batches_trained`), which, unlike

@@ -52,3 +52,8 @@ def log_uniform(low: float, high: float, generator: torch.Generator) -> float:
 def integer(low: int, high: int, generator: torch.Generator) -> int:
     """One integer from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def new_seed(generator: torch.Generator) -> int:
+    """A seed in [0, 2^62) for what is made elsewhere, such as a field of noise."""
+    return int(torch.randint(2**62, (), generator=generator))

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.batches import Checked, Collate, check_sizes_of
 from datamodules.checks import blaming, class_path
-from datamodules.datasets.base import RestorationDataset, Sample
+from datamodules.datasets.base import RestorationDataset
+from datamodules.datasets.degraded import CleanDataset
 from datamodules.degradations import Degradation
 from datamodules.errors import DataError
 from datamodules.loading import (
@@ -27,6 +28,7 @@ from datamodules.loading import (
     one_thread,
     recount,
 )
+from datamodules.on_device import Pack, completed
 from datamodules.randomness import SampleKey
 
 _STAGE_SETS = {
@@ -49,6 +51,9 @@ class RestorationData(pl.LightningDataModule):
         num_workers: loader processes; 0 loads in the training process, and "auto" is
             :func:`datamodules.loading.automatic_workers`, at most one a batch.
         seed: of the order of the training data, its crops and its degradations.
+        degrade_on: where training patches are degraded: by the workers that read them, or a batch
+            at a time on the training device, which workers then send clean patches. "auto" is the
+            device on CUDA. Degradations that need the CPU, JPEG among ours, stay with the workers.
 
     Raises:
         ValueError: a batch size below 1, or a negative number of workers or seed.
@@ -67,6 +72,7 @@ class RestorationData(pl.LightningDataModule):
         val_batch_size: int = 1,
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
+        degrade_on: Literal["auto", "workers", "device"] = "auto",
     ) -> None:
         super().__init__()
         if min(batch_size, val_batch_size) < 1:
@@ -76,7 +82,7 @@ class RestorationData(pl.LightningDataModule):
         self.sets = {"train": train, "val": val, "test": test, "predict": predict}
         self.root, self.degradation = root, degradation
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.degrade_on = num_workers, seed, degrade_on
         self._course, self._resumed = Course(), dict[str, int]()
 
     @property
@@ -119,6 +125,13 @@ class RestorationData(pl.LightningDataModule):
             raise DataError(f"data.{role}: {class_path(dataset)} has no samples")
         if (self.batch_size if role == "train" else self.val_batch_size) > 1:
             check_sizes_of(dataset.sources(), role)
+        if (
+            role == "train"
+            and self.degrade_on == "device"
+            and not isinstance(dataset, CleanDataset)
+        ):
+            whole = f"data.degrade_on device, but {class_path(dataset)} makes whole samples"
+            raise DataError(f"{whole}: give auto or workers")
         self._checked(role)[SampleKey(self.seed, 0, 0) if role == "train" else 0]
 
     def train_dataloader(self) -> TrainLoader:
@@ -128,17 +141,24 @@ class RestorationData(pl.LightningDataModule):
         overfit = getattr(trainer, "overfit_batches", 0) > 0
         kind = FirstEpochSampler if overfit else EpochSampler
         sampler = kind(dataset, seed=self.seed, processes=processes, rank=rank)
+        cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        apart = self.degrade_on == "device" or (self.degrade_on == "auto" and cuda)
         loader = TrainLoader(
-            self._checked("train"),
+            self._checked("train", apart=apart),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=len(sampler) >= self.batch_size,  # but a small set is still one batch
-            collate_fn=Collate("train"),
+            collate_fn=Pack("train", together=cuda) if apart else Collate("train"),
             **self._loading(math.ceil(len(sampler) / self.batch_size)),
         )
         if trainer is not None:
             sampler.place = self._place
         return loader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Degrade what the workers left clean; see ``degrade_on``."""
+        train = self.sets["train"]
+        return batch if train is None else completed(batch, train.degradation)
 
     def _epoch(self, trainer: pl.Trainer) -> tuple[int, int]:
         """How many batches an epoch has, and how many samples one of them for all processes."""
@@ -185,17 +205,17 @@ class RestorationData(pl.LightningDataModule):
             )
         return said
 
-    def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Nothing if there is no validation set."""
         return [] if self.sets["val"] is None else self._in_order("val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._in_order("test")
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         return self._in_order("predict")
 
-    def _in_order(self, role: str) -> DataLoader[Sample]:
+    def _in_order(self, role: str) -> DataLoader[Any]:
         processes, rank = self._processes()
         sampler = InOrder(self._dataset(role), processes=processes, rank=rank)
         return DataLoader(
@@ -211,10 +231,11 @@ class RestorationData(pl.LightningDataModule):
         trainer = self.trainer
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
 
-    def _checked(self, role: str) -> Checked:
+    def _checked(self, role: str, *, apart: bool = False) -> Checked:
         network: Any = getattr(getattr(self.trainer, "lightning_module", None), "network", None)
         channels = int(getattr(network, "channels", 3))
-        return Checked(self._dataset(role), channels=channels, paired=role != "predict")
+        paired = role != "predict"
+        return Checked(self._dataset(role), channels=channels, paired=paired, apart=apart)
 
     def _loading(self, batches: int) -> dict[str, Any]:
         trainer, workers = self.trainer, self.num_workers

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from datamodules.datasets.base import (
     RestorationDataset,
     Sample,
@@ -13,7 +15,7 @@ from datamodules.datasets.base import (
     find_images,
     index_of,
 )
-from datamodules.datasets.degraded import FixedSamples, random_sample
+from datamodules.datasets.degraded import CleanDataset, FixedSamples, Patch, random_patch
 from datamodules.degradations import Degradation
 from datamodules.leaves.bank import LeafBank, LeafReader
 from datamodules.leaves.look import LOOK, LeafLook
@@ -40,7 +42,7 @@ class _Folder(RestorationDataset):
         return len(self.paths)
 
 
-class CleanFolder(_Folder):
+class CleanFolder(_Folder, CleanDataset):
     """Clean photos of a folder and all below it, degraded when they are read.
 
     In training every epoch brings another patch and another degradation. Elsewhere a photo comes
@@ -52,8 +54,6 @@ class CleanFolder(_Folder):
         crop_size: outside training, the side of the central part; null for the whole image.
         seed: of the degradations outside training.
     """
-
-    degradation: Degradation
 
     def __init__(
         self,
@@ -76,16 +76,22 @@ class CleanFolder(_Folder):
     def __len__(self) -> int:
         return len(self.paths) * self.fixed.each
 
-    def __getitem__(self, key: int | SampleKey) -> Sample:
-        index = index_of(key)
+    def _read(self, index: int) -> tuple[Tensor, str]:
         path = self.paths[index // self.fixed.each]
-        name, clean = name_of(path, self.folder), read_rgb(path)
+        return read_rgb(path), name_of(path, self.folder)
+
+    def patch(self, key: SampleKey) -> Patch:
+        clean, name = self._read(key.item)
+        return random_patch(clean, self.degradation, self.patch_size, key, name)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
         if isinstance(key, SampleKey):
-            return random_sample(clean, self.degradation, self.patch_size, key, name)
-        return self.fixed.sample(centre_crop(clean, self.crop_size), index, name)
+            return self.patch(key).sample()
+        clean, name = self._read(key)
+        return self.fixed.sample(centre_crop(clean, self.crop_size), key, name)
 
 
-class DeadLeaves(RestorationDataset):
+class DeadLeaves(CleanDataset):
     """Patches of generated dead-leaves pictures, degraded when they are read.
 
     The bank of pictures is drawn once and cached (:class:`datamodules.leaves.bank.LeafBank`).
@@ -97,8 +103,6 @@ class DeadLeaves(RestorationDataset):
         seed: of the pictures.
         look: what the pictures look like; left out, all ingredients at their usual strength.
     """
-
-    degradation: Degradation
 
     def __init__(
         self,
@@ -133,13 +137,16 @@ class DeadLeaves(RestorationDataset):
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         key = key if isinstance(key, SampleKey) else SampleKey(seed=0, epoch=0, item=key)
+        return self.patch(key).sample()
+
+    def patch(self, key: SampleKey) -> Patch:
         if not 0 <= key.item < self.length:
             raise IndexError(key.item)
         # A stream of its own: it must not be the one that crops and degrades.
         choice = generator_of_name(key.seed, f"picture {key.epoch} {key.item}")
         clean = self._reader[integer(0, self.bank.count - 1, choice)]
         name = f"{key.epoch}-{key.item}"
-        return random_sample(clean, self.degradation, self.patch_size, key, name)
+        return random_patch(clean, self.degradation, self.patch_size, key, name)
 
 
 class LQFolder(_Folder):

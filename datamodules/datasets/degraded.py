@@ -1,66 +1,107 @@
-"""Clean photos made into samples by a degradation: random ones, and ones that never change."""
+"""Clean photos made into samples by a degradation: random ones, and ones that never change.
+
+A degradation draws for each sample by itself. What was drawn is applied here, to one sample in the
+worker that drew it, or to a batch where the batch is.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.checks import class_path
-from datamodules.datasets.base import Sample, random_patches, random_turn
-from datamodules.degradations import Degradation, Tasks
-from datamodules.degradations.base import Degraded, apply
+from datamodules.datasets.base import RestorationDataset, Sample, random_patches, random_turn
+from datamodules.degradations import Degradation
+from datamodules.degradations.base import shape_of
+from datamodules.degradations.packing import Draws
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
 from mrdiff.photo import centre_crop
 
 
-def random_sample(
-    clean: Tensor,
-    degradation: Degradation,
-    patch_size: int | None,
-    key: SampleKey,
-    name: str,
-) -> Sample:
-    """A random patch of a clean photo, turned, then degraded, from the key's randomness alone.
+class Patch(NamedTuple):
+    """What a sample is made of: a clean photo or a piece of one, and what was drawn for it.
 
-    The photo is float in [0, 1], or uint8 and made float when little of it is left.
+    ``clean`` ``[C, h, w]``, uint8 or float in [0, 1], has a margin around the ``size`` pixels of
+    the sample, as far as the degradation reaches; None is all of it. With ``masked`` the sample
+    has a mask, of ones where its own degradation cuts no holes.
     """
+
+    name: str
+    clean: Tensor
+    size: int | None
+    degradation: Degradation  # that of its task, where tasks have names
+    task: int | None
+    masked: bool
+    draws: Draws
+
+    def sample(self) -> Sample:
+        """The sample itself."""
+        draws = self.degradation.pack([self.draws])
+        gt, lq, mask = degraded_pieces(
+            self.clean[None], self.degradation, draws, size=self.size, masked=self.masked
+        )
+        sample: Sample = {"lq": lq[0], "gt": gt[0], "name": self.name}
+        if mask is not None:
+            sample["mask"] = mask[0]
+        if self.task is not None:
+            sample["degradation"] = self.task
+        return sample
+
+
+class CleanDataset(RestorationDataset):
+    """A dataset of clean photos, whose training samples may be degraded elsewhere."""
+
+    degradation: Degradation
+
+    @abstractmethod
+    def patch(self, key: SampleKey) -> Patch:
+        """What the training sample of a key is made of."""
+
+
+@torch.no_grad()
+def degraded_pieces(
+    clean: Tensor, degradation: Degradation, draws: Draws, *, size: int | None, masked: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``gt``, ``lq`` and ``mask`` ``[B, ., H, W]`` of clean images ``[B, C, h, w]``.
+
+    ``size`` and ``masked`` are as in :class:`Patch`.
+    """
+    clean = clean.float().div(255.0) if clean.dtype == torch.uint8 else clean
+    lq, mask = degradation.apply(clean, draws)
+    if mask is None and masked:
+        mask = torch.ones_like(lq[:, :1])
+    mask = None if mask is None else centre_crop(mask, size)
+    return centre_crop(clean, size), centre_crop(lq, size), mask
+
+
+def random_patch(
+    clean: Tensor, degradation: Degradation, patch_size: int | None, key: SampleKey, name: str
+) -> Patch:
+    """A random patch of a clean photo, turned, from the key's randomness alone."""
     generator = generator_of(key)
-    task, reach = None, degradation.reach
-    if isinstance(degradation, Tasks):  # each has a reach of its own
-        task = integer(0, len(degradation.tasks) - 1, generator)
-        reach = degradation.reach_of(task)
+    tasks = degradation.tasks
+    task = integer(0, len(tasks) - 1, generator) if tasks else None
+    reach = degradation.of_task(task).reach  # each has one of its own
     if not (isinstance(reach, Integral) and reach >= 0):
         name = class_path(degradation)
         raise DataError(f"{name}.reach is {reach!r}; it must be a number of pixels, 0 or more")
     if patch_size is not None:
-        clean = random_patches([clean], patch_size, generator, margin=reach)[0]
+        clean = random_patches([clean], patch_size, generator, margin=int(reach))[0]
         clean = random_turn([clean], generator)[0]
-    if clean.dtype == torch.uint8:
-        clean = clean.float().div(255.0)
-    degraded = _degrade(degradation, task, clean, generator)
-    mask = None if degraded.mask is None else centre_crop(degraded.mask, patch_size)
-    degraded = degraded._replace(lq=centre_crop(degraded.lq, patch_size), mask=mask)
-    return _sample_of(centre_crop(clean, patch_size), degraded, name)
+    return _drawn(clean, degradation, task, generator, name)._replace(size=patch_size)
 
 
-def _degrade(
-    degradation: Degradation, task: int | None, clean: Tensor, generator: torch.Generator
-) -> Degraded:
-    if task is not None and isinstance(degradation, Tasks):
-        return degradation.degrade_by(task, clean, generator)
-    return apply(degradation, clean, generator)
-
-
-def _sample_of(clean: Tensor, degraded: Degraded, name: str) -> Sample:
-    sample: Sample = {"lq": degraded.lq, "gt": clean, "name": name}
-    if degraded.mask is not None:
-        sample["mask"] = degraded.mask
-    if degraded.task is not None:
-        sample["degradation"] = degraded.task
-    return sample
+def _drawn(
+    clean: Tensor, degradation: Degradation, task: int | None, generator: torch.Generator, name: str
+) -> Patch:
+    """All of a clean image, and what is drawn for it."""
+    own, masked = degradation.of_task(task), degradation.cuts_holes
+    return Patch(name, clean, None, own, task, masked, own.draw(generator, shape_of(clean)))
 
 
 class FixedSamples:
@@ -81,5 +122,5 @@ class FixedSamples:
         """Sample ``index``, of the photo ``index // each``."""
         generator, tasks = generator_of_name(self.seed, name), self.degradation.tasks
         task = index % self.each if tasks else None
-        degraded = _degrade(self.degradation, task, clean, generator)
-        return _sample_of(clean, degraded, name if task is None else f"{tasks[task]}/{name}")
+        title = name if task is None else f"{tasks[task]}/{name}"
+        return _drawn(clean, self.degradation, task, generator, title).sample()

@@ -1,6 +1,11 @@
 """Degradations, one module a family. A new one is a subclass of :class:`Degradation`."""
 
-from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation
+from datamodules.degradations.base import (
+    BatchDegradation,
+    Degradation,
+    Degraded,
+    MaskedDegradation,
+)
 from datamodules.degradations.compose import Chain, OneOf, Repeat, Sometimes
 from datamodules.degradations.haze import Haze
 from datamodules.degradations.inpainting import Inpainting
@@ -17,6 +22,7 @@ from datamodules.degradations.tasks import Tasks
 
 __all__ = [
     "JPEG",
+    "BatchDegradation",
     "Chain",
     "Degradation",
     "Degraded",

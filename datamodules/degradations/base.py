@@ -1,4 +1,9 @@
-"""What a degradation is."""
+"""What a degradation is: parameters drawn for one image, then applied to a batch.
+
+All that is random is drawn on the CPU, from the generator of the sample; what is applied to the
+pixels of many images at once, on any device, is a function of what was drawn. So the same sample
+comes from any worker, process, run and device.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +17,26 @@ import torch
 from torch import Tensor
 
 from datamodules.checks import blaming, class_path, described, unlike
+from datamodules.degradations.packing import Draws, Shape, packed
 from datamodules.errors import DataError
+from datamodules.randomness import new_seed
 
 T = TypeVar("T")
 
 
 class Degraded(NamedTuple):
-    """A degraded image ``[C, H, W]`` and, where something is missing, its mask ``[1, H, W]``.
+    """Degraded images and, where something is missing, their masks; of one image or of a batch.
 
-    The mask is of the image's dtype, 1 where the image was kept and 0 in holes. ``task`` is the
-    number of the degradation where several have names.
+    ``lq`` is ``[..., C, H, W]``; ``mask`` ``[..., 1, H, W]`` is of its dtype, 1 where the image was
+    kept and 0 in holes.
     """
 
     lq: Tensor
     mask: Tensor | None = None
-    task: int | None = None
 
 
 class Degradation(ABC):
-    """A physical model of how a photograph is degraded.
+    """A physical model of how a photograph is degraded, one image at a time.
 
     A subclass takes its parameters as keyword-only ranges and draws from ``generator`` alone, so
     the same generator state gives the same picture in any worker, process or run.
@@ -59,6 +65,39 @@ class Degradation(ABC):
         """The same picture as :meth:`degrade`, with the mask of what is missing, if anything is."""
         return Degraded(self.degrade(image, generator))
 
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        """All that is random about the degradation of one image of a shape ``(C, H, W)``.
+
+        Here a seed, for a class that defines :meth:`degrade` alone.
+        """
+        return {"seed": new_seed(generator)}
+
+    def pack(self, draws: Sequence[Draws]) -> Draws:
+        """What was drawn for several images of one shape, for :meth:`apply`."""
+        return packed(draws)
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        """Degrade a batch ``[B, C, H, W]`` by what :meth:`pack` made of its draws.
+
+        Here image by image on the CPU, whatever the class.
+
+        Raises:
+            DataError: naming the class, if it fails or returns anything but a degraded image.
+        """
+        found = [
+            _checked(self, image, torch.Generator().manual_seed(seed))
+            for image, seed in zip(images, draws["seed"].tolist(), strict=True)
+        ]
+        masks = [each.mask for each in found if each.mask is not None]
+        return Degraded(
+            torch.stack([each.lq for each in found]), torch.stack(masks) if masks else None
+        )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether :meth:`apply` works where the images are: any device, and no wait for it."""
+        return False
+
     @property
     def reach(self) -> int:
         """How many pixels beyond a patch decide what becomes of it; 0 for most.
@@ -71,6 +110,10 @@ class Degradation(ABC):
     def tasks(self) -> tuple[str, ...]:
         """Names of the degradations among which a sample says its own; none for most."""
         return ()
+
+    def of_task(self, task: int | None) -> Degradation:
+        """The degradation of the number ``task``; itself where none have names."""
+        return self
 
     @property
     def cuts_holes(self) -> bool:
@@ -90,13 +133,49 @@ class MaskedDegradation(Degradation):
         return self.degrade_with_mask(image, generator).lq
 
 
-@torch.no_grad()
-def apply(degradation: Degradation, image: Tensor, generator: torch.Generator) -> Degraded:
-    """What a degradation makes of a copy of an image ``[C, H, W]``, whoever wrote its class.
+class BatchDegradation(Degradation):
+    """A degradation in two parts: a subclass defines :meth:`draw` and :meth:`apply`.
 
-    Raises:
-        DataError: naming the class, if it fails or returns anything but a degraded image.
+    ``draw`` returns numbers and tensors by name, which :meth:`pack` puts together for ``apply``.
+    There nothing is random, and no value is taken back to the host. What cannot be small, such as
+    noise, is drawn as a seed (:mod:`datamodules.degradations.white_noise`).
     """
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        """All that is random about the degradation of one image of a shape ``(C, H, W)``."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        """Degrade ``[B, C, H, W]`` in [0, 1], which is not changed, by what ``pack`` returned."""
+
+    @torch.no_grad()
+    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
+        draws = self.pack([self.draw(generator, shape_of(image))])
+        lq, mask = self.apply(image[None], draws)
+        return Degraded(lq[0], None if mask is None else mask[0])
+
+    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        return self.degrade_with_mask(image, generator).lq
+
+    @property
+    def on_device(self) -> bool:
+        return True
+
+    @property
+    def cuts_holes(self) -> bool:
+        return False
+
+
+def shape_of(image: Tensor) -> Shape:
+    """(C, H, W) of an image."""
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+@torch.no_grad()
+def _checked(degradation: Degradation, image: Tensor, generator: torch.Generator) -> Degraded:
+    """What a user's class makes of a copy of an image ``[C, H, W]``; DataError as for ``apply``."""
     name = class_path(degradation)
     with blaming(name):
         found = degradation.degrade_with_mask(image.clone(), generator)
@@ -116,7 +195,7 @@ def apply(degradation: Degradation, image: Tensor, generator: torch.Generator) -
 
 def to_8_bit(image: Tensor) -> Tensor:
     """Clamp to [0, 1] and round to multiples of 1/255."""
-    return image.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
+    return image.clamp(0.0, 1.0).mul_(255.0).round_().div_(255.0)
 
 
 def check_limits(name: str, value: float | Sequence[float], low: float, high: float) -> None:

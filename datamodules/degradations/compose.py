@@ -12,25 +12,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from datamodules.degradations.base import (
+    BatchDegradation,
     Degradation,
     Degraded,
-    MaskedDegradation,
-    apply,
     check_limits,
     check_weights,
     to_8_bit,
 )
+from datamodules.degradations.packing import Draws, Shape
 from datamodules.randomness import integer, uniform
 
 _MOST_TIMES = 64
 
 
-class Composite(MaskedDegradation):
+class Composite(BatchDegradation):
     """A degradation made of others: a subclass chooses which of them an image undergoes.
 
     If any part cuts holes, every picture has a mask: of ones where no such part was chosen.
@@ -52,24 +53,56 @@ class Composite(MaskedDegradation):
         return any(part.cuts_holes for part in self.parts)
 
     @property
+    def on_device(self) -> bool:
+        return all(part.on_device for part in self.parts)
+
+    @property
     def reach(self) -> int:
         """That of all parts, one after the other."""
         return sum(part.reach for part in self.parts)
 
     @abstractmethod
-    def choose(self, generator: torch.Generator) -> list[Degradation]:
-        """The parts that an image undergoes, in this order; all that is random is drawn here."""
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
+        """The numbers of the parts that an image undergoes, in this order."""
 
-    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         chosen = self.choose(generator)
-        lq = image if chosen else to_8_bit(image)
-        mask = torch.ones_like(image[:1]) if self.cuts_holes else None
-        for part in chosen:
-            degraded = apply(part, lq, generator)
-            lq = degraded.lq
-            if mask is not None and degraded.mask is not None:
-                mask = mask * degraded.mask
+        return {"steps": [(part, self.parts[part].draw(generator, shape)) for part in chosen]}
+
+    def pack(self, draws: Sequence[Draws]) -> Draws:
+        """Step by step, the images that undergo the same part together."""
+        chosen = [each["steps"] for each in draws]
+        steps = []
+        for step in range(max(map(len, chosen))):
+            here = {i: steps[step] for i, steps in enumerate(chosen) if step < len(steps)}
+            for part in sorted({part for part, _ in here.values()}):
+                which = [i for i in here if here[i][0] == part]
+                packed = self.parts[part].pack([here[i][1] for i in which])
+                steps.append({"part": part, "which": torch.tensor(which), "draws": packed})
+        idle = [i for i, each in enumerate(chosen) if not each]
+        return {"idle": torch.tensor(idle, dtype=torch.int64), "steps": steps}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        lq, idle = images, draws["idle"]
+        if len(idle):  # no part rounds them
+            lq = lq.index_copy(0, idle, to_8_bit(lq[idle]))
+        mask = torch.ones_like(images[:, :1]) if self.cuts_holes else None
+        for step in draws["steps"]:
+            lq, mask = self._step(lq, mask, step)
         return Degraded(lq, mask)
+
+    def _step(
+        self, lq: Tensor, mask: Tensor | None, step: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        which, part = step["which"], self.parts[step["part"]]
+        if len(which) == len(lq):  # which are in order
+            found = part.apply(lq, step["draws"])
+            held = mask if mask is None or found.mask is None else mask * found.mask
+            return found.lq, held
+        found = part.apply(lq[which], step["draws"])
+        if mask is not None and found.mask is not None:
+            mask = mask.index_copy(0, which, mask[which] * found.mask)
+        return lq.index_copy(0, which, found.lq), mask
 
 
 class Chain(Composite):
@@ -79,11 +112,11 @@ class Chain(Composite):
         super().__init__(stages, name="stages")
         self.shuffle = shuffle
 
-    def choose(self, generator: torch.Generator) -> list[Degradation]:
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
         if not self.shuffle:
-            return self.parts
-        order = torch.randperm(len(self.parts), generator=generator)
-        return [self.parts[i] for i in order.tolist()]
+            return range(len(self.parts))
+        order: list[int] = torch.randperm(len(self.parts), generator=generator).tolist()
+        return order
 
 
 class OneOf(Composite):
@@ -106,9 +139,9 @@ class OneOf(Composite):
     def reach(self) -> int:
         return max(part.reach for part in self.parts)
 
-    def choose(self, generator: torch.Generator) -> list[Degradation]:
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
         weights = torch.tensor(self.weights, dtype=torch.float64)
-        return [self.parts[int(torch.multinomial(weights, 1, generator=generator))]]
+        return [int(torch.multinomial(weights, 1, generator=generator))]
 
 
 class Sometimes(Composite):
@@ -119,8 +152,8 @@ class Sometimes(Composite):
         self.probability = probability
         check_limits("probability", probability, 0, 1)
 
-    def choose(self, generator: torch.Generator) -> list[Degradation]:
-        return self.parts if uniform(0, 1, generator) < self.probability else []
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
+        return [0] if uniform(0, 1, generator) < self.probability else []
 
 
 class Repeat(Composite):
@@ -140,5 +173,5 @@ class Repeat(Composite):
     def reach(self) -> int:
         return self.times[1] * super().reach
 
-    def choose(self, generator: torch.Generator) -> list[Degradation]:
-        return self.parts * integer(*self.times, generator)
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
+        return [0] * integer(*self.times, generator)

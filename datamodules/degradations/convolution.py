@@ -1,4 +1,4 @@
-"""Convolution: directly where the kernel is small, by FFT where it is large."""
+"""Convolution with a kernel an image: directly where it is small, by FFT where it is large."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def convolve_torus(planes: Tensor, kernels: Tensor, size: tuple[int, int]) -> Te
     return product
 
 
-def convolve_inside(planes: Tensor, kernel: Tensor) -> Tensor:
-    """``planes`` ``[N, H, W]`` convolved with ``kernel`` ``[K, K]`` where it lies within them.
+def convolve_inside(images: Tensor, kernels: Tensor) -> Tensor:
+    """``images`` ``[B, C, H, W]`` convolved with ``kernels`` ``[B, K, K]`` where these lie within.
 
     Returns:
-        ``[N, H - K + 1, W - K + 1]`` in the dtype of ``planes``.
+        ``[B, C, H - K + 1, W - K + 1]`` in the dtype of ``images``.
     """
-    kernel, size = kernel.to(planes.dtype), kernel.shape[-1]
-    if size <= _DIRECT[planes.dtype]:
-        return filter2d(planes[None], kernel[None], padding="valid", behaviour="conv")[0]
-    height, width = planes.shape[-2:]
+    kernels, size = kernels.to(images.dtype), kernels.shape[-1]
+    if size <= _DIRECT[images.dtype]:
+        return filter2d(images, kernels, padding="valid", behaviour="conv")
+    height, width = images.shape[-2:]
     # What wraps round stays within the first K - 1 rows and columns.
-    whole = convolve_torus(planes, kernel, fast_size(height, width))
-    return whole[:, size - 1 : height, size - 1 : width]
+    whole = convolve_torus(images, kernels[:, None], fast_size(height, width))
+    return whole[..., size - 1 : height, size - 1 : width]
 
 
-def convolve(image: Tensor, kernel: Tensor) -> Tensor:
-    """``image`` ``[C, H, W]`` convolved with ``kernel`` ``[K, K]``, K odd; borders are mirrored."""
-    height, width = image.shape[-2:]
-    margin = kernel.shape[-1] // 2
-    rows = mirrored(-margin, height + margin, height)
-    columns = mirrored(-margin, width + margin, width)
-    return convolve_inside(image[:, rows][:, :, columns], kernel)
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+    """``images`` ``[B, C, H, W]``, mirrored beyond, convolved with ``[B, K, K]``, K odd."""
+    height, width = images.shape[-2:]
+    margin = kernels.shape[-1] // 2
+    rows = mirrored(-margin, height + margin, height, device=images.device)
+    columns = mirrored(-margin, width + margin, width, device=images.device)
+    return convolve_inside(images[..., rows, :][..., columns], kernels)

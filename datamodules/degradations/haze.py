@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, parameter, to_8_bit
-from datamodules.degradations.fields import PHOTO_SIDE, smooth_field
+from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
+from datamodules.degradations.fields import PHOTO_SIDE, draw_waves, smooth_fields
+from datamodules.degradations.packing import Draws, Shape, per_image
 from datamodules.randomness import uniform
 
 _COARSE = 4  # the guided filter works on every fourth pixel,
@@ -24,41 +25,53 @@ _RADIUS = 4  # with windows of this radius there,
 _FLATNESS = 0.01  # and takes a variance of the grey values well below this for no edge
 
 
-def _ground(height: int, generator: torch.Generator) -> Tensor:
-    """Logarithm of the depth of level ground under a sky, ``[height, 1]``, about 0 in the middle.
+def _draw_ground(generator: torch.Generator, height: int) -> list[float]:
+    """Where a picture of this height stands on level ground under a sky, for :func:`_ground`.
 
     A picture lower than a photo is a strip of one at a random height.
     """
     photo = max(PHOTO_SIDE, height)
-    top = uniform(0, photo - height, generator)
-    row = (top + 0.5 + torch.arange(height)[:, None]) / photo
-    horizon = uniform(0.05, 0.55, generator)
+    top, horizon = uniform(0, photo - height, generator), uniform(0.05, 0.55, generator)
     steepness = uniform(1.5, 10, generator)  # a camera near the ground looks far soon
-    below = (row - horizon).clamp(min=0)
+    return [top / photo - horizon, steepness]
+
+
+def _ground(start: Tensor, steepness: Tensor, height: int) -> Tensor:
+    """Logarithm of the depth of the ground, ``[B, height]``, about 0 in the middle of a photo.
+
+    Args:
+        start: ``[B, 1]``, of the first row under the horizon, in heights of a photo.
+        steepness: ``[B, 1]``, how soon the ground is near.
+        height: of the pictures in pixels.
+    """
+    row = (torch.arange(height, device=start.device) + 0.5) / max(PHOTO_SIDE, height)
+    below = (row + start).clamp_(min=0)
     # Depth falls with the angle under the horizon as 1 / angle, and the sky is at one depth.
-    return -torch.log1p(steepness * below) + 0.75
+    return 0.75 - torch.log1p(steepness * below)
 
 
-def _along_edges(field: Tensor, image: Tensor) -> Tensor:
-    """``field`` [H, W] with its steps moved to edges of ``image`` [C, H, W] (guided filter)."""
-    size = [max(2, length // _COARSE) for length in field.shape]
-    both = torch.stack([field, image.mean(0).to(field.dtype)])[:, None]
-    small, guide = F.interpolate(both, size, mode="area")[:, 0]
+def _along_edges(fields: Tensor, images: Tensor) -> Tensor:
+    """``fields`` [B, H, W], their steps at edges of ``images`` [B, C, H, W] (guided filter)."""
+    size = [max(2, length // _COARSE) for length in fields.shape[-2:]]
+    guides = images.mean(1).to(fields.dtype)
+    small, guide = F.interpolate(torch.stack([fields, guides]), size, mode="area")
 
-    def averaged(maps: list[Tensor]) -> Tensor:
-        stack = torch.stack(maps)[:, None]
-        window = 2 * _RADIUS + 1
-        return F.avg_pool2d(stack, window, 1, _RADIUS, count_include_pad=False)[:, 0]
+    def averaged(*maps: Tensor) -> Tensor:
+        # The mean over a square is that of means over its rows, also where the border cuts it.
+        found, long = torch.stack(maps), 2 * _RADIUS + 1
+        for window, pad in (((1, long), (0, _RADIUS)), ((long, 1), (_RADIUS, 0))):
+            found = F.avg_pool2d(found, window, 1, pad, count_include_pad=False)
+        return found
 
-    mean, mean_guide, square, product = averaged([small, guide, guide * guide, guide * small])
+    mean, mean_guide, square, product = averaged(small, guide, guide * guide, guide * small)
     slope = (product - mean * mean_guide) / (square - mean_guide * mean_guide + _FLATNESS)
-    lines = averaged([slope, mean - slope * mean_guide])[:, None]
-    lines = F.interpolate(lines, field.shape, mode="bilinear", align_corners=False)[:, 0]
-    return lines[0] * both[1, 0] + lines[1]
+    lines = averaged(slope, mean - slope * mean_guide)
+    slope, start = F.interpolate(lines, fields.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.addcmul(start, slope, guides)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Haze(Degradation):
+class Haze(BatchDegradation):
     """Haze over a made-up landscape, from a light veil to the heavy haze of RESIDE.
 
     Pictures smaller than 400 pixels count as pieces of a photo, where depth hardly changes.
@@ -76,24 +89,34 @@ class Haze(Degradation):
     tint: tuple[float, float] = parameter((-0.04, 0.03), within=(-0.5, 0.5))
     relief: tuple[float, float] = parameter((0.3, 1.4), within=(0, 4))
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         beta = uniform(*self.beta, generator)
         light, tint = uniform(*self.light, generator), uniform(*self.tint, generator)
-        warmth = [tint, 0.0, -tint] if image.shape[0] == 3 else [0.0]
-        air = (light * (1 + image.new_tensor(warmth))).clamp(max=1)[:, None, None]
-        clear = torch.exp(-beta * self.depth(image, generator)).to(image.dtype)
-        return to_8_bit(image * clear + air * (1 - clear))
+        warmth = (tint, 0.0, -tint) if shape[0] == 3 else (0.0,)
+        air = torch.tensor([[min(1.0, light * (1 + warm)) for warm in warmth]])
+        return {"beta": beta, "air": air} | self.landscape(generator, shape[1])
 
-    def depth(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Depth in units of the middle distance, float32 ``[H, W]`` above 0."""
-        height, width = image.shape[-2:]
+    def landscape(self, generator: torch.Generator, height: int) -> Draws:
+        """What is drawn for :func:`depths` of a picture of this height."""
         photo = max(PHOTO_SIDE, height)
-        chance = torch.rand(4, generator=generator).tolist()
+        near, ground, hills, things = torch.rand(4, generator=generator).tolist()
         relief = uniform(*self.relief, generator)
-        hills = smooth_field(height, width, span=photo, generator=generator)
-        things = smooth_field(height, width, span=photo / 3, generator=generator)
-        # Things stand in front of the rest where their field is high.
-        near = (things > 1.5 * chance[0]).float()
-        log_depth = chance[1] * _ground(height, generator) + 0.3 * chance[2] * hills
-        log_depth = _along_edges(log_depth - 0.5 * chance[3] * near, image)
-        return torch.exp(relief * log_depth)
+        waves = torch.cat([draw_waves(photo, generator), draw_waves(photo / 3, generator)])
+        scene = [relief, ground, 0.3 * hills, 0.5 * things, 1.5 * near]
+        return {"waves": waves, "scene": torch.tensor([scene + _draw_ground(generator, height)])}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        beta, air = draws["beta"][:, None, None], per_image(draws["air"]).to(images.dtype)
+        clear = torch.exp(depths(images, draws).mul_(-beta)).to(images.dtype)
+        return Degraded(to_8_bit(torch.lerp(air, images, clear[:, None])))
+
+
+def depths(images: Tensor, draws: Draws) -> Tensor:
+    """Depth in units of the middle distance, float32 ``[B, H, W]`` above 0."""
+    height, width = images.shape[-2:]
+    relief, ground, hills, things, near, start, steepness = draws["scene"].T[..., None, None]
+    high, standing = smooth_fields(draws["waves"], height, width).unflatten(0, (-1, 2)).unbind(1)
+    log_depth = ground * _ground(start[..., 0], steepness[..., 0], height)[..., None] + hills * high
+    # Things stand in front of the rest where their field is high.
+    log_depth -= things * (standing > near)
+    return torch.exp(relief * _along_edges(log_depth, images))

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations import holes
-from datamodules.degradations.base import Degraded, MaskedDegradation, parameter, to_8_bit
+from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
+from datamodules.degradations.packing import Draws, Shape
 from datamodules.errors import DataError
-from datamodules.randomness import uniform
+from datamodules.randomness import new_seed, uniform
 from mrdiff.photo import PhotoError, list_images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inpainting(MaskedDegradation):
+class Inpainting(BatchDegradation):
     """Holes in the picture, filled with one value.
 
     A picture gets one kind of hole. ``share=(0, 0)`` with ``half=0`` leaves it as it is.
@@ -51,12 +52,18 @@ class Inpainting(MaskedDegradation):
         if self.thin + self.brush + self.box + self.half == 0:
             raise ValueError("thin, brush, box and half are all 0: no kind of hole is left")
 
-    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
-        seed = int(torch.randint(2**62, (), generator=generator))
-        share = uniform(*self.share, generator)
-        missing = self._holes(image.shape[-2], image.shape[-1], share, np.random.default_rng(seed))
-        mask = torch.from_numpy(~missing)[None]
-        return Degraded(to_8_bit(torch.where(mask, image, self.fill)), mask.to(image.dtype))
+    @property
+    def cuts_holes(self) -> bool:
+        return True
+
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        seed, share = new_seed(generator), uniform(*self.share, generator)
+        holes = self._holes(*shape[1:], share, np.random.default_rng(seed))
+        return {"holes": torch.from_numpy(holes.copy())[None]}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        mask = ~draws["holes"][:, None]
+        return Degraded(to_8_bit(torch.where(mask, images, self.fill)), mask.to(images.dtype))
 
     @cached_property
     def _files(self) -> list[Path]:

@@ -14,32 +14,48 @@ import math
 from dataclasses import dataclass
 
 import torch
-from kornia.filters import filter2d_separable
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, check_weights, parameter, to_8_bit
-from datamodules.randomness import uniform
+from datamodules.degradations.base import (
+    BatchDegradation,
+    Degradation,
+    Degraded,
+    parameter,
+    to_8_bit,
+)
+from datamodules.degradations.compose import OneOf
+from datamodules.degradations.packing import Draws, Shape, per_image
+from datamodules.degradations.white_noise import normal_field
+from datamodules.randomness import new_seed, uniform
 
 _REACH = 3  # pixels that the grain's filter reaches: 2 standard deviations of the coarsest
 
 
-def _normal(shape: torch.Size, grain: float, shared: float, generator: torch.Generator) -> Tensor:
-    """Normal noise ``[C, H, W]`` of unit variance: ``grain`` is the standard deviation in pixels of
-    the Gaussian that smooths it, ``shared`` the correlation of any two channels.
+def coloured(planes: Tensor, grain: Tensor, shared: Tensor) -> Tensor:
+    """Normal noise ``[B, C, H, W]`` of unit variance, made of white noise.
+
+    Args:
+        planes: white noise, ``[B, C + 1, H + 2 R, W + 2 R]``, R being ``_REACH``.
+        grain: ``[B]``, the standard deviation in pixels of the Gaussian that smooths it.
+        shared: ``[B]``, the correlation of any two channels.
     """
-    channels, height, width = shape
-    if grain == 0 and shared == 0:
-        return torch.randn(shape, generator=generator)
-    margin = 2 * _REACH
-    planes = torch.randn(channels + 1, height + margin, width + margin, generator=generator)
-    planes = math.sqrt(1 - shared) * planes[:channels] + math.sqrt(shared) * planes[channels:]
-    taps = torch.exp(-0.5 * (torch.arange(-_REACH, _REACH + 1) / max(grain, 1e-3)) ** 2)
-    taps = (taps / taps.square().sum().sqrt())[None]  # a sum of white noise adds variances
-    return filter2d_separable(planes[None], taps, taps, padding="valid")[0]
+    shared = per_image(shared)
+    noise = planes[:, :-1] * (1 - shared).sqrt() + planes[:, -1:] * shared.sqrt()
+    step = torch.arange(-_REACH, _REACH + 1, device=planes.device)
+    taps = torch.exp(-0.5 * (step / grain.clamp(min=1e-3)[:, None]).square())
+    taps = taps / taps.square().sum(1, keepdim=True).sqrt()  # a sum of white noise adds variances
+    first, *others = (per_image(tap) for tap in taps.unbind(1))
+    for axis in (2, 3):
+        length = noise.shape[axis] - 2 * _REACH
+        smooth = noise.narrow(axis, 0, length) * first
+        for start, tap in enumerate(others, 1):
+            smooth.addcmul_(noise.narrow(axis, start, length), tap)
+        noise = smooth
+    return noise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GaussianNoise(Degradation):
+class GaussianNoise(BatchDegradation):
     """White Gaussian noise, of one strength for all channels or of one for each.
 
     Args:
@@ -50,24 +66,26 @@ class GaussianNoise(Degradation):
     sigma: tuple[float, float] = parameter((5.0, 50.0), within=(0, 255))
     per_channel: bool = False
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        draws = image.shape[0] if self.per_channel else 1
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         low, high = self.sigma
-        sigma = (low + (high - low) * torch.rand(draws, 1, 1, generator=generator)) / 255
-        noise = sigma * torch.randn(image.shape, generator=generator)
-        return to_8_bit(image + noise.to(image.dtype))
+        chance = torch.rand(1, shape[0] if self.per_channel else 1, generator=generator)
+        return {"sigma": (low + (high - low) * chance) / 255, "seed": new_seed(generator)}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        noise = normal_field(draws["seed"], images.shape[1:]).mul_(per_image(draws["sigma"]))
+        return Degraded(to_8_bit(images + noise))
 
 
 def _variance(bounds: tuple[float, float], draws: int, generator: torch.Generator) -> Tensor:
-    """``[draws, 1, 1]`` in ``bounds``, uniform in the fourth root: weak noise is frequent as it is
+    """``[1, draws]`` in ``bounds``, uniform in the fourth root: weak noise is frequent as it is
     with a logarithm, which has no 0.
     """
     low, high = (math.sqrt(math.sqrt(bound)) for bound in bounds)
-    return (low + (high - low) * torch.rand(draws, 1, 1, generator=generator)).pow(4)
+    return (low + (high - low) * torch.rand(1, draws, generator=generator)).pow(4)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PoissonGaussianNoise(Degradation):
+class PoissonGaussianNoise(BatchDegradation):
     """Noise of variance ``a x + b`` where the image is x.
 
     The Poisson part is drawn by its normal approximation, as Foi et al. do: every pixel has exactly
@@ -87,40 +105,44 @@ class PoissonGaussianNoise(Degradation):
     grain: tuple[float, float] = parameter((0.0, 1.0), within=(0, _REACH / 2))
     shared: tuple[float, float] = parameter((0.0, 0.8), within=(0, 1))
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        draws = image.shape[0] if self.per_channel else 1
-        a, b = _variance(self.a, draws, generator), _variance(self.b, draws, generator)
-        grain, shared = uniform(*self.grain, generator), uniform(*self.shared, generator)
-        noise = _normal(image.shape, grain, shared, generator)
-        return to_8_bit(image + ((a * image + b).sqrt() * noise).to(image.dtype))
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        draws = shape[0] if self.per_channel else 1
+        return {
+            "a": _variance(self.a, draws, generator),
+            "b": _variance(self.b, draws, generator),
+            "grain": uniform(*self.grain, generator),
+            "shared": uniform(*self.shared, generator),
+            "seed": new_seed(generator),
+        }
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        _, channels, height, width = images.shape
+        size = channels + 1, height + 2 * _REACH, width + 2 * _REACH
+        noise = coloured(normal_field(draws["seed"], size), draws["grain"], draws["shared"])
+        deviation = (per_image(draws["a"]) * images).add_(per_image(draws["b"])).sqrt_()
+        return Degraded(to_8_bit(torch.addcmul(images, deviation, noise.to(images.dtype))))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Noise(Degradation):
+class Noise(OneOf):
     """What blind denoising learns from: one of three noises for every image.
 
     ``weights`` are those of white noise of one strength, of one a channel, and of a camera's noise;
     the rest is as in :class:`GaussianNoise` and :class:`PoissonGaussianNoise`.
     """
 
-    weights: tuple[float, float, float] = (0.4, 0.2, 0.4)
-    sigma: tuple[float, float] = (5.0, 50.0)
-    a: tuple[float, float] = (2e-5, 0.012)
-    b: tuple[float, float] = (0.0, 1e-3)
-    grain: tuple[float, float] = (0.0, 1.0)
-    shared: tuple[float, float] = (0.0, 0.8)
-
-    def __post_init__(self) -> None:
-        check_weights("weights", self.weights)
-        self._kinds()  # which check their ranges
-
-    def _kinds(self) -> tuple[Degradation, ...]:
-        return (
-            GaussianNoise(sigma=self.sigma),
-            GaussianNoise(sigma=self.sigma, per_channel=True),
-            PoissonGaussianNoise(a=self.a, b=self.b, grain=self.grain, shared=self.shared),
-        )
-
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        kind = int(torch.multinomial(torch.tensor(self.weights), 1, generator=generator))
-        return self._kinds()[kind].degrade(image, generator)
+    def __init__(
+        self,
+        *,
+        weights: tuple[float, float, float] = (0.4, 0.2, 0.4),
+        sigma: tuple[float, float] = (5.0, 50.0),
+        a: tuple[float, float] = (2e-5, 0.012),
+        b: tuple[float, float] = (0.0, 1e-3),
+        grain: tuple[float, float] = (0.0, 1.0),
+        shared: tuple[float, float] = (0.0, 0.8),
+    ) -> None:
+        kinds: list[Degradation] = [
+            GaussianNoise(sigma=sigma),
+            GaussianNoise(sigma=sigma, per_channel=True),
+            PoissonGaussianNoise(a=a, b=b, grain=grain, shared=shared),
+        ]
+        super().__init__(kinds, weights=list(weights))

@@ -8,21 +8,26 @@ sharpening and of compression, and random resizing; here a picture comes back to
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import j1
 from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.degradations.base import (
+    BatchDegradation,
     Degradation,
     Degraded,
-    MaskedDegradation,
-    apply,
     parameter,
     to_8_bit,
 )
 from datamodules.degradations.convolution import convolve
+from datamodules.degradations.packing import Draws, Shape
 from datamodules.randomness import integer, uniform
 
 _SMALLEST = 8  # pixels of a side that other degradations can work on
@@ -30,9 +35,9 @@ _DOWN = ("area", "bilinear", "bicubic")
 _UP = ("bilinear", "bicubic")
 
 
-def _offsets(radius: int) -> tuple[Tensor, Tensor]:
+def _offsets(radius: int) -> tuple[np.ndarray, np.ndarray]:
     """y and x of the pixels of a kernel of this radius, ``[K, 1]`` and ``[1, K]`` in float64."""
-    line = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    line = np.arange(-radius, radius + 1.0)
     return line[:, None], line[None]
 
 
@@ -49,8 +54,8 @@ def gaussian_kernel(sigma: tuple[float, float], angle: float) -> Tensor:
     # reaches a neighbour (exp(-50)).
     least = min(max(*sigma, 0.1), 0.3)
     one, two = (max(s, least) for s in sigma)
-    kernel = torch.exp(-0.5 * ((first / one) ** 2 + (second / two) ** 2))
-    return kernel / kernel.sum()
+    kernel = np.exp(-0.5 * ((first / one) ** 2 + (second / two) ** 2))
+    return torch.from_numpy(kernel / kernel.sum())
 
 
 def sinc_kernel(cutoff: float, radius: int) -> Tensor:
@@ -59,19 +64,27 @@ def sinc_kernel(cutoff: float, radius: int) -> Tensor:
     ``[K, K]`` float64 of sum 1, K = 2 radius + 1.
     """
     y, x = _offsets(radius)
-    w, r = math.pi * cutoff, torch.hypot(y, x)
-    kernel = w * torch.special.bessel_j1(w * r) / (2 * math.pi * r.clamp(min=1))
+    w, r = math.pi * cutoff, np.hypot(y, x)
+    kernel = w * j1(w * r) / (2 * math.pi * r.clip(min=1))
     kernel[radius, radius] = w**2 / (4 * math.pi)  # the limit at r = 0
-    return kernel / kernel.sum()
+    return torch.from_numpy(kernel / kernel.sum())
 
 
-def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
-    """``image`` ``[C, H, W]`` convolved with ``kernel`` ``[K, K]``, rounded to 8 bits."""
-    return to_8_bit(convolve(image, kernel))
+class _Filter(BatchDegradation):
+    """Convolution with a kernel ``[K, K]`` of sum 1 that a subclass draws."""
+
+    @abstractmethod
+    def kernel(self, generator: torch.Generator) -> Tensor: ...
+
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        return {"kernel": self.kernel(generator).float()[None]}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        return Degraded(to_8_bit(convolve(images, draws["kernel"])))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GaussianBlur(Degradation):
+class GaussianBlur(_Filter):
     """A lens out of focus, the same in all directions or more in one than across it.
 
     Args:
@@ -84,16 +97,16 @@ class GaussianBlur(Degradation):
     anisotropic: float = parameter(0.5, within=(0, 1))
     angle: tuple[float, float] = parameter((0.0, 180.0), within=(-180, 180))
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+    def kernel(self, generator: torch.Generator) -> Tensor:
         along, across = uniform(*self.sigma, generator), uniform(*self.sigma, generator)
         angle = uniform(*self.angle, generator)
         if uniform(0, 1, generator) >= self.anisotropic:
             across = along
-        return _filtered(image, gaussian_kernel((along, across), angle))
+        return gaussian_kernel((along, across), angle)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SincBlur(Degradation):
+class SincBlur(_Filter):
     """Ringing: edges lose their high frequencies all at once and are left with echoes.
 
     Args:
@@ -104,32 +117,31 @@ class SincBlur(Degradation):
     cutoff: tuple[float, float] = parameter((0.35, 1.0), within=(0.1, 1))
     radius: tuple[int, int] = parameter((3, 10), within=(0, 64))
 
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+    def kernel(self, generator: torch.Generator) -> Tensor:
         cutoff = uniform(*self.cutoff, generator)
-        return _filtered(image, sinc_kernel(cutoff, integer(*self.radius, generator)))
+        return sinc_kernel(cutoff, integer(*self.radius, generator))
 
 
-def _resized(image: Tensor, size: tuple[int, int], modes: tuple[str, ...], choice: float) -> Tensor:
-    """``[C, H, W]`` in another size by the interpolation ``choice`` in [0, 1) of ``modes``."""
-    if image.shape[-2:] == size:
-        return image
-    mode = modes[int(choice * len(modes))]
+def _resized(images: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """``[B, C, H, W]`` in another size by an interpolation."""
+    if images.shape[-2:] == tuple(size):
+        return images
     antialias = mode != "area"  # which averages as it is
-    return to_8_bit(F.interpolate(image[None], size, mode=mode, antialias=antialias)[0])
+    return to_8_bit(F.interpolate(images, tuple(size), mode=mode, antialias=antialias))
 
 
-def _resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """``mask`` ``[1, H, W]`` in another size: 1 where no hole can have reached."""
-    if mask.shape[-2:] == size:
-        return mask
+def _resized_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """``masks`` ``[B, 1, H, W]`` in another size: 1 where no hole can have reached."""
+    if masks.shape[-2:] == tuple(size):
+        return masks
     # A bicubic filter reaches two pixels, of the coarser one of the two pictures.
-    reach = 2 * max(1, *(math.ceil(a / b) for a, b in zip(mask.shape[-2:], size, strict=True)))
-    holes = F.max_pool2d(1 - mask, 2 * reach + 1, stride=1, padding=reach)
-    return 1 - F.interpolate(holes[None], size, mode="nearest-exact")[0]
+    reach = 2 * max(1, *(math.ceil(a / b) for a, b in zip(masks.shape[-2:], size, strict=True)))
+    holes = F.max_pool2d(1 - masks, 2 * reach + 1, stride=1, padding=reach)
+    return 1 - F.interpolate(holes, tuple(size), mode="nearest-exact")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resize(MaskedDegradation):
+class Resize(BatchDegradation):
     """Pixels that were lost on the way: made smaller, then as large as it was.
 
     Reduced by area, bilinear or bicubic interpolation and enlarged by one of the latter two, drawn
@@ -152,15 +164,53 @@ class Resize(MaskedDegradation):
     def cuts_holes(self) -> bool:
         return self.inside is not None and self.inside.cuts_holes
 
-    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
-        """The picture and its mask: a pixel was kept if all that it is made of was."""
+    @property
+    def on_device(self) -> bool:
+        return self.inside is None or self.inside.on_device
+
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         scale = uniform(*self.scale, generator)
         there, back = uniform(0, 1, generator), uniform(0, 1, generator)
-        height, width = image.shape[-2:]
-        small = max(round(scale * height), _SMALLEST), max(round(scale * width), _SMALLEST)
+        channels, height, width = shape
+        size = max(round(scale * height), _SMALLEST), max(round(scale * width), _SMALLEST)
         first, last = (_DOWN, _UP) if scale < 1 else (_UP, _DOWN)
-        degraded = Degraded(_resized(to_8_bit(image), small, first, there))
+        modes = first[int(there * len(first))], last[int(back * len(last))]
+        inside = None if self.inside is None else self.inside.draw(generator, (channels, *size))
+        return {"size": size, "modes": modes, "inside": inside}
+
+    def pack(self, draws: Sequence[Draws]) -> Draws:
+        """Together the images of one size and interpolation."""
+        alike: dict[Any, list[int]] = {}
+        for number, each in enumerate(draws):
+            alike.setdefault((each["size"], each["modes"]), []).append(number)
+        groups = []
+        for (size, modes), which in alike.items():
+            group = {"which": torch.tensor(which), "size": size, "modes": modes}
+            if self.inside is not None:
+                group["inside"] = self.inside.pack([draws[i]["inside"] for i in which])
+            groups.append(group)
+        return {"groups": groups}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        """The pictures and their masks: a pixel was kept if all that it is made of was."""
+        images, groups = to_8_bit(images), draws["groups"]
+        if len(groups) == 1:
+            return self._resized(images, groups[0])
+        lq, mask = images, torch.ones_like(images[:, :1]) if self.cuts_holes else None
+        for group in groups:
+            which = group["which"]
+            found = self._resized(images[which], group)
+            lq = lq.index_copy(0, which, found.lq)
+            if mask is not None and found.mask is not None:
+                mask = mask.index_copy(0, which, found.mask)
+        return Degraded(lq, mask)
+
+    def _resized(self, images: Tensor, group: Draws) -> Degraded:
+        """Images of one size there and back."""
+        there, back = group["modes"]
+        degraded = Degraded(_resized(images, group["size"], there))
         if self.inside is not None:
-            degraded = apply(self.inside, degraded.lq, generator)
-        lq, mask = _resized(degraded.lq, (height, width), last, back), degraded.mask
-        return Degraded(lq, None if mask is None else _resized_mask(mask, (height, width)))
+            degraded = self.inside.apply(degraded.lq, group["inside"])
+        size, mask = images.shape[-2:], degraded.mask
+        lq = _resized(degraded.lq, size, back)
+        return Degraded(lq, None if mask is None else _resized_masks(mask, size))

@@ -11,8 +11,8 @@ irregular, as in Roser et al., "Realistic Modeling of Water Droplets" (ACCV work
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,120 +20,66 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.degradations.base import Degradation, parameter, to_8_bit
+from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
 from datamodules.degradations.convolution import convolve_inside
+from datamodules.degradations.glass import drop_discs, glass_of, top_drops
+from datamodules.degradations.packing import Draws, Shape, packed
 from datamodules.randomness import uniform
 
-_Plane = NDArray[np.float32]
+_Array = NDArray[np.float64]
 _BUMPS = 3  # discs that make the outline of a drop irregular
 _MEAN_BULGE = 1.25  # measured area of a drop with its bumps over that of its disc
 _MEAN_TRAIL = 0.5  # measured area of a trail of one diameter, in squared diameters
-_DRY = 1e-5  # less cover than this changes no 8-bit level
+_LEVEL = 0.6  # of its radius inside its outline, a drop is level
+_FINE = 3  # pixels that the radius of a blur has at least where fewer than all are blurred
+_CORNER = np.array([0.5, 0.5, 0])  # from the centre of the first pixel to its corner
+_DRY = 1e-6  # less light than this is an error of the FFT
 
 
-class _Drop(NamedTuple):
-    """Lengths in pixels, from the top left corner of the glass."""
-
-    y: float
-    x: float
-    radius: float
-    view: float  # how many times smaller the scene looks in the drop
-    light: float
-    discs: _Plane  # [D, 3]: y, x, radius; the drop is their union
+def _disc(radius: float) -> Tensor:
+    """The circle of confusion, a mean over a disc: ``[1, K, K]``, K odd."""
+    line = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
+    disc = (radius + 0.5 - np.hypot(line[:, None], line)).clip(0, 1)
+    return torch.from_numpy(disc / disc.sum()).float()[None]
 
 
-class Glass(NamedTuple):
-    """Where the drops of one picture are and what they show; each plane is ``[H, W]``."""
-
-    cover: _Plane  # 1 inside a drop, 0 outside
-    light: _Plane  # brightness of what a drop shows, darker towards its rim
-    low: _Plane  # from 0 at the top of a drop to 1 at its bottom
-    source_y: _Plane  # the pixel of the picture that is seen
-    source_x: _Plane
+def _windows(width: Tensor, length: int, cells: int) -> Tensor:
+    """Weights ``[B, cells, length]`` of means over ``width`` ``[B]`` of so many pixels."""
+    centre = (torch.arange(cells, device=width.device) + 0.5) * (length / cells) - 0.5
+    apart = (centre[:, None] - torch.arange(length, device=width.device)).abs()
+    shared = ((width[:, None, None] + 1) / 2 - apart).clamp_(0, 1)
+    return shared / shared.sum(2, keepdim=True)
 
 
-def _discs(y: float, x: float, radius: float, run: float, bumps: list[float]) -> _Plane:
-    """The main disc of a drop, its bumps (for each: place and size in [0, 1]), its trail."""
-    angle, share = 2 * np.pi * np.array(bumps[::2]), 0.55 + 0.35 * np.array(bumps[1::2])
-    away = (1.3 - share) * radius
-    parts = [np.array([[y, x, radius]])]
-    parts.append(np.stack([y + away * np.sin(angle), x + away * np.cos(angle), share * radius], 1))
-    if run > 0:
-        up = np.linspace(0, 1, 2 + int(run / (0.25 * radius)))
-        sway = 0.3 * radius * up * np.sin(4 * up + angle[0])
-        parts.append(np.stack([y - run * up, x + sway, (0.8 - 0.5 * up) * radius], 1))
-    return np.concatenate(parts).astype(np.float32)
+def averaged(scene: Tensor, view: Tensor, least: float) -> Tensor:
+    """``scene`` ``[B, C, H, W]`` averaged over squares of ``view`` ``[B]`` pixels, at least 1.
 
-
-def _put(owner: NDArray[np.intp], depth: _Plane, number: int, discs: _Plane) -> None:
-    """Write ``number`` and the depth inside the outline where a drop lies, over older drops."""
-    low, high = (discs[:, :2] - discs[:, 2:]).min(0), (discs[:, :2] + discs[:, 2:]).max(0)
-    top, left = np.maximum(np.ceil(low), 0).astype(int)
-    bottom, right = np.minimum(np.floor(high) + 1, owner.shape).astype(int)
-    if top >= bottom or left >= right:
-        return
-    y = np.arange(top, bottom, dtype=np.float32)[:, None]
-    x = np.arange(left, right, dtype=np.float32)
-    disc_y, disc_x, radius = discs.T[:, :, None, None]
-    inside = (radius - np.sqrt((y - disc_y) ** 2 + (x - disc_x) ** 2)).max(0)
-    wet = inside > 0
-    owner[top:bottom, left:right][wet] = number
-    depth[top:bottom, left:right][wet] = inside[wet]
-
-
-def _glass(drops: list[_Drop], shape: tuple[int, int], frame: int, rim: float) -> Glass:
-    """Lay the drops, the first ones below, on a glass with ``frame`` pixels around the picture."""
-    owner, depth = np.full(shape, -1), np.zeros(shape, np.float32)
-    for number, drop in enumerate(drops):
-        _put(owner, depth, number, drop.discs)
-    nothing = (0.0, 0.0, 1.0, 0.0, 0.0)
-    table = np.array([*(drop[:5] for drop in drops), nothing], np.float32)
-    y, x, radius, view, light = table.T[:, owner]
-    # Near the outline the water is steep and throws light out of the camera's way.
-    steep = (1 - depth / (0.6 * radius)).clip(0, 1) ** 2
-    dy = np.arange(shape[0], dtype=np.float32)[:, None] - y
-    dx = np.arange(shape[1], dtype=np.float32) - x
-    return Glass(
-        cover=(owner >= 0).astype(np.float32),
-        light=light * (1 - rim * steep),
-        low=(0.5 + 0.5 * dy / radius).clip(0, 1),
-        # A short lens: what lies a pixel below the centre is seen ``view`` pixels above it.
-        source_y=y - view * dy - frame,
-        source_x=x - view * dx - frame,
+    One pixel of the result is about ``least`` wide, the smallest view. What is shown so many times
+    smaller would else alias.
+    """
+    view = view.clamp(min=1).to(scene.dtype)
+    down, right = (
+        _windows(view, side, max(1, round(side / max(1.0, least)))) for side in scene.shape[-2:]
     )
-
-
-def _seen(image: Tensor, glass: Glass, view: float) -> Tensor:
-    """What the drops show of ``image``, ``[C, H, W]``; beyond its borders it is mirrored."""
-    height, width = image.shape[-2:]
-    # A scene shown ``view`` times smaller is averaged first, or fine detail would alias.
-    small = [max(1, round(size / max(1.0, view))) for size in (height, width)]
-    scene = F.interpolate(image[None], size=small, mode="area")
-    source = np.stack([(2 * glass.source_x + 1) / width - 1, (2 * glass.source_y + 1) / height - 1])
-    grid = torch.from_numpy(source).permute(1, 2, 0)[None].to(image.dtype)
-    return F.grid_sample(scene, grid, padding_mode="reflection", align_corners=False)[0]
-
-
-def _defocused(planes: Tensor, radius: float) -> Tensor:
-    """``planes`` ``[N, H, W]`` averaged over a disc, less a frame of ``ceil(radius)`` pixels."""
-    half = math.ceil(radius)
-    line = torch.arange(-half, half + 1, dtype=planes.dtype)
-    disc = (radius + 0.5 - torch.hypot(line[:, None], line)).clamp(0, 1)
-    return convolve_inside(planes, disc / disc.sum())
+    return down[:, None] @ scene @ right[:, None].mT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Raindrop(Degradation):
+class Raindrop(BatchDegradation):
     """Drops on a window or on the lens, at the scale of photos of about 700 x 480 pixels.
 
-    Every pixel that no drop reaches stays as it was; a ``density`` of (0, 0) is dry glass. Any
-    other has at least one drop, which makes patches not much larger than a drop a little wetter.
+    A pixel that no drop reaches changes by the ``film`` alone; a ``density`` of (0, 0) is dry
+    glass. Any other has at least one drop, which makes small patches a little wetter.
+
+    Not shown: the corners of an aperture that is no circle, glints brighter than white, and what
+    lies outside of the picture, whose mirror image stands in for it.
 
     Args:
         density: share of the glass under drops, before the defocus spreads them.
         size: diameter of a drop in pixels, mostly small; each image draws its largest one.
         defocus: radius in pixels of the circle of confusion of the glass.
         view: how many times smaller than in the photo the scene looks in a drop, upside down.
+        film: share of light that the water between drops spreads as the defocus does.
         sky: share of white light from the sky at the bottom of a drop; its top has none.
         light: brightness of what a drop shows, as a factor on linear light.
         rim: how much of its light a drop loses towards its outline.
@@ -141,47 +87,128 @@ class Raindrop(Degradation):
         run: length of that trail, in diameters of the drop.
     """
 
-    density: tuple[float, float] = parameter((0.04, 0.3), within=(0, 0.95))
+    density: tuple[float, float] = parameter((0.05, 0.55), within=(0, 0.95))
     size: tuple[float, float] = parameter((8.0, 48.0), within=(2, 256))
-    defocus: tuple[float, float] = parameter((1.5, 10.0), within=(0.5, 64))
+    defocus: tuple[float, float] = parameter((1.5, 18.0), within=(0.5, 64))
     view: tuple[float, float] = parameter((3.0, 10.0), within=(0.1, 64))
-    sky: tuple[float, float] = parameter((0.0, 0.6), within=(0, 1))
-    light: tuple[float, float] = parameter((0.7, 1.6), within=(0, 8))
+    film: tuple[float, float] = parameter((0.0, 0.35), within=(0, 1))
+    sky: tuple[float, float] = parameter((0.0, 0.5), within=(0, 1))
+    light: tuple[float, float] = parameter((0.5, 1.5), within=(0, 8))
     rim: tuple[float, float] = parameter((0.0, 0.6), within=(0, 1))
     run_probability: float = parameter(0.08, within=(0, 1))
     run: tuple[float, float] = parameter((1.0, 4.0), within=(0, 16))
 
-    @torch.no_grad()
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        height, width = image.shape[-2:]
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
+        height, width = shape[1:]
         defocus, view = uniform(*self.defocus, generator), uniform(*self.view, generator)
+        # What is spread widely afterwards, and is not small, is as good in fewer pixels.
+        scale = 1
+        while defocus >= 2 * scale * _FINE and self.size[0] >= 2 * scale:
+            scale *= 2
         # Light from a frame around the picture is spread into it.
-        frame = math.ceil(defocus)
-        glass = self.render(height, width, frame, view, generator)
-        planes = np.stack([glass.cover, glass.light, glass.low])
-        cover, light, low = torch.from_numpy(planes).to(image.dtype)
-        sky = low * uniform(*self.sky, generator)
-        # Lenses mix light, not its codes: a bright sky outweighs the dark around it.
-        scene = image.square()
-        # Upside down, the sky above the picture is in the lower part of a drop.
-        seen = _seen(scene, glass, view) * (1 - sky) + sky
-        shown = (seen * light).clamp(max=1) * cover
-        cover, *shown = _defocused(torch.cat([cover[None], shown]), defocus)
-        wet = ((1 - cover) * scene + torch.stack(shown)).clamp(min=0).sqrt()
-        return to_8_bit(torch.where(cover > _DRY, wet, image))
+        drops, discs, counts = self._drops(height, width, math.ceil(defocus), view, generator)
+        discs = (discs + _CORNER) / scale - _CORNER
+        size, frame = (-(-height // scale), -(-width // scale)), math.ceil(defocus / scale)
+        y, x, radius, views, light = drops.T
+        table = [
+            # A short lens: what lies a pixel below the centre is seen ``view`` pixels above it. The
+            # borders of the picture are at -1 and 1.
+            (2 * (1 + views) * y + 1) / height - 1,
+            (2 * (1 + views) * x + 1) / width - 1,
+            views,
+            # From 0 at the top of a drop to 1 at its bottom.
+            0.5 - 0.5 * y / radius,
+            0.5 / radius,
+            light,
+        ]
+        # Through dry glass, all is seen in its place.
+        dry = [1 / height - 1, 1 / width - 1, -1, 0, 0, 1]
+        seen = np.concatenate([[dry], np.stack(table, axis=1)])
+        drawn = {
+            "view": view,
+            "disc": _disc(defocus / scale),
+            "rim": uniform(*self.rim, generator),
+            "sky": uniform(*self.sky, generator),
+            "film": uniform(*self.film, generator) if counts else 0.0,
+            "seen": torch.from_numpy(seen).float(),
+            "kinds": len(seen),
+            **glass_of(discs, counts, _LEVEL * radius / scale, size, frame + (scale > 1)),
+        }
+        return {"scale": scale, "drawn": drawn}
 
-    def render(
-        self, height: int, width: int, frame: int, view: float, generator: torch.Generator
-    ) -> Glass:
-        """The drops on a glass with ``frame`` pixels around the image, whose corner is (0, 0)."""
-        shape = (height + 2 * frame, width + 2 * frame)
-        drops = self._drops(*shape, view, generator)
-        return _glass(drops, shape, frame, uniform(*self.rim, generator))
+    def pack(self, draws: Sequence[Draws]) -> Draws:
+        """Together the images whose drops are drawn at one scale."""
+        scales, groups = [each["scale"] for each in draws], []
+        for scale in sorted({*scales}):
+            which = [number for number, other in enumerate(scales) if other == scale]
+            drawn = packed([draws[number]["drawn"] for number in which])
+            groups.append({"scale": scale, "which": torch.tensor(which), "drawn": drawn})
+        return {"groups": groups}
+
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        groups = draws["groups"]
+        if len(groups) == 1:
+            return Degraded(self._wet(images, groups[0]))
+        lq = images
+        for group in groups:
+            which = group["which"]
+            lq = lq.index_copy(0, which, self._wet(images[which], group))
+        return Degraded(lq)
+
+    def _wet(self, images: Tensor, group: Draws) -> Tensor:
+        """Images behind drops that are drawn at one scale."""
+        scale, drawn, (height, width) = group["scale"], group["drawn"], images.shape[-2:]
+        # Lenses mix light, not its codes: a bright sky outweighs the dark around it.
+        scene = images.square()
+        drops = convolve_inside(self._drops_of(scene, drawn, scale), drawn["disc"])
+        if scale > 1:
+            drops = F.interpolate(drops, scale_factor=scale, mode="bilinear", align_corners=False)
+            drops = drops[..., scale : scale + height, scale : scale + width]
+        drops = (drops - _DRY).clamp_(min=0)
+        return to_8_bit(((1 - drops[:, :1]) * scene).add_(drops[:, 1:]).sqrt_())
+
+    def _drops_of(self, scene: Tensor, drawn: Draws, scale: int) -> Tensor:
+        """Sharp drops: how much of each pixel they cover, and the light from there.
+
+        ``[B, 1 + C, h, w]``, with a frame of pixels of the ``scale`` that the defocus reaches, and
+        one more where these are not the picture's.
+        """
+        height, width = scene.shape[-2:]
+        size = -(-height // scale), -(-width // scale)
+        frame = drawn["disc"].shape[-1] // 2 + (scale > 1)
+        drop, inside, cover = top_drops(drawn, *size, frame)
+        rim, sky, film, kinds = (drawn[k][:, None, None] for k in ("rim", "sky", "film", "kinds"))
+        which = (kinds.cumsum(0) - kinds + drop).flatten()
+        table = drawn["seen"].to(scene.dtype).T.index_select(1, which)
+        y, x, view, top, fall, light = table.view(-1, *drop.shape)
+        row, column = (
+            (torch.arange(-frame, side + frame, device=scene.device) + 0.5) * scale - 0.5
+            for side in size
+        )
+        row = row[:, None]
+        grid = torch.stack([x - view * (column * (2 / width)), y - view * (row * (2 / height))], 1)
+        seen = F.grid_sample(
+            averaged(scene, drawn["view"] * scale, self.view[0] * scale),
+            grid.permute(0, 2, 3, 1),
+            padding_mode="reflection",  # beyond its borders the scene is mirrored
+            align_corners=False,
+        )
+        # Upside down, the sky above the picture is in the lower part of a drop.
+        sky = ((top + fall * row).clamp_(0, 1) * sky)[:, None]
+        # Near the outline the water is steep and throws light out of the camera's way.
+        light = light * (1 - rim * (1 - inside).square_())
+        shown = torch.lerp(seen, seen.new_ones(()), sky).mul_(light[:, None]).clamp_(max=1)
+        cover = torch.lerp(film, film.new_ones(()), cover).to(scene.dtype)[:, None]
+        return torch.cat([cover, shown.mul_(cover)], dim=1)
 
     def _drops(
-        self, height: int, width: int, view: float, generator: torch.Generator
-    ) -> list[_Drop]:
-        """The drops, large ones first, some of them partly or wholly outside of the glass."""
+        self, height: int, width: int, frame: int, view: float, generator: torch.Generator
+    ) -> tuple[_Array, _Array, list[int]]:
+        """The drops on a picture with a frame, large ones first, some partly or wholly outside.
+
+        Returns:
+            ``[N, 5]``: y, x, radius, view, light; their discs, and how many are of each.
+        """
         small, large = self.size
         # Some glasses have only small drops: each picture draws its largest one.
         octaves = math.log(large / small) * uniform(0.25, 1, generator)
@@ -190,24 +217,24 @@ class Raindrop(Degradation):
         # Water reaches into the glass from beyond its borders, and trails from below.
         beyond = 0.7 * large
         below = beyond + (self.run[1] * large if self.run_probability else 0)
-        span = torch.tensor([height + beyond + below, width + 2 * beyond])
+        size = np.array([height + 2 * frame, width + 2 * frame])
+        span = torch.tensor([size[0] + beyond + below, size[1] + 2 * beyond])
         count = int(torch.poisson(rate * span.prod(), generator=generator))
-        chance = torch.rand(count + 1, 7 + 2 * _BUMPS, generator=generator)
-        centre = chance[:, 5:7] * span - beyond
-        size = torch.tensor([height, width])
-        dry = not bool(((centre >= 0) & (centre < size))[:count].all(1).any())
+        chance = torch.rand(count + 1, 7 + 2 * _BUMPS, generator=generator).double().numpy()
+        centre = chance[:, 5:7] * span.numpy() - beyond
+        dry = not ((centre >= 0) & (centre < size))[:count].all(1).any()
         if rate > 0 and dry:  # the spare drop of the last row falls on the glass
             centre[count] = chance[count, 5:7] * size
             count += 1
+        order = (-chance[:count, 0]).argsort(kind="stable")
+        chance, (y, x) = chance[order], centre[order].T - frame
+        radius = small / 2 * np.exp(octaves * chance[:, 0])
         (short, long), (faint, bright) = self.run, self.light
-        drops = []
-        for (y, x), row in zip(centre[:count].tolist(), chance.tolist(), strict=False):
-            radius = small / 2 * math.exp(octaves * row[0])
-            trail = 2 * radius * (short + (long - short) * row[2])
-            discs = _discs(y, x, radius, trail if row[1] < self.run_probability else 0.0, row[7:])
-            light = faint + (bright - faint) * row[3]
-            drops.append(_Drop(y, x, radius, view * (0.7 + 0.6 * row[4]), light, discs))
-        return sorted(drops, key=lambda drop: -drop.radius)
+        trail = 2 * radius * (short + (long - short) * chance[:, 2])
+        trail *= chance[:, 1] < self.run_probability
+        light = faint + (bright - faint) * chance[:, 3]
+        drops = np.stack([y, x, radius, view * (0.7 + 0.6 * chance[:, 4]), light], axis=1)
+        return drops, *drop_discs(y, x, radius, trail, chance[:, 7:])
 
     def _rate(self, density: float, octaves: float) -> float:
         """Drops a pixel, for ``density`` and sizes uniform over some (natural) octaves."""

@@ -12,89 +12,80 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.degradations.base import Degradation, parameter, to_8_bit
+from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
+from datamodules.degradations.packing import Draws, Shape, owners, per_image
+from datamodules.degradations.spans import PIECE, columns_of, points_of, rectangles
 from datamodules.randomness import integer, uniform
 from mrdiff.photo.channels import LUMA
 
 _OPAQUE = 0.995  # the optical depth of a wholly opaque flake would be infinite
+_FIELDS = 8
+"""Of a flake: y and x of its centre, its radius and half of the way that it falls during the
+exposure, all in pixels; the radians of that way from the vertical; its opacity; the phase of the
+ripple that makes its outline irregular; the share of its radius over which it fades."""
 
 
-class _Flakes(NamedTuple):
-    """N flakes of one depth; every field is ``[N]``, lengths are in pixels."""
-
-    y: Tensor
-    x: Tensor
-    radius: Tensor
-    motion: Tensor  # half of the way that a flake falls during the exposure
-    angle: Tensor  # radians from the vertical
-    opacity: Tensor
-    phase: Tensor  # of the ripple that makes the outline irregular
+def _seen(flakes: np.ndarray, height: int, width: int) -> Draws:
+    """Those of ``flakes`` ``[_FIELDS, N]`` that reach a picture, and where in it they may be."""
+    y, x, radius, motion, angle, _, _, softness = flakes
+    margin = 1.25 * (0.5 + (1 + softness) * radius)  # the ripple draws the outline outward
+    counts, places = rectangles(y, x, angle, motion + margin, margin, height=height, width=width)
+    seen = counts > 0
+    table = torch.from_numpy(flakes.T)[seen]
+    return {"flakes": table, "number": len(table), "pieces": counts[seen], "places": places}
 
 
-def _taken(flakes: _Flakes, which: Tensor) -> _Flakes:
-    """The flakes of the indices ``which [M]``, which may repeat."""
-    return _Flakes(*torch.stack(flakes).index_select(1, which))
-
-
-def _opacity(flakes: _Flakes, dy: Tensor, dx: Tensor, softness: float) -> Tensor:
-    """Opacity in [0, 1] of each flake at ``dy``, ``dx`` from its centre (``[..., N]``).
+def opacity(flakes: Tensor, whose: Tensor, places: Tensor) -> Tensor:
+    """Opacity in [0, 1] of flakes at all points of their pieces, ``[PIECE, S]``.
 
     The outline, where it is half opaque, is at the flake's radius from the line along which it
-    moves, give or take a ripple; ``softness`` is the share of the radius over which it fades.
+    moves, give or take a ripple.
+
+    Args:
+        flakes: ``[N, _FIELDS]``.
+        whose: int64 ``[S]``, of which flake a piece is.
+        places: of the pieces, int ``[S, 2]``.
     """
-    radius, motion = flakes.radius, flakes.motion
-    sine, cosine = flakes.angle.sin(), flakes.angle.cos()
-    along, across = dx * sine + dy * cosine, dx * cosine - dy * sine
+    y, x, radius, motion, angle, strength, phase, softness = flakes.T
+    edge = 1 + 2 * softness * radius  # at least a pixel, so that nothing is jagged
+    # The middle of a streak is covered for longest.
+    faint = strength * (motion / ((motion + radius) * (motion + radius + edge))).square()
+    table = [y, x, angle.sin(), angle.cos(), radius, motion, phase, strength, faint, edge]
+    of_pieces = torch.stack(table).index_select(1, whose)
+    y, x, sine, cosine, radius, motion, phase, strength, faint, edge = of_pieces
+    dy, dx = places[:, 0] - y, columns_of(places) - x
+    along = torch.addcmul(dy * cosine, dx, sine)
+    across = torch.addcmul(-dy * sine, dx, cosine)
     # Motion smears the flake: between its ends the streak has one cross-section.
     beyond = along - along.clamp(-motion, motion)
-    ripple = torch.sin((2.5 * beyond + 1.5 * across) / radius + flakes.phase)
-    distance = torch.sqrt(beyond.square() + across.square()) * (1 + 0.2 * ripple)
-    edge = 1 + 2 * softness * radius  # at least a pixel, so that nothing is jagged
-    share = ((radius / edge + 0.5) - distance / edge).clamp(0, 1)
-    # The middle of a streak is covered for longest.
-    reach = (motion + radius) * (motion + radius + edge)
-    fade = 1 - (along * (motion / reach)).square()
-    return share * share * (3 - 2 * share) * fade * flakes.opacity
+    ripple = (beyond * 2.5).add_(across, alpha=1.5).div_(radius).add_(phase).sin_()
+    distance = beyond.square_().addcmul_(across, across).sqrt_()
+    distance.addcmul_(distance, ripple, value=0.2)
+    share = distance.sub_(radius).div_(edge).neg_().add_(0.5).clamp_(0, 1)
+    smooth = share.square().mul_(share.mul_(-2).add_(3))
+    return smooth.mul_(strength - along.square_().mul_(faint))
 
 
-def _optical_depth(flakes: _Flakes, softness: float, height: int, width: int) -> Tensor:
-    """Minus the logarithm of the share of light that passes the flakes, ``[height, width]``.
-
-    Depths add where flakes overlap: two that let through a half each let through a quarter.
-    """
-    # 1.25: where the ripple draws the outline outward.
-    margin = 1.25 * (0.5 + (1 + softness) * flakes.radius)
-    reach = math.ceil(float((flakes.motion + margin).max())) + 1
-    # Flakes that do not reach the image are left out: a frame of twice the reach holds the others.
-    seen = (flakes.y > -reach) & (flakes.y < height + reach)
-    seen &= (flakes.x > -reach) & (flakes.x < width + reach)
-    seen = seen.nonzero()[:, 0]
-    flakes, margin = _taken(flakes, seen), margin[seen]
-    row, column = flakes.y.floor(), flakes.x.floor()
-    line = torch.arange(-reach, reach + 1)
-    dy, dx = line[:, None] + (row - flakes.y), line[:, None] + (column - flakes.x)
-    # Of the square around a thin streak most is empty: only the points near its line are drawn.
-    sine, cosine = flakes.angle.sin(), flakes.angle.cos()
-    hit = ((dx * cosine)[None] - (dy * sine)[:, None]).abs() < margin
-    hit &= ((dx * sine)[None] + (dy * cosine)[:, None]).abs() < margin + flakes.motion
-    i, j, which = hit.nonzero(as_tuple=True)
-    opacity = _opacity(_taken(flakes, which), dy[i, which], dx[j, which], softness)
-    depth = -torch.log1p(-_OPAQUE * opacity)
-    frame = 2 * reach + 1
-    stride = width + 2 * frame
-    corner = ((row + frame - reach) * stride + column + frame - reach).long()
-    size = (height + 2 * frame) * stride
-    canvas = torch.bincount(corner[which] + i * stride + j, weights=depth, minlength=size)
-    return canvas.view(-1, stride)[frame : frame + height, frame : frame + width]
+def covered(draws: Draws, batch: int, height: int, width: int) -> Tensor:
+    """The opacity of all flakes together: float32 ``[batch, height, width]`` in [0, 1]."""
+    flakes, places = draws["flakes"], draws["places"]
+    whose = owners(draws["pieces"], total=len(places))
+    image = owners(draws["number"], total=len(flakes))[whose]
+    # Depths add where flakes overlap: two that let through a half each let through a quarter.
+    depth = opacity(flakes, whose, places).mul_(-_OPAQUE).log1p_()
+    points = points_of(places, image, height, width)
+    canvas = depth.new_zeros(batch * height * (width + PIECE))
+    canvas.scatter_add_(0, points.flatten(), depth.flatten())
+    return 1 - canvas.view(batch, height, -1)[..., :width].exp()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Snow(Degradation):
+class Snow(BatchDegradation):
     """Falling snow, from a few soft flakes (Snow100K) to a dense white storm (ImageNet-C).
 
     Every image draws one severity, which the density follows up its range, and one wind. Light is
@@ -134,29 +125,27 @@ class Snow(Degradation):
     glow: tuple[float, float] = parameter((0.8, 1.6), within=(0, 4))
     screen_probability: float = parameter(0.5, within=(0, 1))
 
-    @torch.no_grad()
-    def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         screen = uniform(0, 1, generator) < self.screen_probability
-        hazy = self._veiled(image, generator)
-        flakes = self.render(image.shape[-2], image.shape[-1], generator).to(image.dtype)
-        return to_8_bit(hazy + flakes * (1 - hazy) if screen else hazy + flakes)
+        there = uniform(0, 1, generator) < self.veil_probability
+        veil, airlight = uniform(*self.veil, generator), uniform(*self.airlight, generator)
+        glow = uniform(*self.glow, generator)
+        light = {"screen": float(screen), "veil": veil * there, "airlight": airlight, "glow": glow}
+        return light | self.falling(generator, *shape[1:])
 
-    def render(self, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """The opacity of all flakes together: float64 ``[height, width]`` in [0, 1]."""
+    def falling(self, generator: torch.Generator, height: int, width: int) -> Draws:
+        """The flakes alone, for :func:`covered`."""
         severity = uniform(*self.severity, generator)
         count = integer(*self.layers, generator)
         wind = math.radians(uniform(*self.angle, generator))
         streak = uniform(*self.streak, generator)
-        depth = torch.zeros(height, width, dtype=torch.float64)
+        layers = [np.empty((_FIELDS, 0), np.float32)]
         for layer in range(count):
             near = (layer + uniform(0, 1, generator)) / count  # 0 is far, 1 is near
-            flakes = self._flakes(near, severity, wind, streak, height, width, generator)
-            softness = uniform(*self.softness, generator)
-            if len(flakes.y):
-                depth += _optical_depth(flakes, softness, height, width)
-        return -torch.expm1(-depth)
+            layers.append(self._layer(near, severity, wind, streak, height, width, generator))
+        return _seen(np.concatenate(layers, axis=1), height, width)
 
-    def _flakes(
+    def _layer(
         self,
         near: float,
         severity: float,
@@ -165,8 +154,8 @@ class Snow(Degradation):
         height: int,
         width: int,
         generator: torch.Generator,
-    ) -> _Flakes:
-        """The flakes of one depth, some of them outside of the image."""
+    ) -> np.ndarray:
+        """The flakes of one depth, ``[_FIELDS, N]``, some of them outside of the image."""
         # Most of the air is far away: sizes near the lower end are the usual ones.
         size = self.size[0] + (self.size[1] - self.size[0]) * near * near
         opacity = uniform(*self.opacity, generator) * (1 - 0.4 * near)
@@ -178,27 +167,38 @@ class Snow(Degradation):
         rate = -math.log1p(-density) / area
         # Snow falls into the image from beyond its borders, from as far as a flake can reach.
         beyond = math.ceil(size * (1.5 + 0.75 * streak)) + 1
-        span = torch.tensor([height + 2.0 * beyond, width + 2.0 * beyond])
-        count = int(torch.poisson(rate * span.prod(), generator=generator))
-        chance = torch.rand(7, count, generator=generator)
+        tall, wide = height + 2 * beyond, width + 2 * beyond
+        count = int(torch.poisson(torch.tensor(rate * tall * wide), generator=generator))
+        chance = torch.rand(7, count, generator=generator).numpy()
         spread = math.radians(uniform(*self.spread, generator))
-        return _Flakes(
-            y=chance[0] * span[0] - beyond,
-            x=chance[1] * span[1] - beyond,
-            radius=size / 2 * (0.7 + 0.6 * chance[2]),
-            motion=size * streak / 2 * (0.6 + 0.8 * chance[3]),
-            angle=wind + spread * (2 * chance[4] - 1),
-            opacity=opacity * (0.4 + 0.6 * chance[5]),
-            phase=2 * math.pi * chance[6],
-        )
+        flakes = np.empty((_FIELDS, count), np.float32)
+        bounds = [  # where the chance is 0, and where it is 1
+            (-beyond, tall - beyond),
+            (-beyond, wide - beyond),
+            (0.35 * size, 0.65 * size),
+            (0.3 * size * streak, 0.7 * size * streak),
+            (wind - spread, wind + spread),
+            (0.4 * opacity, opacity),
+            (0.0, 2 * math.pi),
+        ]
+        first, last = np.array(bounds, np.float32).T[..., None]
+        flakes[:7] = first + (last - first) * chance
+        flakes[7] = uniform(*self.softness, generator)
+        return flakes
 
-    def _veiled(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """The scene seen through fine snow in the air, ``x + v max(airlight + glow Y - x, 0)``."""
-        there = uniform(0, 1, generator) < self.veil_probability
-        veil, airlight = uniform(*self.veil, generator), uniform(*self.airlight, generator)
-        glow = uniform(*self.glow, generator)
-        if not there:
-            return image
-        weights = image.new_tensor(LUMA if image.shape[0] == 3 else (1.0,))
-        luminance = torch.einsum("c,chw->hw", weights, image)
-        return image + veil * (airlight + glow * luminance - image).clamp(min=0)
+    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+        batch, _, height, width = images.shape
+        flakes = covered(draws, batch, height, width)[:, None].to(images.dtype)
+        passing = 1 - per_image(draws["screen"]) * flakes
+        return Degraded(to_8_bit(torch.addcmul(flakes, _veiled(images, draws), passing)))
+
+
+def _veiled(images: Tensor, draws: Draws) -> Tensor:
+    """The scene seen through fine snow in the air, ``x + v max(airlight + glow Y - x, 0)``."""
+    veil, airlight, glow = (per_image(draws[name]) for name in ("veil", "airlight", "glow"))
+    luminance = images
+    if images.shape[1] == 3:
+        red, green, blue = images.split(1, dim=1)
+        luminance = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    more = (airlight + glow * luminance - images).clamp_(min=0)
+    return torch.addcmul(images, veil.to(images.dtype), more)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
-from datamodules.degradations.base import Degradation, Degraded, MaskedDegradation, apply
+from datamodules.degradations.base import Degradation
+from datamodules.degradations.compose import Composite
 from datamodules.randomness import integer
 
 
-class Tasks(MaskedDegradation):
+class Tasks(Composite):
     """One of several named degradations, drawn for each image; the sample says which.
 
     Outside training a dataset shows every photo under each of them in turn. ``kinds`` are
@@ -19,8 +19,7 @@ class Tasks(MaskedDegradation):
     """
 
     def __init__(self, kinds: Mapping[str, Degradation]) -> None:
-        if not kinds:
-            raise ValueError("kinds must hold at least one degradation")
+        super().__init__([*kinds.values()], name="kinds")
         self.kinds = dict(kinds)
 
     @property
@@ -29,22 +28,11 @@ class Tasks(MaskedDegradation):
 
     @property
     def reach(self) -> int:
-        return max(kind.reach for kind in self.kinds.values())
+        return max(part.reach for part in self.parts)
 
-    def reach_of(self, task: int) -> int:
-        return list(self.kinds.values())[task].reach
+    def of_task(self, task: int | None) -> Degradation:
+        return self if task is None else self.parts[task]
 
-    @property
-    def cuts_holes(self) -> bool:
-        return any(kind.cuts_holes for kind in self.kinds.values())
-
-    def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
-        """One kind, drawn with equal chances; with a mask if any kind has one."""
-        return self.degrade_by(integer(0, len(self.kinds) - 1, generator), image, generator)
-
-    def degrade_by(self, task: int, image: Tensor, generator: torch.Generator) -> Degraded:
-        """The kind of number ``task`` alone."""
-        lq, mask, _ = apply(list(self.kinds.values())[task], image, generator)
-        if mask is None and self.cuts_holes:
-            mask = torch.ones_like(image[:1])
-        return Degraded(lq, mask, task)
+    def choose(self, generator: torch.Generator) -> Sequence[int]:
+        """One kind, with equal chances."""
+        return [integer(0, len(self.parts) - 1, generator)]

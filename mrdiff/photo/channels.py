@@ -66,7 +66,8 @@ def from_pil(image: Image.Image) -> Tensor:
     pixels = np.array(image if image.mode == mode else image.convert(mode))  # a writable copy
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w").float().div(255.0).contiguous()
+    planes = rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous()  # while bytes
+    return planes.float().div_(255.0)
 
 
 def composite(image: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def composite(image: Tensor) -> Tensor:
 
 def to_uint8(image: Tensor) -> Tensor:
     """Clamp to [0, 1] and round to 0..255: what an 8-bit file holds. Any shape."""
-    return image.detach().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+    return image.detach().float().clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -302,9 +302,20 @@ def test_tasks_are_named_and_counted(work: Path, capsys) -> None:
 
 def test_drawing_needs_no_worker_and_keeps_the_order(work: Path) -> None:
     data = made("--data.num_workers", "2")
-    found = draw(data.train_dataloader(), "train", 3)
+    found = draw(data, data.train_dataloader(), "train", 3)
     keys = list(data.train_dataloader().sampler)[:3]
     assert [sample["name"] for sample in found.samples] == [str(key.item) for key in keys]
+
+
+@pytest.mark.parametrize("recipe", ["derain", "universal", "wild"])
+def test_the_sheet_is_the_same_whoever_degrades(work: Path, recipe: str) -> None:
+    data = yaml.safe_load((ROOT / "configs" / f"{recipe}.yaml").read_text(encoding="utf-8"))["data"]
+    overlay = {"base": "tiny.yaml", "data": {"degradation": data["degradation"]}}
+    (work / "recipe.yaml").write_text(yaml.safe_dump(overlay))
+    for road in ("workers", "device"):
+        flags = ["--data.degrade_on", road, "--set", "train"]
+        assert run(*flags, config="recipe.yaml", output=f"{road}.png") == 0
+    assert (work / "workers.png").read_bytes() == (work / "device.png").read_bytes()
 
 
 def _examples() -> list[str]:

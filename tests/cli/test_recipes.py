@@ -264,19 +264,22 @@ def test_a_checkpoint_of_another_meaning_is_refused(
             assert f"model.{key} of this run" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_degradation_of_the_docs_trains_by_yaml_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("road", ["workers", "device"])
+def test_the_degradations_of_the_docs_train_by_yaml_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, road: str
 ) -> None:
     """docs/extending.md, word for word: its Python into mine.py, its YAML into fade.yaml."""
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     section = text.split("## A degradation")[1].split("## A solver")[0]
-    (tmp_path / "mine.py").write_text(re.findall(r"```python\n(.*?)```", section, re.S)[0])
+    by_image, by_batch, *_ = re.findall(r"```python\n(.*?)```", section, re.S)
+    (tmp_path / "mine.py").write_text(by_batch if road == "device" else by_image)
     overlay = tmp_path / "fade.yaml"
     overlay.write_text(re.findall(r"```yaml\n(.*?)```", section, re.S)[0])
     assert yaml.safe_load(overlay.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    flags = [*_SMALL, *run_flags(tmp_path, steps=2, every=2)]
+    flags = [*_SMALL, *run_flags(tmp_path, steps=2, every=2), "--data.degrade_on", road]
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     assert main(["--config", "fade.yaml", *flags]) == 0
 
 

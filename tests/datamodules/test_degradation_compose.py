@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.degradations import Chain, Degradation, OneOf, Rain, Repeat, Sometimes, Tasks
 from datamodules.degradations.base import Degraded, to_8_bit
+from datamodules.randomness import new_seed
 
 
 class Plus(Degradation):
@@ -58,7 +59,8 @@ def test_a_chain_is_its_stages_by_hand_with_one_generator() -> None:
     stages = [Rain(), Plus(9), Rain(layers=(1, 2))]
     by_hand, random = photo, generator(3)
     for stage in stages:
-        by_hand = stage.degrade(by_hand, random)
+        drawn = stage.draw(random, (3, 40, 48))
+        by_hand = stage.apply(by_hand[None], stage.pack([drawn])).lq[0]
     assert torch.equal(Chain(stages).degrade(photo, generator(3)), by_hand)
     nested = Chain([Chain(stages[:1]), Chain(stages[1:])])
     assert torch.equal(nested.degrade(photo, generator(3)), by_hand)
@@ -118,8 +120,9 @@ def test_untouched_images_are_new_and_rounded() -> None:
 def test_masks_of_the_parts_are_multiplied() -> None:
     image = torch.ones(1, 8, 32)
     random = generator(5)
-    first = Hole().degrade_with_mask(image, random)
-    second = Hole().degrade_with_mask(first.lq, random)
+    first = Hole().degrade_with_mask(image, generator(new_seed(random)))
+    new_seed(random)  # of the part between them
+    second = Hole().degrade_with_mask(first.lq, generator(new_seed(random)))
     degraded = Chain([Hole(), Plus(0), Hole()]).degrade_with_mask(image, generator(5))
     assert first.mask is not None
     assert second.mask is not None
@@ -159,3 +162,16 @@ def test_what_cannot_be_meant_is_refused() -> None:
     for times in ((2, 1), (-1, 1), (0, 65)):
         with pytest.raises(ValueError, match="times"):
             Repeat(Rain(), times=times)
+
+
+def test_a_batch_is_rounded_as_its_images_are() -> None:
+    images = torch.rand(12, 3, 8, 8, generator=generator())
+    for degradation in (
+        OneOf([Plus(0), Rain(brightness=(0, 0))]),
+        Chain([Sometimes(Plus(0), probability=0.5), Repeat(Rain(layers=(0, 0)), times=(0, 2))]),
+    ):
+        draws = [degradation.draw(generator(i), (3, 8, 8)) for i in range(12)]
+        together = degradation.apply(images, degradation.pack(draws)).lq
+        for i, drawn in enumerate(draws):
+            one = degradation.apply(images[i : i + 1], degradation.pack([drawn])).lq
+            assert torch.equal(together[i : i + 1], one)

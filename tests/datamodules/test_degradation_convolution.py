@@ -15,7 +15,7 @@ from datamodules.degradations.convolution import (
     fast_size,
 )
 from datamodules.degradations.mirror import mirrored
-from datamodules.degradations.noise import _REACH, _normal
+from datamodules.degradations.noise import _REACH, coloured
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -48,7 +48,7 @@ def _slow(image: Tensor, kernel: Tensor) -> Tensor:
 def test_every_size_is_the_same_convolution(size: int, dtype: torch.dtype) -> None:
     for shape in ((3, 40, 57), (1, 9, 17)):
         image, kernel = _random(*shape).to(dtype), _kernel(size)
-        ours = convolve(image, kernel)
+        ours = convolve(image[None], kernel[None])[0]
         assert ours.dtype == dtype
         torch.testing.assert_close(
             ours.double(), _slow(image, kernel), atol=TOLERANCE[dtype], rtol=0
@@ -57,9 +57,11 @@ def test_every_size_is_the_same_convolution(size: int, dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize("size", [5, 23])
 def test_inside_nothing_lies_beyond_the_borders(size: int) -> None:
-    planes, kernel = _random(2, 40, 33), _kernel(size)
-    expected = fft_conv(planes[None], kernel[None], padding="valid", behaviour="conv")[0]
-    torch.testing.assert_close(convolve_inside(planes, kernel), expected, atol=1e-12, rtol=0)
+    images, kernels = _random(2, 3, 40, 33), _random(2, size, size)
+    ours = convolve_inside(images, kernels)
+    for image, kernel, inside in zip(images, kernels, ours, strict=True):
+        expected = fft_conv(image[None], kernel[None], padding="valid", behaviour="conv")[0]
+        torch.testing.assert_close(inside, expected, atol=1e-11, rtol=0)
 
 
 def test_what_leaves_a_torus_comes_in_on_its_other_side() -> None:
@@ -76,15 +78,15 @@ def test_fast_sizes_are_no_smaller_and_have_small_factors() -> None:
     assert fast_size(97, 128) == (100, 128)
 
 
-@pytest.mark.parametrize("grain", [0.0, 0.4, 1.5])
-def test_grain_is_the_sum_of_shifted_planes(grain: float) -> None:
-    shape, shared = torch.Size((3, 20, 31)), 0.3
-    ours = _normal(shape, grain, shared, torch.Generator().manual_seed(0))
-    size = (4, 20 + 2 * _REACH, 31 + 2 * _REACH)
-    planes = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    planes = (1 - shared) ** 0.5 * planes[:3] + shared**0.5 * planes[3:]
-    taps = np.exp(-0.5 * (np.arange(-_REACH, _REACH + 1) / max(grain, 1e-3)) ** 2)
-    taps = (taps / np.sqrt((taps**2).sum())).tolist()
-    planes = torch.stack([tap * planes[:, k : k + 20] for k, tap in enumerate(taps)]).sum(0)
-    slow = torch.stack([tap * planes[:, :, k : k + 31] for k, tap in enumerate(taps)]).sum(0)
-    torch.testing.assert_close(ours, slow, atol=1e-5, rtol=0)
+def test_grain_is_the_sum_of_shifted_planes() -> None:
+    # Of two images with a correlation and a smoothness of their own.
+    white = _random(2, 4, 20 + 2 * _REACH, 31 + 2 * _REACH).float() - 0.5
+    for grain in (0.0, 0.4, 1.5):
+        both = coloured(white, torch.tensor([grain, 0.7]), torch.tensor([0.3, 0.8]))
+        for ours, image, own, shared in zip(both, white, (grain, 0.7), (0.3, 0.8), strict=True):
+            planes = (1 - shared) ** 0.5 * image[:3] + shared**0.5 * image[3:]
+            taps = np.exp(-0.5 * (np.arange(-_REACH, _REACH + 1) / max(own, 1e-3)) ** 2)
+            taps = (taps / np.sqrt((taps**2).sum())).tolist()
+            planes = sum(tap * planes[:, k : k + 20] for k, tap in enumerate(taps))
+            slow = sum(tap * planes[:, :, k : k + 31] for k, tap in enumerate(taps))
+            torch.testing.assert_close(ours, slow, atol=1e-5, rtol=0)

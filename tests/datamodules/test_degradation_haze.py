@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import to_8_bit
-from datamodules.degradations.fields import smooth_field
-from datamodules.degradations.haze import Haze, _along_edges, _ground
+from datamodules.degradations.fields import draw_waves, smooth_fields
+from datamodules.degradations.haze import Haze, _along_edges, _draw_ground, _ground, depths
+from datamodules.degradations.packing import packed
 from mrdiff.photo import read_rgb
 
 HALF_LEVEL = 0.51 / 255
@@ -29,6 +30,14 @@ def _photo(height: int = 48, width: int = 64, channels: int = 3) -> Tensor:
 def _plain(beta: float, light: float = 0.9) -> Haze:
     """One depth everywhere, grey air: the formula with known t and A."""
     return Haze(beta=(beta, beta), light=(light, light), tint=(0.0, 0.0), relief=(0.0, 0.0))
+
+
+def _depth(haze: Haze, photo: Tensor, generator: torch.Generator) -> Tensor:
+    return depths(photo[None], packed([haze.landscape(generator, photo.shape[1])]))[0]
+
+
+def _field(height: int, width: int, span: float, seed: int) -> Tensor:
+    return smooth_fields(draw_waves(span, _generator(seed)), height, width)[0]
 
 
 def test_at_one_depth_haze_is_the_scattering_formula_and_can_be_inverted() -> None:
@@ -67,7 +76,7 @@ def test_a_black_photo_shows_the_air_before_its_depth() -> None:
     hazy = haze.degrade(photo, _generator(4))
     generator = _generator(4)
     torch.rand(3, generator=generator)  # beta, light and tint are drawn first
-    expected = 0.9 * (1 - torch.exp(-0.8 * haze.depth(photo, generator)))
+    expected = 0.9 * (1 - torch.exp(-0.8 * _depth(haze, photo, generator)))
     torch.testing.assert_close(hazy, expected.expand(3, -1, -1), atol=HALF_LEVEL, rtol=0)
 
 
@@ -83,7 +92,7 @@ def test_tinted_air_is_red_or_blue_and_grey_photos_stay_grey() -> None:
 def test_a_small_patch_is_nearly_at_one_depth_and_a_photo_is_not() -> None:
     spread = {
         size: [
-            float(Haze().depth(_photo(*size), _generator(seed)).log().std()) for seed in range(40)
+            float(_depth(Haze(), _photo(*size), _generator(seed)).log().std()) for seed in range(40)
         ]
         for size in ((64, 64), (400, 600))
     }
@@ -95,7 +104,8 @@ def test_a_small_patch_is_nearly_at_one_depth_and_a_photo_is_not() -> None:
 
 def test_ground_is_farther_towards_the_horizon() -> None:
     for seed in range(20):
-        depth = _ground(500, _generator(seed))[:, 0]
+        start, steepness = torch.tensor(_draw_ground(_generator(seed), 500))[:, None, None]
+        depth = _ground(start, steepness, 500)[0]
         assert bool((depth[1:] <= depth[:-1]).all())
         assert float(depth[0]) > float(depth[-1])
 
@@ -103,7 +113,7 @@ def test_ground_is_farther_towards_the_horizon() -> None:
 def test_steps_of_the_depth_move_to_the_edges_of_the_photo() -> None:
     photo, field = torch.zeros(3, 64, 96), torch.zeros(64, 96)
     photo[:, :, 48:], field[:, 54:] = 1.0, 1.0
-    moved = _along_edges(field, photo)
+    moved = _along_edges(field[None], photo[None])[0]
     step = (moved[:, 1:] - moved[:, :-1]).abs().mean(0)
     assert int(step.argmax()) == 47
     assert float(step[47]) > 0.4
@@ -112,7 +122,7 @@ def test_steps_of_the_depth_move_to_the_edges_of_the_photo() -> None:
 
 def test_a_field_is_its_sum_of_plane_waves() -> None:
     # The slow and obvious sum behind the two matrix products.
-    field = smooth_field(20, 30, span=12.0, generator=_generator(3))
+    field = _field(20, 30, span=12.0, seed=3)
     chance = torch.rand(3, 8, generator=_generator(3)).double()
     frequency = (0.4 + 1.6 * chance[0]) / 12
     power = (1 / frequency).square().sum() / 2
@@ -125,9 +135,7 @@ def test_a_field_is_its_sum_of_plane_waves() -> None:
 
 
 def test_a_field_has_mean_0_and_deviation_1() -> None:
-    fields = torch.stack(
-        [smooth_field(16, 16, span=40.0, generator=_generator(seed)) for seed in range(600)]
-    )
+    fields = torch.stack([_field(16, 16, span=40.0, seed=seed) for seed in range(600)])
     assert float(fields.mean()) == pytest.approx(0, abs=0.15)
     assert float(fields.std()) == pytest.approx(1, abs=0.1)
 

@@ -54,7 +54,7 @@ def test_picture_and_mask_agree(kind: str, channels: int, dtype: torch.dtype) ->
     before = photo.clone()
     for fill in (1.0, 0.0, 0.5):
         inpainting = _only(kind, fill=fill)
-        lq, mask, _ = inpainting.degrade_with_mask(photo, _generator(2))
+        lq, mask = inpainting.degrade_with_mask(photo, _generator(2))
         assert mask is not None
         assert mask.shape == (1, 64, 80)
         assert mask.dtype == dtype
@@ -127,7 +127,7 @@ def test_masks_of_a_folder_are_used_as_they_are_but_turned(tmp_path: Path) -> No
     kept = [_write_mask(tmp_path / f"{seed}.png", 24, 24, seed) for seed in range(3)]
     inpainting, photo, seen = Inpainting(folder=str(tmp_path)), _photo(24, 24), set()
     for seed in range(150):
-        lq, mask, _ = inpainting.degrade_with_mask(photo, _generator(seed))
+        lq, mask = inpainting.degrade_with_mask(photo, _generator(seed))
         assert mask is not None
         turns = [turn for one in kept for turn in _turns(one)]
         matches = [k for k, turn in enumerate(turns) if np.array_equal(turn, mask[0] == 1)]
@@ -184,7 +184,7 @@ def test_a_folder_without_masks_is_an_error_that_names_it(tmp_path: Path) -> Non
 def test_no_share_is_the_photo_itself() -> None:
     for photo in (_photo(), _photo(9, 120, 1), to_8_bit(_photo().double())):
         for seed in range(8):
-            lq, mask, _ = Inpainting(share=(0.0, 0.0), half=0.0).degrade_with_mask(
+            lq, mask = Inpainting(share=(0.0, 0.0), half=0.0).degrade_with_mask(
                 photo, _generator(seed)
             )
             assert torch.equal(lq, photo)

@@ -105,11 +105,10 @@ def test_grain_and_shared_are_the_correlations_they_promise() -> None:
 def test_noise_of_one_weight_is_that_class(
     weights: tuple[float, float, float], kind: Degradation
 ) -> None:
-    image = _flat(0.4, size=32)
+    image, noise = _flat(0.4, size=32), Noise(weights=weights)
     generator, other = (torch.Generator().manual_seed(5) for _ in range(2))
-    torch.multinomial(torch.tensor(weights), 1, generator=other)  # the choice is drawn first
-    degraded = Noise(weights=weights).degrade(image, generator)
-    assert torch.equal(degraded, kind.degrade(image, other))
+    noise.choose(other)  # the choice is drawn first
+    assert torch.equal(noise.degrade(image, generator), kind.degrade(image, other))
 
 
 def test_weights_are_relative_frequencies() -> None:
@@ -169,6 +168,6 @@ def test_default_noise_reaches_from_real_cameras_to_the_gaussian_benchmark() -> 
         for _ in range(12):
             added = noise.degrade(clean, generator) - clean
             ours.append(float(added.square().mean()) ** 0.5)
-    assert np.quantile(ours, 0.95) > 0.8 * max(theirs)
+    assert np.quantile(ours, 0.97) > 0.8 * max(theirs)
     assert np.quantile(ours, 0.15) < 1.3 * np.median(theirs)
     assert min(ours) < min(theirs)

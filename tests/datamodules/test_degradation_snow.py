@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import to_8_bit
-from datamodules.degradations.snow import Snow, _Flakes, _opacity, _optical_depth
+from datamodules.degradations.packing import packed
+from datamodules.degradations.snow import Snow, _seen, covered, opacity
+from datamodules.degradations.spans import PIECE, rectangles
 from mrdiff.photo import read_rgb
 from tests.places import SHARED
 
@@ -25,9 +27,18 @@ def _photo(height: int = 40, width: int = 56) -> Tensor:
     return to_8_bit(torch.rand(3, height, width, generator=_generator(0)))
 
 
-def _one(y: float, x: float, motion: float = 0.0, angle: float = 0.0) -> _Flakes:
-    values = (y, x, 3.0, motion, angle, 0.8, 0.4)
-    return _Flakes(*(torch.tensor([value]) for value in values))
+def _one(y: float, x: float, motion: float = 0.0, angle: float = 0.0) -> np.ndarray:
+    """A flake, ``[fields, 1]``."""
+    return np.array([y, x, 3.0, motion, angle, 0.8, 0.4, 0.5], np.float32)[:, None]
+
+
+def _shown(flakes: np.ndarray, height: int, width: int) -> Tensor:
+    return covered(packed([_seen(flakes, height, width)]), 1, height, width)[0]
+
+
+def _rendered(snow: Snow, height: int, width: int, generator: torch.Generator) -> Tensor:
+    draws = packed([snow.falling(generator, height, width)])
+    return covered(draws, 1, height, width)[0]
 
 
 @pytest.mark.parametrize(
@@ -51,19 +62,44 @@ def test_snow_only_adds_light_and_without_a_veil_no_colour() -> None:
 
 
 def test_a_flake_is_drawn_where_it_is_and_cut_at_the_border() -> None:
-    # The slow and obvious picture: its opacity at every pixel, with no frame and no index.
+    # The slow and obvious picture: its opacity at every pixel, six of which are a piece.
+    rows, columns = torch.arange(24), torch.arange(0, 32 + PIECE, PIECE)
+    everywhere = torch.cartesian_prod(rows, columns)
     for y, x in ((10.3, 12.7), (0.2, 30.9), (-2.5, -3.1), (24.0, 31.0)):
-        flake = _one(y, x, motion=4.0, angle=0.5)
-        rows, columns = torch.arange(24.0)[:, None, None], torch.arange(32.0)[:, None]
-        expected = 0.995 * _opacity(flake, rows - y, columns - x, 0.5)[..., 0]
-        drawn = -torch.expm1(-_optical_depth(flake, 0.5, 24, 32))
-        assert torch.allclose(drawn.float(), expected, atol=1e-5)
+        for angle in (0.0, 0.5, -1.2, math.pi / 2, 3.0):
+            flake = _one(y, x, motion=4.0, angle=angle)
+            whose = torch.zeros(len(everywhere), dtype=torch.long)
+            expected = 0.995 * opacity(torch.from_numpy(flake.T), whose, everywhere)
+            expected = expected.T.reshape(24, -1)[:, :32]
+            assert torch.allclose(_shown(flake, 24, 32), expected, atol=1e-5)
+
+
+def test_pieces_hold_all_points_of_rectangles_once() -> None:
+    rng, (height, width) = np.random.default_rng(0), (30, 41)
+    for _ in range(200):
+        y, x = rng.uniform(-20, 60, (2, 1))
+        angle, half_length, half_width = rng.uniform((-3.2, 0.2, 0.2), (3.2, 15, 8))[:, None]
+        counts, places = rectangles(
+            y, x, angle, half_length, half_width, height=height, width=width
+        )
+        assert int(counts) == len(places)
+        held = np.zeros((height, width + PIECE), int)
+        for row, column in places.tolist():
+            held[row, column : column + PIECE] += 1
+        dy, dx = np.arange(height)[:, None] - y, np.arange(width) - x
+        along, across = dx * np.sin(angle) + dy * np.cos(angle), dx * np.cos(angle)
+        inside = (np.abs(along) <= half_length) & (
+            np.abs(across - dy * np.sin(angle)) <= half_width
+        )
+        assert held.max(initial=0) <= 1
+        assert held[:, :width][inside].all()
+        assert held[:, :width].sum() <= (inside.sum(1) + (PIECE - 1) * inside.any(1)).sum()
 
 
 def test_what_two_flakes_let_through_is_multiplied() -> None:
-    once = torch.exp(-_optical_depth(_one(10, 10), 0.5, 20, 20))
-    pair = _Flakes(*(field.repeat(2) for field in _one(10, 10)))
-    assert torch.allclose(torch.exp(-_optical_depth(pair, 0.5, 20, 20)), once * once)
+    once = 1 - _shown(_one(10, 10), 20, 20)
+    pair = np.concatenate([_one(10, 10)] * 2, axis=1)
+    assert torch.allclose(1 - _shown(pair, 20, 20), once * once, atol=1e-6)
 
 
 def test_density_is_the_share_of_the_picture_that_a_far_layer_covers() -> None:
@@ -78,23 +114,23 @@ def test_density_is_the_share_of_the_picture_that_a_far_layer_covers() -> None:
         opacity=(1.0, 1.0),
         streak=(1.0, 1.0),
     )
-    covered = [
-        float((snow.render(96, 96, _generator(s)) > 0.2).double().mean()) for s in range(200)
-    ]
-    assert np.mean(covered) == pytest.approx(0.3 * 0.4, rel=0.12)
+    pictures = [_rendered(snow, 96, 96, _generator(seed)) for seed in range(200)]
+    shares = [float((picture > 0.2).double().mean()) for picture in pictures]
+    assert np.mean(shares) == pytest.approx(0.3 * 0.4, rel=0.12)
 
 
 def test_near_flakes_are_larger_fewer_and_faster() -> None:
-    far, near = (Snow()._flakes(n, 1.0, 0.0, 2.0, 256, 256, _generator(0)) for n in (0.1, 0.9))
-    assert float(near.radius.mean()) > 4 * float(far.radius.mean())
-    assert float(near.motion.mean()) > 4 * float(far.motion.mean())
-    assert len(near.y) < len(far.y) / 20
+    layers = (Snow()._layer(n, 1.0, 0.0, 2.0, 256, 256, _generator(0)) for n in (0.1, 0.9))
+    (far_radius, far_motion), (radius, motion) = (layer[2:4] for layer in layers)
+    assert radius.mean() > 4 * far_radius.mean()
+    assert motion.mean() > 4 * far_motion.mean()
+    assert len(radius) < len(far_radius) / 20
 
 
 def test_flakes_move_along_the_given_angle() -> None:
     # Along its motion the snow is most like itself: 30 degrees is down and to the right.
     snow = Snow(angle=(30.0, 30.0), spread=(0.0, 0.0), streak=(6.0, 6.0), size=(4.0, 4.0))
-    picture = snow.render(256, 256, _generator(1))
+    picture = _rendered(snow, 256, 256, _generator(1))
     likeness = {}
     for degrees in range(-60, 61, 10):
         down = round(12 * math.cos(math.radians(degrees)))
@@ -105,15 +141,17 @@ def test_flakes_move_along_the_given_angle() -> None:
 
 def test_a_patch_of_snow_has_no_borders() -> None:
     # Flakes fall in from outside: the rim is as snowy as the middle.
-    snow = torch.stack([Snow().render(32, 32, _generator(seed)) for seed in range(500)]).mean(0)
+    snow = torch.stack([_rendered(Snow(), 32, 32, _generator(seed)) for seed in range(500)]).mean(0)
     rim = torch.cat([snow[0], snow[-1], snow[:, 0], snow[:, -1]]).mean()
     assert float(rim) == pytest.approx(float(snow[8:24, 8:24].mean()), rel=0.1)
 
 
 def test_the_share_of_snow_does_not_depend_on_the_size_of_the_picture() -> None:
     snow = Snow(severity=(0.5, 0.5), layers=(3, 3), density=(0.2, 0.2), size=(2.0, 6.0))
-    small = np.mean([float(snow.render(64, 64, _generator(seed)).mean()) for seed in range(80)])
-    large = np.mean([float(snow.render(256, 384, _generator(seed)).mean()) for seed in range(20)])
+    small = np.mean([float(_rendered(snow, 64, 64, _generator(seed)).mean()) for seed in range(80)])
+    large = np.mean(
+        [float(_rendered(snow, 256, 384, _generator(seed)).mean()) for seed in range(20)]
+    )
     assert small == pytest.approx(large, rel=0.2)
 
 
@@ -137,7 +175,7 @@ def test_screen_and_additive_are_their_formulas() -> None:
         generator = _generator(3)
         for _ in range(5):  # the compositing and the four numbers of the veil are drawn first
             torch.rand((), generator=generator)
-        flakes = snow.render(40, 56, generator)
+        flakes = _rendered(snow, 40, 56, generator)
         added = flakes * (1 - image) if probability else flakes
         assert torch.allclose(white, (image + added).clamp(max=1).float(), atol=0.51 / 255)
 

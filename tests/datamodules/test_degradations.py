@@ -7,12 +7,14 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 import datamodules.degradations as package
@@ -39,7 +41,10 @@ from datamodules.degradations import (
     Sometimes,
     Tasks,
 )
+from datamodules.degradations.base import shape_of
+from datamodules.degradations.packing import Draws, packed
 from mrdiff.photo import read_rgb
+from tests.operations import Count
 from tests.places import SHARED
 
 RAINY = SHARED / "data" / "paired" / "rainy"
@@ -135,6 +140,87 @@ def test_no_gradient_flows_and_the_mask_belongs_to_the_picture(kind: type[Degrad
         assert set(degraded.mask.unique().tolist()) <= {0.0, 1.0}
 
 
+# What the parts of compositions are tested as.
+_NESTED = {
+    "all": Chain(
+        [
+            OneOf([Rain(), Snow(), Haze()]),
+            Resize(inside=Sometimes(Inpainting(), probability=0.5)),
+            Chain([GaussianBlur(), Noise(), Sometimes(SincBlur(), probability=0.5)], shuffle=True),
+            Repeat(Shadow(), times=(0, 2)),
+        ]
+    ),
+    "tasks": Tasks({"a": LowLight(), "b": Raindrop(), "c": Inpainting(), "d": MotionBlur()}),
+}
+_ALL = [*_degradations(), *_NESTED]
+
+
+def _of(kind: type[Degradation] | str) -> Degradation:
+    return _NESTED[kind] if isinstance(kind, str) else _made(kind)
+
+
+def _drawn(degradation: Degradation, images: Tensor, seed: int) -> list[Draws]:
+    """What is drawn for each of the images, one after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    return [degradation.draw(generator, shape_of(image)) for image in images]
+
+
+@pytest.fixture
+def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Degradations that do not round, so that the least difference is seen."""
+    for module in pkgutil.iter_modules(package.__path__):
+        name = f"{package.__name__}.{module.name}.to_8_bit"
+        monkeypatch.setattr(name, lambda image: image.clamp(0, 1), raising=False)
+
+
+@pytest.mark.usefixtures("unrounded")
+@pytest.mark.parametrize("kind", _ALL)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((3, 40, 56), torch.float32), ((1, 33, 24), torch.float32), ((3, 72, 64), torch.float64)],
+    ids=["colour", "grey", "double"],
+)
+def test_a_batch_is_its_images_one_by_one(
+    kind: type[Degradation] | str, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    degradation = _of(kind)
+    # Of more than 8 bits, as 16-bit files are.
+    images = torch.stack([_photo(*shape, seed=i).sqrt() for i in range(7)]).to(dtype)
+    draws = _drawn(degradation, images, 4)
+    before = images.clone()
+    together = degradation.apply(images, degradation.pack(draws))
+    assert torch.equal(images, before), "the input was changed"
+    assert together.lq.dtype == dtype
+    for i, drawn in enumerate(draws):
+        one = degradation.apply(images[i : i + 1], degradation.pack([drawn]))
+        assert torch.allclose(together.lq[i : i + 1], one.lq, rtol=0, atol=2e-6)
+        assert (together.mask is None) == (one.mask is None) == (not degradation.cuts_holes)
+        if together.mask is not None and one.mask is not None:
+            assert torch.equal(together.mask[i : i + 1], one.mask)
+
+
+def _moved(draws: Any, device: str) -> Any:
+    return apply_to_collection(draws, Tensor, lambda tensor: tensor.to(device))
+
+
+@pytest.mark.parametrize("kind", _ALL)
+def test_nothing_is_waited_for_on_a_device(kind: type[Degradation] | str) -> None:
+    degradation = _of(kind)
+    assert degradation.on_device == (kind is not JPEG)
+    if not degradation.on_device:
+        return
+    images = torch.rand(5, 3, 48, 40)
+    draws = degradation.pack(_drawn(degradation, images, 2))
+    # On the meta device there are no values: what reads one fails.
+    nowhere = degradation.apply(images.to("meta"), _moved(draws, "meta"))
+    assert nowhere.lq.shape == images.shape
+    # What reads a value, makes an index of a mask or brings a constant waits for the device.
+    with Count() as count, torch.no_grad():
+        degradation.apply(images, draws)
+    waits = {"_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "unique"}
+    assert not {name for name in count.seen if name.split(".")[1] in waits}
+
+
 # The strength that changes nothing. JPEG has none: its codec is never lossless.
 _NOTHING: dict[type[Degradation], Degradation] = {
     GaussianBlur: GaussianBlur(sigma=(0, 0)),
@@ -169,6 +255,11 @@ def test_nothing_changes_nothing(kind: type[Degradation], channels: int) -> None
     image = _photo(channels, 40, 56)
     for seed in range(5):
         assert torch.equal(_degraded(_NOTHING[kind], image, seed), image)
+
+
+def _rain(rain: Rain, side: int, generator: torch.Generator) -> Tensor:
+    """The light of the streaks alone, ``[side, side]``."""
+    return rain.render(packed([rain.fall(generator, side, side)]), 1, side, side)[0]
 
 
 @pytest.mark.parametrize(
@@ -225,14 +316,14 @@ def test_density_is_the_share_of_the_picture_that_a_layer_covers() -> None:
         brightness=(0.5, 0.5),
     )
     generator = torch.Generator().manual_seed(0)
-    covered = [float((rain.render(200, 200, generator) > 0.02).float().mean()) for _ in range(20)]
+    covered = [float((_rain(rain, 200, generator) > 0.02).float().mean()) for _ in range(20)]
     assert 0.2 < float(np.mean(covered)) < 0.5
 
 
 def test_streaks_run_along_the_given_angle() -> None:
     # Along its streaks the rain is most like itself: 30 degrees is down and to the right.
     rain = Rain(angle=(30.0, 30.0), spread=(0.0, 0.0), severity=(0.3, 0.3), length=(30.0, 60.0))
-    picture = rain.render(256, 256, torch.Generator().manual_seed(1))
+    picture = _rain(rain, 256, torch.Generator().manual_seed(1))
     likeness = {}
     for degrees in range(-60, 61, 10):
         down = round(20 * math.cos(math.radians(degrees)))
@@ -249,7 +340,7 @@ def test_screen_and_additive_are_their_formulas() -> None:
         generator = torch.Generator().manual_seed(3)
         for _ in range(3):  # the compositing, the veil and its light are drawn first
             torch.rand((), generator=generator)
-        light = rain.render(24, 24, generator)
+        light = _rain(rain, 24, generator)
         added = light * (1 - image) if probability else light
         assert torch.allclose(wet, (image + added).clamp(max=1), atol=0.51 / 255)
 
@@ -257,7 +348,7 @@ def test_screen_and_additive_are_their_formulas() -> None:
 def test_a_patch_of_rain_has_no_borders() -> None:
     # Streaks enter from outside: the rim is as rainy as the middle.
     generator = torch.Generator().manual_seed(2)
-    rain = torch.stack([Rain().render(32, 32, generator) for _ in range(400)]).mean(0)
+    rain = torch.stack([_rain(Rain(), 32, generator) for _ in range(400)]).mean(0)
     rim = torch.cat([rain[0], rain[-1], rain[:, 0], rain[:, -1]]).mean()
     assert float(rim) == pytest.approx(float(rain[8:24, 8:24].mean()), rel=0.1)
 

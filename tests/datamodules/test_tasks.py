@@ -19,6 +19,7 @@ from datamodules import (
     RestorationData,
     TaskFolders,
 )
+from datamodules.datasets.degraded import random_patch
 from datamodules.degradations import (
     Chain,
     GaussianNoise,
@@ -46,15 +47,13 @@ def three() -> Tasks:
 
 def test_a_sample_says_which_kind_it_is_and_has_a_mask_if_any_kind_has() -> None:
     tasks, image = three(), picture(0)
-    seen: Counter[int | None] = Counter()
-    for seed in range(90):
-        degraded = tasks.degrade_with_mask(image, generator(seed))
-        assert degraded.mask is not None
-        assert degraded.task is not None
-        seen[degraded.task] += 1
-        holes = float((1 - degraded.mask).sum())
-        assert (holes > 0) == (tasks.tasks[degraded.task] == "holes")
-    assert set(seen) == {0, 1, 2}
+    seen: Counter[str] = Counter()
+    for item in range(90):
+        sample = random_patch(image, tasks, 24, SampleKey(0, 0, item), "photo").sample()
+        kind = tasks.tasks[sample["degradation"]]
+        seen[kind] += 1
+        assert (float((1 - sample["mask"]).sum()) > 0) == (kind == "holes")
+    assert set(seen) == {"rainy", "noisy", "holes"}
     assert min(seen.values()) > 15
     assert tasks.tasks == ("rainy", "noisy", "holes")
     assert not Tasks({"rainy": Rain()}).cuts_holes
@@ -63,9 +62,11 @@ def test_a_sample_says_which_kind_it_is_and_has_a_mask_if_any_kind_has() -> None
 
 
 def test_a_named_kind_is_that_degradation() -> None:
-    image = picture(1)
-    degraded = three().degrade_by(1, image, generator(5))
-    assert torch.equal(degraded.lq, GaussianNoise().degrade(image, generator(5)))
+    kinds = three()
+    for task, (name, kind) in enumerate(kinds.kinds.items()):
+        assert kinds.of_task(task) is kind
+        assert kinds.tasks[task] == name
+    assert kinds.of_task(None) is kinds
 
 
 def test_outside_training_every_photo_comes_under_every_kind(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import time
 import warnings
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -22,22 +22,24 @@ __all__ = ["draw", "run_preview"]
 _VALIDATION = 4  # samples beside the training ones
 
 
-def draw(loader: DataLoader[Any], role: str, count: int) -> Drawn:
-    """The first ``count`` samples of a loader, in its sampler's order, taken one by one.
+def draw(data: Any, loader: DataLoader[Any], role: str, count: int) -> Drawn:
+    """The first ``count`` samples of a loader of ``data``, in its sampler's order, one by one.
 
     No worker is started: what a sample looks like does not depend on them. What training would
     refuse is refused in its words.
     """
-    dataset: Any = loader.dataset
+    dataset, collate = cast(Any, loader.dataset), cast(Any, loader.collate_fn)
     keys = list(islice(iter(loader.sampler), count))
     dataset[keys[0]]  # what is slow once, such as opening a file, is not timed
-    samples, seconds = [], []
+    loaded, samples, seconds = [], [], []
     for key in keys:
         start = time.perf_counter()
-        samples.append(dataset[key])
+        loaded.append(dataset[key])
+        batch = data.on_after_batch_transfer(collate(loaded[-1:]), 0)
+        samples.append({name: values[0] for name, values in batch.items()})
         seconds.append(time.perf_counter() - start)
-    if loader.batch_size != 1 and loader.collate_fn is not None:
-        loader.collate_fn(samples)
+    if loader.batch_size != 1:
+        collate(loaded)
     return Drawn(
         role=role,
         length=len(dataset),
@@ -59,9 +61,9 @@ def _sets(run: BuiltRun, chosen: str, count: int) -> list[Drawn]:
         if not loader:
             message = "--set val: the data has no val set; give data.val in the config"
             raise CommandError(message, status=2)
-        return [draw(loader, "val", count)]
-    drawn = [draw(data.train_dataloader(), "train", count)]
-    return [*drawn, draw(loader, "val", min(count, _VALIDATION))] if loader else drawn
+        return [draw(data, loader, "val", count)]
+    drawn = [draw(data, data.train_dataloader(), "train", count)]
+    return [*drawn, draw(data, loader, "val", min(count, _VALIDATION))] if loader else drawn
 
 
 def run_preview(options: argparse.Namespace, arguments: list[str]) -> int:
