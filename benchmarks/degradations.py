@@ -23,7 +23,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from benchmarks.turns import answer, by_turns
 
-_PATCHES = 8  # of each family a turn
+_PATCHES = 40  # of each family a turn: the first few find cold caches
 
 
 def families() -> dict[str, Any]:
@@ -50,6 +50,9 @@ def patches(side: int) -> list[torch.Tensor]:
 
 def work(side: int, turns: int) -> None:
     """A worker: seconds that each family needs for some patches."""
+    from mrdiff.system.cores import keep_freed_memory
+
+    keep_freed_memory()  # as every run does
     torch.set_num_threads(1)
     found, images = families(), patches(side)
     for turn in range(turns + 2):  # the first one warms up

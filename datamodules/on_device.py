@@ -7,17 +7,17 @@ the last bits of floating point, and so to a grey level, elsewhere, where many a
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+from torch.nn import functional
 
 from datamodules.batches import Collate, size_of, unequal
+from datamodules.checks import blaming, class_path
 from datamodules.datasets.base import Sample
 from datamodules.datasets.degraded import Patch, degraded_pieces
 from datamodules.degradations import Degradation
@@ -46,19 +46,22 @@ class Pack(Collate):
         places = torch.tensor([*chain.from_iterable(alike.values())])
         groups = [self._group([samples[i] for i in group]) for group in alike.values()]
         names = [name for name, _ in sizes]
-        return {"name": names, **_flattened({"groups": groups, "order": places.argsort()})}
+        return {"name": names, **_as_one({"groups": groups, "order": places.argsort()})}
 
     def _kind(self, place: int, sample: Sample | Patch) -> Any:
         if not isinstance(sample, Patch):
             return None
-        return (sample.task, sample.clean.shape) if self.together else place
+        alike = sample.task, sample.clean.shape, sample.clean.dtype
+        return alike if self.together else place
 
     def _group(self, alike: list[Any]) -> Any:
         if not isinstance(first := alike[0], Patch):
             return super().__call__(alike)
+        with blaming(class_path(first.degradation)):
+            draws = first.degradation.pack([patch.draws for patch in alike])
         return {
             "clean": _as_bytes(torch.stack([patch.clean for patch in alike])),
-            "draws": first.degradation.pack([patch.draws for patch in alike]),
+            "draws": draws,
             "task": first.task,
             "size": first.size,
         }
@@ -79,36 +82,41 @@ def _as_bytes(images: Tensor) -> Tensor:
 
 
 class _Slot(NamedTuple):
-    """Where a tensor lies in the one of its type."""
+    """Where the bytes of a tensor are."""
 
-    dtype: torch.dtype
     start: int
+    length: int
+    dtype: torch.dtype
     shape: list[int]
 
 
-def _flattened(tree: Any) -> dict[str, Any]:
-    """All tensors of one type in one: a worker would send, and a device get, hundreds of them."""
-    parts: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-    lengths: Counter[torch.dtype] = Counter()
+def _as_one(tree: Any) -> dict[str, Any]:
+    """All tensors as the bytes of one: a worker would send, and a device get, hundreds of them.
+
+    As bytes they are also left alone by what makes floats of a batch 16 or 64 bits wide.
+    """
+    parts: list[Tensor] = []
+    end = 0
 
     def put(tensor: Tensor) -> _Slot:
-        kind = tensor.dtype
-        slot = _Slot(kind, lengths[kind], [*tensor.shape])
-        parts[kind].append(tensor.flatten())
-        lengths[kind] += tensor.numel()
+        nonlocal end
+        content = tensor.reshape(-1).view(torch.uint8)
+        slot = _Slot(end, len(content), tensor.dtype, [*tensor.shape])
+        parts.append(functional.pad(content, (0, -len(content) % 8)))  # where any type may begin
+        end += len(parts[-1])
         return slot
 
-    slots = apply_to_collection(tree, Tensor, put)
-    return {"slots": slots, "tensors": [torch.cat(each) for each in parts.values()]}
+    return {"slots": apply_to_collection(tree, Tensor, put), "bytes": torch.cat(parts)}
 
 
-def _unflattened(slots: Any, tensors: list[Tensor]) -> Any:
-    whole = {tensor.dtype: tensor for tensor in tensors}
+def _apart(batch: dict[str, Any]) -> Any:
+    """What :func:`_as_one` was given, on the device where its bytes are."""
 
     def get(slot: _Slot) -> Tensor:
-        return whole[slot.dtype].narrow(0, slot.start, prod(slot.shape)).view(slot.shape)
+        content = batch["bytes"].narrow(0, slot.start, slot.length)
+        return content.view(slot.dtype).view(slot.shape)
 
-    return apply_to_collection(slots, _Slot, get)
+    return apply_to_collection(batch["slots"], _Slot, get)
 
 
 def completed(batch: Any, degradation: Degradation | None) -> Any:
@@ -118,7 +126,7 @@ def completed(batch: Any, degradation: Degradation | None) -> Any:
     """
     if degradation is None or not (isinstance(batch, dict) and "slots" in batch):
         return batch
-    packed = _unflattened(batch["slots"], batch["tensors"])
+    packed = _apart(batch)
     groups = [_degraded(group, degradation) for group in packed["groups"]]
     order, keys = packed["order"], [key for key in groups[0] if key != "name"]
     joined = {key: torch.cat([group[key] for group in groups])[order] for key in keys}

@@ -157,8 +157,11 @@ class RestorationData(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Degrade what the workers left clean; see ``degrade_on``."""
-        train = self.sets["train"]
-        return batch if train is None else completed(batch, train.degradation)
+        train, trainer = self.sets["train"], self.trainer
+        whole = batch if train is None else completed(batch, train.degradation)
+        if trainer is None or whole is batch:
+            return whole
+        return trainer.precision_plugin.convert_input(whole)  # which saw bytes alone before
 
     def _epoch(self, trainer: pl.Trainer) -> tuple[int, int]:
         """How many batches an epoch has, and how many samples one of them for all processes."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.checks import class_path
+from datamodules.checks import blaming, class_path
 from datamodules.datasets.base import RestorationDataset, Sample, random_patches, random_turn
 from datamodules.degradations import Degradation
-from datamodules.degradations.base import shape_of
+from datamodules.degradations.base import applied, shape_of
 from datamodules.degradations.packing import Draws
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey, generator_of, generator_of_name, integer
@@ -41,7 +41,8 @@ class Patch(NamedTuple):
 
     def sample(self) -> Sample:
         """The sample itself."""
-        draws = self.degradation.pack([self.draws])
+        with blaming(class_path(self.degradation)):
+            draws = self.degradation.pack([self.draws])
         gt, lq, mask = degraded_pieces(
             self.clean[None], self.degradation, draws, size=self.size, masked=self.masked
         )
@@ -72,7 +73,7 @@ def degraded_pieces(
     ``size`` and ``masked`` are as in :class:`Patch`.
     """
     clean = clean.float().div(255.0) if clean.dtype == torch.uint8 else clean
-    lq, mask = degradation.apply(clean, draws)
+    lq, mask = applied(degradation, clean, draws)
     if mask is None and masked:
         mask = torch.ones_like(lq[:, :1])
     mask = None if mask is None else centre_crop(mask, size)
@@ -101,7 +102,9 @@ def _drawn(
 ) -> Patch:
     """All of a clean image, and what is drawn for it."""
     own, masked = degradation.of_task(task), degradation.cuts_holes
-    return Patch(name, clean, None, own, task, masked, own.draw(generator, shape_of(clean)))
+    with blaming(class_path(own)):
+        draws = own.draw(generator, shape_of(clean))
+    return Patch(name, clean, None, own, task, masked, draws)
 
 
 class FixedSamples:

@@ -42,6 +42,20 @@ class Degradation(ABC):
     the same generator state gives the same picture in any worker, process or run.
     """
 
+    _in_two_parts = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse methods that would not be called, or called for something else."""
+        super().__init_subclass__(**options)
+        if "_in_two_parts" in vars(cls):
+            return
+        if cls._in_two_parts:
+            refused, cure = {"degrade", "degrade_with_mask"}, "give it draw and apply instead"
+        else:
+            refused, cure = {"draw", "pack", "apply"}, "derive it from BatchDegradation"
+        if found := refused & vars(cls).keys():
+            raise TypeError(f"{cls.__qualname__} defines {', '.join(sorted(found))}: {cure}")
+
     def __post_init__(self) -> None:
         """Check the fields that :func:`parameter` made, where a subclass is a dataclass."""
         own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
@@ -141,6 +155,8 @@ class BatchDegradation(Degradation):
     noise, is drawn as a seed (:mod:`datamodules.degradations.white_noise`).
     """
 
+    _in_two_parts = True
+
     @abstractmethod
     def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         """All that is random about the degradation of one image of a shape ``(C, H, W)``."""
@@ -152,7 +168,7 @@ class BatchDegradation(Degradation):
     @torch.no_grad()
     def degrade_with_mask(self, image: Tensor, generator: torch.Generator) -> Degraded:
         draws = self.pack([self.draw(generator, shape_of(image))])
-        lq, mask = self.apply(image[None], draws)
+        lq, mask = applied(self, image[None], draws)
         return Degraded(lq[0], None if mask is None else mask[0])
 
     def degrade(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -171,6 +187,37 @@ def shape_of(image: Tensor) -> Shape:
     """(C, H, W) of an image."""
     channels, height, width = image.shape
     return channels, height, width
+
+
+def applied(degradation: Degradation, images: Tensor, draws: Draws) -> Degraded:
+    """What :meth:`Degradation.apply` makes of images, whoever wrote it; no value is looked at.
+
+    Raises:
+        DataError: naming the class, if it fails, changes its input or returns anything else.
+    """
+    name = class_path(degradation)
+    if name.startswith("datamodules."):  # those of the package are tested, and this is timed
+        return degradation.apply(images, draws)
+    before = None if images.is_inference() else images._version
+    with blaming(name):
+        found = degradation.apply(images, draws)
+    if not isinstance(found, Degraded):
+        raise DataError(f"{name} returned {described(found)} in place of Degraded(lq, mask)")
+    if before not in (None, images._version):
+        raise DataError(f"{name} changed the images that it was given: its apply must not")
+    if (found.mask is not None) != degradation.cuts_holes:
+        said = "no mask" if found.mask is None else "a mask"
+        raise DataError(f"{name} returned {said}, and its cuts_holes is {degradation.cuts_holes}")
+    if _form(found.lq) != _form(images):
+        raise DataError(f"{name} returned images of {described(found.lq)} for {described(images)}")
+    if found.mask is not None and _form(found.mask) != _form(images[:, :1]):
+        raise DataError(f"{name} returned masks of {described(found.mask)} for {described(images)}")
+    return found
+
+
+def _form(images: Tensor) -> tuple[torch.Size, torch.dtype, torch.device] | None:
+    known = isinstance(images, Tensor)
+    return (images.shape, images.dtype, images.device) if known else None
 
 
 @torch.no_grad()

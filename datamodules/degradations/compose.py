@@ -21,6 +21,7 @@ from datamodules.degradations.base import (
     BatchDegradation,
     Degradation,
     Degraded,
+    applied,
     check_limits,
     check_weights,
     to_8_bit,
@@ -96,10 +97,10 @@ class Composite(BatchDegradation):
     ) -> tuple[Tensor, Tensor | None]:
         which, part = step["which"], self.parts[step["part"]]
         if len(which) == len(lq):  # which are in order
-            found = part.apply(lq, step["draws"])
+            found = applied(part, lq, step["draws"])
             held = mask if mask is None or found.mask is None else mask * found.mask
             return found.lq, held
-        found = part.apply(lq[which], step["draws"])
+        found = applied(part, lq[which], step["draws"])
         if mask is not None and found.mask is not None:
             mask = mask.index_copy(0, which, mask[which] * found.mask)
         return lq.index_copy(0, which, found.lq), mask

@@ -34,7 +34,7 @@ def convolve_inside(images: Tensor, kernels: Tensor) -> Tensor:
         ``[B, C, H - K + 1, W - K + 1]`` in the dtype of ``images``.
     """
     kernels, size = kernels.to(images.dtype), kernels.shape[-1]
-    if size <= _DIRECT[images.dtype]:
+    if images.device.type == "cpu" and size <= _DIRECT[images.dtype]:  # a GPU's may be TF32
         return filter2d(images, kernels, padding="valid", behaviour="conv")
     height, width = images.shape[-2:]
     # What wraps round stays within the first K - 1 rows and columns.

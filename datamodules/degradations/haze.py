@@ -85,8 +85,8 @@ class Haze(BatchDegradation):
     """
 
     beta: tuple[float, float] = parameter((0.12, 1.0), within=(0, 20))
-    light: tuple[float, float] = parameter((0.75, 1.0), within=(0, 1))
-    tint: tuple[float, float] = parameter((-0.04, 0.03), within=(-0.5, 0.5))
+    light: tuple[float, float] = parameter((0.72, 1.0), within=(0, 1))
+    tint: tuple[float, float] = parameter((-0.08, 0.03), within=(-0.5, 0.5))
     relief: tuple[float, float] = parameter((0.3, 1.4), within=(0, 4))
 
     def draw(self, generator: torch.Generator, shape: Shape) -> Draws:

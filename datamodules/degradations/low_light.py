@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
+from datamodules.degradations.fields import PHOTO_SIDE, draw_waves, smooth_fields
 from datamodules.degradations.packing import Draws, Shape, per_image
 from datamodules.degradations.srgb import to_linear, to_srgb
 from datamodules.degradations.white_noise import normal_field
@@ -23,6 +24,7 @@ from datamodules.randomness import log_uniform, new_seed, uniform
 
 _FEW = 1.5  # photons; fewer are counted one by one
 _MOST = 8  # of few photons: more come once in forty thousand pixels
+_SPAN = (100.0, PHOTO_SIDE)  # pixels over which the light changes
 _NO_SHOT = 1e-12  # a variance that no 8-bit value shows
 
 
@@ -58,11 +60,13 @@ def _mostly_low(low: float, high: float, generator: torch.Generator) -> float:
 class LowLight(BatchDegradation):
     """A photograph taken with too little light.
 
-    Not shown: banding and hot pixels of a sensor, what a camera does against noise, things that
-    moved between two exposures, and that white areas differ in how much brighter they were.
+    Not shown: banding and hot pixels of a sensor, what a camera does against noise, and things that
+    moved between two exposures.
 
     Args:
         exposure: in stops: at -3 an eighth of the light arrives. (0, 0) leaves it as it is.
+        uneven: the stops by which a window or a lamp lights up a part of the picture, at a typical
+            place of it; nowhere is more light than in the truth.
         highlights: how many times brighter than white the whitest pixel was, drawn uniformly in
             its logarithm. The more, the steeper are the contrasts in the dark.
         cast: factor of each channel of a colour image, drawn uniformly in its logarithm.
@@ -72,28 +76,37 @@ class LowLight(BatchDegradation):
     """
 
     exposure: tuple[float, float] = parameter((-8.5, -3.0), within=(-16, 0))
-    highlights: tuple[float, float] = parameter((4.0, 64.0), within=(1, 64))
+    uneven: tuple[float, float] = parameter((0.0, 4.0), within=(0, 8))
+    highlights: tuple[float, float] = parameter((1.0, 64.0), within=(1, 64))
     cast: tuple[float, float] = parameter((0.85, 1.18), within=(0.1, 10))
     shot: tuple[float, float] = parameter((0.0, 4e-4), within=(0, 1))
     read: tuple[float, float] = parameter((0.0, 1e-3), within=(0, 1))
 
     def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         white = log_uniform(*self.highlights, generator)
-        exposure = 2.0 ** uniform(*self.exposure, generator)
+        exposure = uniform(*self.exposure, generator)
         low, high = (math.log(bound) for bound in self.cast)
         cast = (low + (high - low) * torch.rand(1, shape[0], generator=generator)).exp()
         return {
             "squeezed": 1 - 1 / white,
-            "gain": exposure * (cast if shape[0] == 3 else torch.ones(1, 1)),  # grey has no colour
+            "exposure": exposure,
+            "cast": cast if shape[0] == 3 else torch.ones(1, 1),  # grey has no colour
             "shot": max(_NO_SHOT, _mostly_low(*self.shot, generator)),
             "read": _mostly_low(*self.read, generator),
-            "seed": new_seed(generator),
+            "shot_seed": new_seed(generator),
+            "read_seed": new_seed(generator),
+            "uneven": uniform(*self.uneven, generator),
+            "waves": draw_waves(log_uniform(*_SPAN, generator), generator),
         }
 
     def apply(self, images: Tensor, draws: Draws) -> Degraded:
         light = to_linear(images.float())
-        light = light.div_(1 - per_image(draws["squeezed"]) * light).mul_(per_image(draws["gain"]))
-        shot_noise, read_noise = normal_field(draws["seed"], (2, *images.shape[1:])).unbind(1)
+        light = light.div_(1 - per_image(draws["squeezed"]) * light)
+        lit = smooth_fields(draws["waves"], *images.shape[-2:])[:, None].clamp_(min=0)
+        stops = per_image(draws["exposure"]) + per_image(draws["uneven"]) * lit
+        light = light.mul_(stops.clamp_(max=0).exp2_()).mul_(per_image(draws["cast"]))
         shot, read = per_image(draws["shot"]), per_image(draws["read"])
-        light = photons(light / shot, shot_noise).mul_(shot).addcmul_(read, read_noise)
+        light = photons(light / shot, normal_field(draws["shot_seed"], images.shape[1:]))
+        noise = normal_field(draws["read_seed"], images.shape[1:])
+        light = light.mul_(shot).addcmul_(read, noise)
         return Degraded(to_8_bit(to_srgb(light.clamp_(min=0)).to(images.dtype)))

@@ -99,11 +99,11 @@ class PoissonGaussianNoise(BatchDegradation):
         shared: correlation of the noise between channels.
     """
 
-    a: tuple[float, float] = parameter((2e-5, 0.012), within=(0, 1))
+    a: tuple[float, float] = parameter((2e-6, 0.012), within=(0, 1))
     b: tuple[float, float] = parameter((0.0, 1e-3), within=(0, 1))
     per_channel: bool = False
     grain: tuple[float, float] = parameter((0.0, 1.0), within=(0, _REACH / 2))
-    shared: tuple[float, float] = parameter((0.0, 0.8), within=(0, 1))
+    shared: tuple[float, float] = parameter((0.0, 0.95), within=(0, 1))
 
     def draw(self, generator: torch.Generator, shape: Shape) -> Draws:
         draws = shape[0] if self.per_channel else 1
@@ -135,10 +135,10 @@ class Noise(OneOf):
         *,
         weights: tuple[float, float, float] = (0.4, 0.2, 0.4),
         sigma: tuple[float, float] = (5.0, 50.0),
-        a: tuple[float, float] = (2e-5, 0.012),
+        a: tuple[float, float] = (2e-6, 0.012),
         b: tuple[float, float] = (0.0, 1e-3),
         grain: tuple[float, float] = (0.0, 1.0),
-        shared: tuple[float, float] = (0.0, 0.8),
+        shared: tuple[float, float] = (0.0, 0.95),
     ) -> None:
         kinds: list[Degradation] = [
             GaussianNoise(sigma=sigma),

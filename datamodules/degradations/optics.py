@@ -23,10 +23,12 @@ from datamodules.degradations.base import (
     BatchDegradation,
     Degradation,
     Degraded,
+    applied,
     parameter,
     to_8_bit,
 )
 from datamodules.degradations.convolution import convolve
+from datamodules.degradations.grouped import GroupedDegradation
 from datamodules.degradations.packing import Draws, Shape
 from datamodules.randomness import integer, uniform
 
@@ -141,7 +143,7 @@ def _resized_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resize(BatchDegradation):
+class Resize(GroupedDegradation):
     """Pixels that were lost on the way: made smaller, then as large as it was.
 
     Reduced by area, bilinear or bicubic interpolation and enlarged by one of the latter two, drawn
@@ -178,39 +180,18 @@ class Resize(BatchDegradation):
         inside = None if self.inside is None else self.inside.draw(generator, (channels, *size))
         return {"size": size, "modes": modes, "inside": inside}
 
-    def pack(self, draws: Sequence[Draws]) -> Draws:
-        """Together the images of one size and interpolation."""
-        alike: dict[Any, list[int]] = {}
-        for number, each in enumerate(draws):
-            alike.setdefault((each["size"], each["modes"]), []).append(number)
-        groups = []
-        for (size, modes), which in alike.items():
-            group = {"which": torch.tensor(which), "size": size, "modes": modes}
-            if self.inside is not None:
-                group["inside"] = self.inside.pack([draws[i]["inside"] for i in which])
-            groups.append(group)
-        return {"groups": groups}
+    def kind(self, draws: Draws) -> tuple[tuple[int, int], tuple[str, str]]:
+        return draws["size"], draws["modes"]
 
-    def apply(self, images: Tensor, draws: Draws) -> Degraded:
+    def pack_alike(self, draws: Sequence[Draws]) -> Draws:
+        return {} if self.inside is None else self.inside.pack([each["inside"] for each in draws])
+
+    def apply_alike(self, images: Tensor, kind: Any, draws: Draws) -> Degraded:
         """The pictures and their masks: a pixel was kept if all that it is made of was."""
-        images, groups = to_8_bit(images), draws["groups"]
-        if len(groups) == 1:
-            return self._resized(images, groups[0])
-        lq, mask = images, torch.ones_like(images[:, :1]) if self.cuts_holes else None
-        for group in groups:
-            which = group["which"]
-            found = self._resized(images[which], group)
-            lq = lq.index_copy(0, which, found.lq)
-            if mask is not None and found.mask is not None:
-                mask = mask.index_copy(0, which, found.mask)
-        return Degraded(lq, mask)
-
-    def _resized(self, images: Tensor, group: Draws) -> Degraded:
-        """Images of one size there and back."""
-        there, back = group["modes"]
-        degraded = Degraded(_resized(images, group["size"], there))
+        small, (there, back) = kind
+        degraded = Degraded(_resized(to_8_bit(images), small, there))
         if self.inside is not None:
-            degraded = self.inside.apply(degraded.lq, group["inside"])
+            degraded = applied(self.inside, degraded.lq, draws)
         size, mask = images.shape[-2:], degraded.mask
         lq = _resized(degraded.lq, size, back)
         return Degraded(lq, None if mask is None else _resized_masks(mask, size))

@@ -8,7 +8,9 @@ the flakes of its snow; those of all images follow one another, ``[sum N, ...]``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from itertools import chain
+from numbers import Integral, Real
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -22,16 +24,23 @@ def packed(draws: Sequence[Draws]) -> Draws:
     """What was drawn for B images under the same names: floats as float32, integers as int64.
 
     Things that differ in size, such as kernels ``[1, K, K]``, get zeros around them.
+
+    Raises:
+        ValueError: names that only some images have, or what is neither a number nor ``[N, ...]``.
     """
-    return {name: _joined([each[name] for each in draws]) for name in draws[0]}
+    if some := {*chain.from_iterable(draws)} - set.intersection(*map(set, draws)):
+        raise ValueError(f"draw must give every image the same names, not only some {min(some)}")
+    return {name: _joined(name, [each[name] for each in draws]) for name in draws[0]}
 
 
-def _joined(values: list[Any]) -> Tensor:
-    if not isinstance(values[0], Tensor):
-        whole = isinstance(values[0], int)
+def _joined(name: str, values: list[Any]) -> Tensor:
+    if all(isinstance(value, Real) for value in values):
+        whole = all(isinstance(value, Integral) for value in values)
         return torch.tensor(values, dtype=torch.int64 if whole else torch.float32)
+    if not all(isinstance(value, Tensor) and value.ndim for value in values):
+        raise ValueError(f"draw must give {name} as a number or a tensor [N, ...]")
     if len(values) == 1:
-        return values[0]
+        return cast(Tensor, values[0])
     sides = [max(lengths) for lengths in zip(*(v.shape[1:] for v in values), strict=True)]
     return torch.cat([_widened(value, sides) for value in values])
 

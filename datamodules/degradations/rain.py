@@ -151,7 +151,8 @@ class Rain(BatchDegradation):
             return light
         sky = drops.new_zeros(len(profiles), torus[0] * torus[1])
         sky.index_put_((owners(draws["drop_counts"], total=len(drops)), draws["spots"]), drops)
-        sheets = convolve_torus(sky.view(-1, *torus), _streaks(profiles, draws["square"].shape[1]), torus)
+        streaks = _streaks(profiles, draws["square"].shape[1])
+        sheets = convolve_torus(sky.view(-1, *torus), streaks, torus)
         # Overlapping streaks of one layer are one sheet of water, not twice as bright.
         sheets = sheets[:, :height, :width].clamp_(0, 1).mul_(draws["brightness"][:, None, None])
         return light.index_add_(0, owners(draws["count"], total=len(profiles)), sheets)

@@ -11,7 +11,6 @@ irregular, as in Roser et al., "Realistic Modeling of Water Droplets" (ACCV work
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.degradations.base import BatchDegradation, Degraded, parameter, to_8_bit
+from datamodules.degradations.base import Degraded, parameter, to_8_bit
 from datamodules.degradations.convolution import convolve_inside
 from datamodules.degradations.glass import drop_discs, glass_of, top_drops
-from datamodules.degradations.packing import Draws, Shape, packed
+from datamodules.degradations.grouped import GroupedDegradation
+from datamodules.degradations.packing import Draws, Shape
 from datamodules.randomness import uniform
 
 _Array = NDArray[np.float64]
@@ -65,7 +65,7 @@ def averaged(scene: Tensor, view: Tensor, least: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Raindrop(BatchDegradation):
+class Raindrop(GroupedDegradation):
     """Drops on a window or on the lens, at the scale of photos of about 700 x 480 pixels.
 
     A pixel that no drop reaches changes by the ``film`` alone; a ``density`` of (0, 0) is dry
@@ -124,7 +124,8 @@ class Raindrop(BatchDegradation):
         # Through dry glass, all is seen in its place.
         dry = [1 / height - 1, 1 / width - 1, -1, 0, 0, 1]
         seen = np.concatenate([[dry], np.stack(table, axis=1)])
-        drawn = {
+        return {
+            "scale": scale,
             "view": view,
             "disc": _disc(defocus / scale),
             "rim": uniform(*self.rim, generator),
@@ -134,38 +135,23 @@ class Raindrop(BatchDegradation):
             "kinds": len(seen),
             **glass_of(discs, counts, _LEVEL * radius / scale, size, frame + (scale > 1)),
         }
-        return {"scale": scale, "drawn": drawn}
 
-    def pack(self, draws: Sequence[Draws]) -> Draws:
-        """Together the images whose drops are drawn at one scale."""
-        scales, groups = [each["scale"] for each in draws], []
-        for scale in sorted({*scales}):
-            which = [number for number, other in enumerate(scales) if other == scale]
-            drawn = packed([draws[number]["drawn"] for number in which])
-            groups.append({"scale": scale, "which": torch.tensor(which), "drawn": drawn})
-        return {"groups": groups}
+    def kind(self, draws: Draws) -> int:
+        """The scale at which drops are drawn."""
+        scale: int = draws["scale"]
+        return scale
 
-    def apply(self, images: Tensor, draws: Draws) -> Degraded:
-        groups = draws["groups"]
-        if len(groups) == 1:
-            return Degraded(self._wet(images, groups[0]))
-        lq = images
-        for group in groups:
-            which = group["which"]
-            lq = lq.index_copy(0, which, self._wet(images[which], group))
-        return Degraded(lq)
-
-    def _wet(self, images: Tensor, group: Draws) -> Tensor:
-        """Images behind drops that are drawn at one scale."""
-        scale, drawn, (height, width) = group["scale"], group["drawn"], images.shape[-2:]
+    def apply_alike(self, images: Tensor, kind: int, draws: Draws) -> Degraded:
+        scale, (height, width) = kind, images.shape[-2:]
         # Lenses mix light, not its codes: a bright sky outweighs the dark around it.
         scene = images.square()
-        drops = convolve_inside(self._drops_of(scene, drawn, scale), drawn["disc"])
+        drops = convolve_inside(self._drops_of(scene, draws, scale), draws["disc"])
         if scale > 1:
             drops = F.interpolate(drops, scale_factor=scale, mode="bilinear", align_corners=False)
             drops = drops[..., scale : scale + height, scale : scale + width]
         drops = (drops - _DRY).clamp_(min=0)
-        return to_8_bit(((1 - drops[:, :1]) * scene).add_(drops[:, 1:]).sqrt_())
+        wet = ((1 - drops[:, :1]) * scene).add_(drops[:, 1:]).sqrt_()
+        return Degraded(to_8_bit(wet))
 
     def _drops_of(self, scene: Tensor, drawn: Draws, scale: int) -> Tensor:
         """Sharp drops: how much of each pixel they cover, and the light from there.

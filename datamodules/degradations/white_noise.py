@@ -22,35 +22,31 @@ def _signed(word: int) -> int:
 
 _GAMMA = _signed(0x9E3779B97F4A7C15)
 _MIX = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
+_PATCH = 1 << 17  # words of the largest patch
 _MOST = 1 - 2.0**-24  # the largest float32 below 1
 
 
-@lru_cache(maxsize=8)
 def _places(count: int, device: torch.device) -> Tensor:
     return torch.arange(1, count + 1, device=device) * _GAMMA
 
 
+_places_of_a_patch = lru_cache(maxsize=8)(_places)
+
+
 def _words(seeds: Tensor, count: int) -> Tensor:
     """64 random bits as int64 ``[B, count]`` for seeds int64 ``[B]``."""
-    word = _places(count, seeds.device) + seeds[:, None]
+    places = _places_of_a_patch if count <= _PATCH else _places  # photos differ, and are large
+    word = places(count, seeds.device) + seeds[:, None]
     for shift, factor in _MIX:
         word ^= (word >> shift).bitwise_and_((1 << 64 - shift) - 1)  # >> repeats the sign
         word *= factor
     return word.bitwise_xor_((word >> 31).bitwise_and_((1 << 33) - 1))
 
 
-def _between(seeds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uniform in (-1, 1), float32 ``[B, *shape]``: a number of each half of a word."""
-    count = math.prod(shape)
-    halves = _words(seeds, (count + 1) // 2).view(torch.int32)[:, :count]
-    return halves.float().mul_(2.0**-31).clamp_(-_MOST, _MOST).view(-1, *shape)
-
-
-def uniform_field(seeds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uniform in (0, 1), float32 ``[B, *shape]``, for seeds int64 ``[B]``."""
-    return _between(seeds, shape).mul_(0.5).add_(0.5)
-
-
 def normal_field(seeds: Tensor, shape: Sequence[int]) -> Tensor:
     """Standard normal, float32 ``[B, *shape]``, for seeds int64 ``[B]``."""
-    return _between(seeds, shape).erfinv_().mul_(math.sqrt(2))
+    count = math.prod(shape)
+    # A number of each half of a word: uniform in (-1, 1), then normal.
+    halves = _words(seeds, (count + 1) // 2).view(torch.int32)[:, :count]
+    between = halves.float().mul_(2.0**-31).clamp_(-_MOST, _MOST).view(-1, *shape)
+    return between.erfinv_().mul_(math.sqrt(2))

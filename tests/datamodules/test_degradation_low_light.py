@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,12 @@ def _dark(
 ) -> LowLight:
     """One exposure, and nothing else than what is asked for."""
     return LowLight(
-        exposure=(exposure, exposure), highlights=highlights, cast=cast, shot=shot, read=read
+        exposure=(exposure, exposure),
+        uneven=NONE,
+        highlights=highlights,
+        cast=cast,
+        shot=shot,
+        read=read,
     )
 
 
@@ -109,6 +116,20 @@ def test_the_cast_is_one_factor_a_channel_within_its_range_and_none_for_grey() -
     assert float(np.mean(np.log(factors))) == pytest.approx(0, abs=0.04)
 
 
+def test_a_lamp_lights_half_of_the_picture_and_nothing_beyond_the_truth() -> None:
+    image, plain = torch.full((1, 200, 200), 200 / 255), float(to_linear(torch.tensor(200 / 255)))
+    lit, brightest = [], []
+    for seed in range(20):
+        low_light = replace(_dark(-4.0), uneven=(3.0, 3.0))
+        stops = (to_linear(_degraded(low_light, image, seed)) / plain).log2()
+        assert float(stops.min()) == pytest.approx(-4, abs=0.1)
+        lit.append(float((stops > -3.9).float().mean()))
+        brightest.append(float(stops.max()))
+    assert np.mean(lit) == pytest.approx(0.5, abs=0.15)
+    assert max(brightest) == pytest.approx(0, abs=0.02)
+    assert np.median(brightest) > -2
+
+
 @pytest.mark.parametrize(("shot", "read"), [(1e-3, 0.0), (0.0, 0.01), (1e-3, 0.02)])
 def test_noise_in_linear_light_has_its_mean_and_variance(shot: float, read: float) -> None:
     low_light = _dark(-2.0, shot=(shot, shot), read=(read, read))
@@ -153,6 +174,7 @@ def test_few_photons_are_counted() -> None:
     [
         {"exposure": (-1.0, -3.0)},
         {"exposure": (-3.0, 1.0)},
+        {"uneven": (-1.0, 2.0)},
         {"highlights": (0.5, 2.0)},
         {"cast": (0.0, 1.0)},
         {"shot": (-1e-4, 1e-4)},

@@ -42,7 +42,7 @@ def _photo(height: int = 40, width: int = 56) -> Tensor:
 
 def _drawn(drops: Raindrop, height: int, width: int, seed: int) -> tuple[int, Draws]:
     (group,) = drops.pack([drops.draw(_generator(seed), (3, height, width))])["groups"]
-    return group["scale"], group["drawn"]
+    return group["kind"], group["draws"]
 
 
 def _cover(drops: Raindrop, height: int, width: int, seed: int) -> np.ndarray:

@@ -19,8 +19,10 @@ from datamodules.batches import Collate
 from datamodules.datasets.degraded import Patch
 from datamodules.degradations import (
     JPEG,
+    BatchDegradation,
     Chain,
     Degradation,
+    Degraded,
     Haze,
     Inpainting,
     LowLight,
@@ -35,6 +37,7 @@ from datamodules.degradations import (
     Sometimes,
     Tasks,
 )
+from datamodules.degradations.packing import packed
 from datamodules.on_device import Pack, completed
 from datamodules.randomness import SampleKey
 from mrdiff.photo import write_image
@@ -139,14 +142,13 @@ def test_patches_travel_as_bytes_and_alike_ones_together(monkeypatch: pytest.Mon
     sides = {group["task"]: group["clean"].shape[-1] for group in groups}
     assert sides == {0: 24 + 2 * MotionBlur().reach, 1: 24, 2: 24}
     assert {group["clean"].dtype for group in groups} == {torch.uint8}
+    # All bytes in one tensor, however many were drawn; a GPU's host can pin it.
+    assert batch["bytes"].dtype == torch.uint8
     assert len(Pack("train", together=False)(patches)["slots"]["groups"]) == 12
-    # One tensor a type, however many were drawn; the memory of a GPU's host takes it as it is.
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor, device=None: tensor)
     pinned = move_data_to_device(pin_memory(batch), torch.device("cpu"))
     one, other = (completed(each, dataset.degradation) for each in (batch, pinned))
     assert all(torch.equal(one[key], other[key]) for key in ("lq", "gt", "mask", "degradation"))
-    kinds = [tensor.dtype for tensor in batch["tensors"]]
-    assert len(kinds) == len({*kinds}) < 8
 
 
 def test_photos_of_more_than_8_bits_stay_whole(tmp_path: Path) -> None:
@@ -190,12 +192,14 @@ class Seen(Callback):
         self.batches.append(batch)
 
 
-def _trained(folder: Path, road: Any, *, steps: int, resume: Path | None = None) -> Seen:
+def _trained(
+    folder: Path, road: Any, *, steps: int, resume: Path | None = None, **options: Any
+) -> Seen:
     seen = Seen()
     data = RestorationData(
         _leaves(RECIPES["tasks"]()), batch_size=4, num_workers=0, degrade_on=road
     )
-    trainer = tiny_trainer(folder, seen, max_steps=steps, max_epochs=-1)
+    trainer = tiny_trainer(folder, seen, max_steps=steps, max_epochs=-1, **options)
     trainer.fit(tiny_module(), data, ckpt_path=resume)
     trainer.save_checkpoint(folder / "run.ckpt")
     return seen
@@ -211,3 +215,84 @@ def test_a_resumed_run_goes_on_with_the_same_samples_on_the_other_road(tmp_path:
         assert one["name"] == other["name"]
         for key in ("lq", "gt", "mask", "degradation"):
             assert torch.equal(one[key], other[key])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_a_precision_that_converts_batches_takes_either_road(
+    tmp_path: Path, precision: str
+) -> None:
+    one, other = (
+        _trained(tmp_path / road, road, steps=2, precision=precision).batches
+        for road in ("workers", "device")
+    )
+    for first, second in zip(one, other, strict=True):
+        assert first["lq"].dtype == second["lq"].dtype
+        assert torch.equal(first["lq"], second["lq"])
+        assert torch.equal(first["mask"], second["mask"])
+        assert torch.equal(first["degradation"], second["degradation"])
+
+
+class Wrong(BatchDegradation):
+    """A user's, with a mistake."""
+
+    def __init__(self, make: Any, number: Any = 1.0, *, holes: bool = False) -> None:
+        self.make, self.number, self.holes = make, number, holes
+
+    @property
+    def cuts_holes(self) -> bool:
+        return self.holes
+
+    def draw(self, generator: torch.Generator, shape: Any) -> Any:
+        return {"number": self.number() if callable(self.number) else self.number}
+
+    def apply(self, images: Tensor, draws: Any) -> Any:
+        return self.make(images, draws["number"])
+
+
+MISTAKES: dict[str, tuple[Any, str]] = {
+    "none": (Wrong(lambda x, n: None), "returned None in place of Degraded"),
+    "tensor": (Wrong(lambda x, n: x), "returned float32 .* in place of Degraded"),
+    "in place": (Wrong(lambda x, n: Degraded(x.mul_(0.3))), "changed the images that it was"),
+    "double": (Wrong(lambda x, n: Degraded(x.double())), "returned images of float64"),
+    "fewer": (Wrong(lambda x, n: Degraded(x[1:])), r"returned images of float32 \[\d, 3, "),
+    "a list of three": (
+        Wrong(lambda x, n: Degraded(x * n[:, None, None, None]), lambda: torch.rand(3)),
+        r"returned images of float32 \[\d+, 3, .* for|must match the size",
+    ),
+    "no dimension": (Wrong(lambda x, n: Degraded(x), torch.tensor(1.0)), r"number as a number or"),
+    "no mask": (Wrong(lambda x, n: Degraded(x), holes=True), "no mask, and its cuts_holes is T"),
+    "a mask": (Wrong(lambda x, n: Degraded(x, x[:, :1])), "a mask, and its cuts_holes is False"),
+    "a bug": (Wrong(lambda x, n: x.no_such), "AttributeError: .*no_such"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "wrap", [lambda d: d, lambda d: Chain([Rain(), d]), lambda d: Resize(inside=d)]
+)
+def test_a_users_mistake_is_named_on_either_road(mistake: str, wrap: Any) -> None:
+    wrong, expected = MISTAKES[mistake]
+    degradation = wrap(wrong)
+    dataset = _leaves(degradation)
+    patch = dataset.patch(SampleKey(0, 0, 0))
+    with pytest.raises(DataError, match=expected) as caught:
+        patch.sample()
+    assert "Wrong" in str(caught.value) or mistake == "no dimension"
+    for together in (False, True):
+        with pytest.raises(DataError, match=expected):
+            completed(Pack("train", together=together)([patch, patch]), degradation)
+
+
+def test_numbers_are_whole_or_not_in_all_images() -> None:
+    assert packed([{"a": 0}, {"a": 0.5}])["a"].tolist() == [0, 0.5]
+    assert packed([{"a": 2**40}, {"a": True}])["a"].tolist() == [2**40, 1]
+    with pytest.raises(ValueError, match="same names, not only some b"):
+        packed([{"a": 0}, {"a": 0, "b": 1}])
+
+
+def test_methods_that_would_never_be_called_are_refused() -> None:
+    with pytest.raises(TypeError, match="Own defines degrade: give it draw and apply instead"):
+        type("Own", (Rain,), {"degrade": lambda self, image, generator: image})
+    with pytest.raises(TypeError, match="Own defines apply, draw: derive it from BatchDegradation"):
+        type("Own", (Degradation,), {"draw": None, "apply": None})
