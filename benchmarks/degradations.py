@@ -70,7 +70,7 @@ def work(side: int, turns: int) -> None:
 def compare(side: int, turns: int, other: Path | None) -> None:
     """Print the table of patches a second on one core."""
     arguments = ["--side", str(side), "--turns", str(turns)]
-    found = by_turns(__file__, arguments, other, turns)
+    found = by_turns("benchmarks.degradations", arguments, other, turns)
     names = ("here", "other")[: len(found)]
     ratio = " here / other |" if other else ""
     print(f"| patches of {side} px a second | {' | '.join(names)} |{ratio}")

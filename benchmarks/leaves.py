@@ -41,7 +41,7 @@ def main(given: Sequence[str] | None = None) -> int:
         draw(options.count, options.size)
         return 0
     arguments = ["--count", str(options.count), "--size", str(options.size)]
-    found = by_turns(__file__, arguments, options.other, options.count)
+    found = by_turns("benchmarks.leaves", arguments, options.other, options.count)
     medians = []
     print("| packages | median, ms a picture | mean |\n|---|---|---|")
     for name, answers in zip(("here", "other"), found, strict=False):

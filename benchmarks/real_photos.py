@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -26,10 +24,10 @@ import torch
 import yaml
 
 from benchmarks.photo_statistics import STATISTICS, Image, psnr
+from benchmarks.turns import HERE, by_packages_of
 from mrdiff.photo import read_rgb
 
-HERE = Path(__file__).parent
-DATA = HERE.parents[1] / "shared" / "data"
+DATA = HERE.parent / "shared" / "data"
 SEEDS, EVERY, LARGEST = 3, 4, 512  # of the clean photos; side of the middle that is looked at
 
 Pairs: TypeAlias = Iterator[tuple[Image, Image]]
@@ -73,12 +71,9 @@ def made(task: str, clean: Path) -> Table:
 
 def made_in(folder: Path, task: str, clean: Path) -> Table:
     """As :func:`made`, by the packages and the config in a folder."""
-    ours = f"import benchmarks; benchmarks.__path__[:] = [{str(HERE)!r}]"
-    program = f"{ours}; from benchmarks.real_photos import main; main()"
     options = ["--json", "--clean", str(clean.resolve()), "--tasks", task]
-    command = [sys.executable, "-c", program, *options]
-    environment = os.environ | {"PYTHONPATH": str(folder.resolve())}
-    run = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE)
+    command, place = by_packages_of(folder, "benchmarks.real_photos", options)
+    run = subprocess.run(command, **place, check=True, stdout=subprocess.PIPE)
     found: Table = json.loads(run.stdout)
     return found
 

@@ -116,7 +116,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments += ["--cpu"] if options.cpu else []
     found = [
         {phase: statistics.median(a.get(phase, 0) for a in answers) / _TURN for phase in answers[0]}
-        for answers in by_turns(__file__, arguments, options.other, turns)
+        for answers in by_turns("benchmarks.training_step", arguments, options.other, turns)
     ]
     names, totals = ("here", "other")[: len(found)], [sum(each.values()) for each in found]
     print(f"| phase | {' | '.join(names)} |\n|---|{'---|' * len(found)}")

@@ -13,6 +13,20 @@ from typing import Any
 HERE = Path(__file__).resolve().parents[1]
 
 
+def by_packages_of(
+    folder: Path, module: str, arguments: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """The command, and the options of ``subprocess``, of this checkout's benchmark in another.
+
+    There may be benchmarks in the other one, too, older than this one needs: those of here count.
+    """
+    ours = f"import benchmarks; benchmarks.__path__[:] = [{str(HERE / 'benchmarks')!r}]"
+    program = f"{ours}; from {module} import main; raise SystemExit(main())"
+    path = os.pathsep.join([str(folder.resolve()), str(HERE)])
+    place = {"cwd": folder, "env": {**os.environ, "PYTHONPATH": path}}
+    return [sys.executable, "-c", program, *arguments], place
+
+
 def answer(numbers: dict[str, float]) -> None:
     """In a worker: tell what a turn took, and wait for the next one."""
     print(json.dumps(numbers), flush=True)
@@ -28,20 +42,18 @@ def _read(worker: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def by_turns(
-    script: str, arguments: Sequence[str], other: Path | None, turns: int
+    module: str, arguments: Sequence[str], other: Path | None, turns: int
 ) -> list[list[dict[str, float]]]:
-    """What a script answers in each turn, for this checkout and for ``other``, if there is one.
+    """What a benchmark answers in each turn, here and for ``other``, if there is one.
 
-    The script, a file, gets ``--worker`` and the arguments, and calls :func:`answer` once to say
-    that it is warm and once a turn.
+    Its ``main`` gets ``--worker`` and the arguments, and calls :func:`answer` once to say that it
+    is warm and once a turn.
     """
-    command = [sys.executable, str(Path(script).resolve()), "--worker", *arguments]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = []
     for folder in (HERE, *filter(None, [other])):
-        path = os.pathsep.join([str(folder), str(HERE)])  # the benchmarks are those of here
-        environment = {**os.environ, "PYTHONPATH": path}
-        workers.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
+        command, place = by_packages_of(folder, module, ["--worker", *arguments])
+        workers.append(subprocess.Popen(command, **place, **pipes))
     for worker in workers:
         _read(worker)
     found: list[list[dict[str, float]]] = [[] for _ in workers]

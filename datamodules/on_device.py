@@ -138,16 +138,13 @@ def _degraded(group: dict[str, Any], degradation: Degradation) -> dict[str, Any]
     if "draws" not in group:
         return group
     task, clean = group["task"], group["clean"]
-    gt, lq, mask = degraded_pieces(
+    batch = degraded_pieces(
         clean,
         degradation.of_task(task),
         group["draws"],
         size=group["size"],
         masked=degradation.cuts_holes,
     )
-    batch = {"lq": lq, "gt": gt}
-    if mask is not None:
-        batch["mask"] = mask
     if task is not None:
         batch["degradation"] = torch.full((len(clean),), task, device=clean.device)
     return batch

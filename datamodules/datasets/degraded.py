@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -43,15 +43,13 @@ class Patch(NamedTuple):
         """The sample itself."""
         with blaming(class_path(self.degradation)):
             draws = self.degradation.pack([self.draws])
-        gt, lq, mask = degraded_pieces(
+        images = degraded_pieces(
             self.clean[None], self.degradation, draws, size=self.size, masked=self.masked
         )
-        sample: Sample = {"lq": lq[0], "gt": gt[0], "name": self.name}
-        if mask is not None:
-            sample["mask"] = mask[0]
+        sample: Any = {name: image[0] for name, image in images.items()} | {"name": self.name}
         if self.task is not None:
             sample["degradation"] = self.task
-        return sample
+        return cast(Sample, sample)
 
 
 class CleanDataset(RestorationDataset):
@@ -67,8 +65,8 @@ class CleanDataset(RestorationDataset):
 @torch.no_grad()
 def degraded_pieces(
     clean: Tensor, degradation: Degradation, draws: Draws, *, size: int | None, masked: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """``gt``, ``lq`` and ``mask`` ``[B, ., H, W]`` of clean images ``[B, C, h, w]``.
+) -> dict[str, Tensor]:
+    """``lq``, ``gt`` and maybe ``mask`` ``[B, ., H, W]`` of clean images ``[B, C, h, w]``.
 
     ``size`` and ``masked`` are as in :class:`Patch`.
     """
@@ -76,8 +74,8 @@ def degraded_pieces(
     lq, mask = applied(degradation, clean, draws)
     if mask is None and masked:
         mask = torch.ones_like(lq[:, :1])
-    mask = None if mask is None else centre_crop(mask, size)
-    return centre_crop(clean, size), centre_crop(lq, size), mask
+    images = {"lq": lq, "gt": clean} | ({} if mask is None else {"mask": mask})
+    return {name: centre_crop(image, size) for name, image in images.items()}
 
 
 def random_patch(
