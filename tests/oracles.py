@@ -30,9 +30,8 @@ class OracleNetwork(nn.Module):
     def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: None = None) -> Tensor:
         t = t.reshape(-1, 1, 1, 1)
         prediction = self.oracle(x, t, mu)
-        a, b = self.parameterization.coefficients(self.oracle.process, t)
-        out = a * (prediction.x0 - mu) + b * prediction.eps
-        return out / torch.sqrt(a**2 * self.data_std**2 + b**2)
+        a, b, scale = self.parameterization.scaled(self.oracle.process, t, self.data_std)
+        return (a * (prediction.x0 - mu) + b * prediction.eps) / scale
 
 
 def oracle_denoiser(oracle: GaussianOracle, name: str, data_std: float = 0.1) -> Denoiser:

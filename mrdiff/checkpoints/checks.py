@@ -21,10 +21,11 @@ def check_meaning(
             description ``config``; names the checkpoint ``where`` and the ``cure``.
     """
     model = config["model"]
-    # Whose schedule the run already uses is trusted in the checkpoint too.
-    home = type(denoiser.process.schedule).__module__.partition(".")[0]
+    # Whose path and schedule the run already uses is trusted in the checkpoint too.
+    parts = (denoiser.process, getattr(denoiser.process, "schedule", None))
+    homes = [type(part).__module__.partition(".")[0] for part in parts]
     same = {
-        "process": build_process(model["process"], allow=[home]) == denoiser.process,
+        "process": build_process(model["process"], allow=homes) == denoiser.process,
         "parameterization": model["parameterization"] == denoiser.parameterization.name,
         "data_std": model["data_std"] == denoiser.data_std,
     }

@@ -13,13 +13,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.schedule import MRSchedule
 
 CONFIG_KEY = "mrdiff"  # of the description in a checkpoint
 FORMAT = 1
 ALLOWED_PACKAGES = ("mrdiff",)
-_PARTS = (MRProcess, MRSchedule, nn.Module)  # the objects that a description may contain
+_PARTS = (GaussianPath, MRSchedule, nn.Module)  # the objects that a description may contain
 # A subclass, such as numpy's float64 or an enumeration's str, as exactly its plain type.
 _EXACT: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
@@ -39,7 +39,7 @@ def describe(value: Any) -> Any:
     An object has each argument of its constructor as an attribute of the same name.
 
     Raises:
-        TypeError: it has not, or is neither plain nor a process, a schedule or a module.
+        TypeError: it has not, or is neither plain nor a path, a schedule or a module.
     """
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         value = value.tolist()
@@ -148,17 +148,12 @@ def _build_value(value: Any, allow: Sequence[str]) -> Any:
     return build(value, base, allow=allow)
 
 
-def process_arguments(spec: Any) -> Any:
-    """The arguments in a description of the process, or bare ones as a configuration has them."""
-    return spec.get("init_args", spec) if isinstance(spec, Mapping) else None
-
-
-def build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> MRProcess:
-    """The process of a description or of bare arguments; raises as :func:`build`."""
-    bare = {"class_path": public_path(MRProcess), "init_args": spec}
-    process = build(spec if "class_path" in spec else bare, MRProcess, allow=allow)
-    if not isinstance(process.schedule, MRSchedule):
-        raise CheckpointError(f"the schedule of a process is no {type(process.schedule).__name__}")
+def build_process(spec: Mapping[str, Any], *, allow: Sequence[str] = ()) -> GaussianPath:
+    """The path of a description; raises as :func:`build`."""
+    process: GaussianPath = build(spec, GaussianPath, allow=allow)  # type: ignore[type-abstract]
+    schedule = getattr(process, "schedule", None)
+    if schedule is not None and not isinstance(schedule, MRSchedule):
+        raise CheckpointError(f"the schedule of a process is no {type(schedule).__name__}")
     return process
 
 

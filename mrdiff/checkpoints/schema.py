@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mrdiff.checkpoints.description import CONFIG_KEY, FORMAT, CheckpointError, process_arguments
+from mrdiff.checkpoints.description import CONFIG_KEY, FORMAT, CheckpointError
 
 _DEPTH, _VALUES, _TEXT, _WHOLE = 32, 1_000_000, 1 << 14, 1 << 63  # text counts in characters
-_LARGEST = 1e6  # data_std and sigma_max, in image units
+_LARGEST = 1e6  # data_std, in image units
+_LARGEST_OF_A_PATH = 1e12
 _OBJECT = {"class_path", "init_args", "dict_kwargs"}
-_PROCESS = {"schedule", "sigma_max"}
-_PARAMETERIZATIONS = ("data", "noise", "velocity")
+_PARAMETERIZATIONS = ("data", "noise", "velocity", "preconditioned")
 
 
 def check_plain(value: Any) -> None:
@@ -66,12 +66,12 @@ def _is_number(value: Any, most: float) -> bool:
     return type(value) in (int, float) and 0 < value <= most
 
 
-def _is_process(spec: Any) -> bool:
-    arguments = process_arguments(spec)
-    if not isinstance(arguments, dict) or not _is_object(arguments.get("schedule")):
+def _is_path(spec: Any) -> bool:
+    """Whether it describes an object whose numbers are positive and of a size to compute with."""
+    if not _is_object(spec) or not _is_buildable(spec):
         return False
-    known = _is_object(spec) if "class_path" in spec else spec.keys() <= _PROCESS
-    return known and _is_number(arguments.get("sigma_max", 1), _LARGEST)
+    numbers = [v for v in (spec.get("init_args") or {}).values() if type(v) in (int, float)]
+    return all(0 <= number <= _LARGEST_OF_A_PATH for number in numbers)
 
 
 def _is_names(value: Any) -> bool:
@@ -129,7 +129,7 @@ def check_description(config: Any) -> None:
     lora = model.get("lora")
     sound = {
         "model.network": _is_object(network) and _is_buildable(network),
-        "model.process": _is_process(process) and _is_buildable(process),
+        "model.process": _is_path(process),
         "model.parameterization": model.get("parameterization") in _PARAMETERIZATIONS,
         "model.data_std": _is_number(model.get("data_std"), _LARGEST),
         "model.lora": lora is None or _is_lora(lora),

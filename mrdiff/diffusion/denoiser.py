@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mrdiff.diffusion.parameterization import Parameterization, read_at, readings
+from mrdiff.diffusion.path import GaussianPath, Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.process import MRProcess, Time, expand_like
 from mrdiff.networks.conditions import with_task
 from mrdiff.networks.protocol import Context, prepare_network
 
@@ -22,8 +22,8 @@ class DenoiserLike(Protocol):
     """Anything a sampler can run."""
 
     @property
-    def process(self) -> MRProcess:
-        """The process that the states belong to."""
+    def process(self) -> GaussianPath:
+        """The path that the states belong to."""
 
     def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
         """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t``; samplers give a float."""
@@ -66,7 +66,7 @@ class Denoiser(nn.Module):
 
     Args:
         network: ``forward(x, mu, t, context=None)``, see :class:`mrdiff.networks.protocol.Network`.
-        process: the mean-reverting process.
+        process: the path from the clean to the degraded image.
         parameterization: what the network predicts.
         data_std: standard deviation assumed for the residual x0 - mu, in image units; > 0.
     """
@@ -74,7 +74,7 @@ class Denoiser(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        process: MRProcess,
+        process: GaussianPath,
         parameterization: Parameterization,
         *,
         data_std: float = 0.1,
@@ -89,7 +89,7 @@ class Denoiser(nn.Module):
         """What the network should return for x_t, unit size. Images ``[B, C, H, W]``, t ``[B]``."""
         a, b, scale = self.parameterization.scaled(self.process, t, self.data_std)
         y0_share, eps_share = expand_like(a / scale, x0), expand_like(b / scale, x0)
-        return y0_share * (x0 - mu) + eps_share * eps
+        return y0_share * (x0 - mu) + eps_share * (self.process.noise * eps)
 
     def scaled_output(
         self, x: Tensor, t: Tensor, mu: Tensor, context: Context | None = None
@@ -113,7 +113,7 @@ class Denoiser(nn.Module):
     def read(self, out: Tensor, x: Tensor, t: Time, mu: Tensor) -> Output:
         """What a scaled output for the state ``x`` at ``t`` says."""
         at = read_at(self.process, self.parameterization, self.data_std, t, x)
-        return Output(out, at, x, mu)
+        return Output(out, at, x, mu, self.process.centred(mu, t))
 
     def prepare(
         self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
@@ -205,7 +205,8 @@ class PreparedDenoiser(DenoiserWrapper):
             network = self.denoiser.network
             known = narrowed(mu, network) if self._mu is None else self._mu
             out = widened(self._run(narrowed(x, network), known, index))
-        return Output(out, self._readings[index], x, mu)
+        centre = self.process.centred(mu, t)
+        return Output(out, self._readings[index], x, mu, centre)
 
     def prepare(
         self, mu: Tensor | None, times: Sequence[float], context: Context | None = None

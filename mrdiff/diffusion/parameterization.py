@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.process import MRProcess, Time, expand_like, remembered
+from mrdiff.diffusion.path import GaussianPath, Time, expand_like, like, remembered, wide
 
-ParameterizationName = Literal["data", "noise", "velocity"]
+ParameterizationName = Literal["data", "noise", "velocity", "preconditioned"]
 
 
 @dataclass(frozen=True)
 class Parameterization:
-    """A linear target out = a(t) y0 + b(t) eps: :data:`DATA`, :data:`NOISE` or :data:`VELOCITY`."""
+    """A linear target out = a(t) y0 + b(t) eps, by its name.
+
+    ``preconditioned`` is sigma y0 - alpha data_std² eps, divided by root = sqrt(alpha² data_std² +
+    sigma²). Read back, y0 = alpha data_std² / root² y + sigma / root out: what the state alone says
+    of y0, if that is Gaussian, and what it does not, which vanishes with sigma (Karras et al. 2022,
+    Table 1, in residual coordinates).
+    """
 
     name: ParameterizationName
 
     @classmethod
     def named(cls, name: str) -> Parameterization:
         """The instance of that name; ValueError for any other name."""
-        for known in (DATA, NOISE, VELOCITY):
+        for known in (DATA, NOISE, VELOCITY, PRECONDITIONED):
             if known.name == name:
                 return known
-        raise ValueError(f"unknown parameterization {name!r}: use data, noise or velocity")
+        names = ", ".join(get_args(ParameterizationName))
+        raise ValueError(f"unknown parameterization {name!r}: use one of {names}")
 
-    def coefficients(self, process: MRProcess, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) at times t, of t's shape and dtype."""
+    def scaled(self, path: GaussianPath, t: Tensor, data_std: float) -> tuple[Tensor, ...]:
+        """(a, b) at t, and the target's standard deviation for y0 of ``data_std``, image units."""
         if self.name == "data":
-            return torch.ones_like(t), torch.zeros_like(t)
-        if self.name == "noise":
-            return torch.zeros_like(t), torch.ones_like(t)
-        # v = dy/dphi, phi = arccos(alpha) (Salimans & Ho 2022, App. D, in residual coordinates)
-        alpha, sigma = process.shares(t)
-        return -sigma / process.sigma_max, alpha * process.sigma_max
-
-    def scaled(self, process: MRProcess, t: Tensor, data_std: float) -> tuple[Tensor, ...]:
-        """(a, b) and the target's standard deviation for y0 of ``data_std``, in image units."""
-        a, b = self.coefficients(process, t)
+            a, b = torch.ones_like(t), torch.zeros_like(t)
+        elif self.name == "noise":
+            a, b = torch.zeros_like(t), torch.ones_like(t)
+        elif self.name == "velocity":
+            frame = path.frame(wide(t))
+            a, b = like(frame.y0_rate, t), like(frame.eps_rate, t)
+        else:
+            alpha, sigma = path.coefficients(wide(t))
+            root = torch.hypot(alpha * data_std, sigma)
+            a, b = like(sigma / root, t), like(-alpha * data_std**2 / root, t)
         return a, b, torch.sqrt(a**2 * data_std**2 + b**2)
 
 
 DATA = Parameterization("data")
 NOISE = Parameterization("noise")
 VELOCITY = Parameterization("velocity")
+PRECONDITIONED = Parameterization("preconditioned")
 
 
 class Reading(NamedTuple):
     """How a scaled output F of a network is read at one time: floats, or tensors of many times.
 
-    With y = x - mu, y0 = c_skip y + c_out F and eps = e_skip y + e_out F.
+    With y the state's residual, y0 = c_skip y + c_out F and eps = e_skip y + e_out F.
     """
 
     c_skip: Any
@@ -61,15 +69,15 @@ class Reading(NamedTuple):
 
 
 def reading(
-    process: MRProcess, parameterization: Parameterization, data_std: float, t: Tensor
+    path: GaussianPath, parameterization: Parameterization, data_std: float, t: Tensor
 ) -> Reading:
     """The solution of scale F = a y0 + b eps and y = alpha y0 + sigma eps, at times t in (0, 1].
 
-    The determinant alpha b - sigma a is -sigma for data, alpha for noise and sigma_max for
-    velocity: never zero.
+    The determinant alpha b - sigma a is -sigma for data, alpha for noise, -root for preconditioned
+    and of one sign for velocity: never zero where there is a state to read.
     """
-    a, b, scale = parameterization.scaled(process, t, data_std)
-    alpha, sigma = process.shares(t)
+    a, b, scale = parameterization.scaled(path, t, data_std)
+    alpha, sigma = path.shares(t)
     determinant = alpha * b - sigma * a
     return Reading(
         b / determinant, -sigma * scale / determinant, -a / determinant, alpha * scale / determinant
@@ -78,23 +86,23 @@ def reading(
 
 @remembered
 def readings(
-    process: MRProcess,
+    path: GaussianPath,
     parameterization: Parameterization,
     data_std: float,
     times: tuple[float, ...],
 ) -> tuple[Reading, ...]:
     """:func:`reading` of each time in plain numbers, of which no device is told or asked."""
     at = torch.tensor(times, dtype=torch.float64)
-    columns = reading(process, parameterization, data_std, at)
+    columns = reading(path, parameterization, data_std, at)
     rows = zip(*(column.expand(at.shape).tolist() for column in columns), strict=True)
     return tuple(Reading(*row) for row in rows)
 
 
 def read_at(
-    process: MRProcess, parameterization: Parameterization, data_std: float, t: Time, image: Tensor
+    path: GaussianPath, parameterization: Parameterization, data_std: float, t: Time, image: Tensor
 ) -> Reading:
     """:func:`reading` at a float, or at times 0-dim or ``[B]`` broadcastable over ``image``."""
     if not isinstance(t, Tensor):
-        return readings(process, parameterization, data_std, (t,))[0]
-    found = reading(process, parameterization, data_std, t)
+        return readings(path, parameterization, data_std, (t,))[0]
+    found = reading(path, parameterization, data_std, t)
     return Reading(*(expand_like(number, image) for number in found))

@@ -36,9 +36,8 @@ class Prediction:
             self._eps = self._eps()
         return self._eps
 
-    def y0(self, x: Tensor, mu: Tensor) -> Tensor:
-        """The clean residual x0 - mu, for the state and the degraded image of the prediction."""
-        del x
+    def y0(self, mu: Tensor) -> Tensor:
+        """The clean residual x0 - mu, for the degraded image of the prediction."""
         return self.x0 - mu
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -46,23 +45,28 @@ class Prediction:
 
 
 class Output(Prediction):
-    """A network's output F for the state ``x``, and how it is read."""
+    """A network's output F for the state y = x - centre, and how it is read."""
 
-    __slots__ = ("out", "reading")
+    __slots__ = ("_y0", "out", "reading")
 
-    def __init__(self, out: Tensor, reading: Reading, x: Tensor, mu: Tensor) -> None:
+    def __init__(
+        self, out: Tensor, reading: Reading, x: Tensor, mu: Tensor, centre: Tensor
+    ) -> None:
+        def y0() -> Tensor:  # without self, of which nothing would be freed at once
+            return _mixed(reading.c_skip, x, centre, reading.c_out, out)
+
         super().__init__(
-            lambda: mu + self.y0(x, mu),
-            lambda: _mixed(reading.e_skip, x, mu, reading.e_out, out),
+            lambda: mu + y0(), lambda: _mixed(reading.e_skip, x, centre, reading.e_out, out)
         )
-        self.out, self.reading = out, reading
+        self.out, self.reading, self._y0 = out, reading, y0
 
-    def y0(self, x: Tensor, mu: Tensor) -> Tensor:
-        return _mixed(self.reading.c_skip, x, mu, self.reading.c_out, self.out)
+    def y0(self, mu: Tensor) -> Tensor:
+        del mu
+        return self._y0()
 
 
-def _mixed(skip: Any, x: Tensor, mu: Tensor, gain: Any, out: Tensor) -> Tensor:
-    """skip (x - mu) + gain out"""
+def _mixed(skip: Any, x: Tensor, centre: Tensor, gain: Any, out: Tensor) -> Tensor:
+    """skip (x - centre) + gain out"""
     if isinstance(skip, Tensor):
-        return skip * (x - mu) + gain * out
-    return torch.add(skip * (x - mu), out, alpha=gain) if skip else gain * out
+        return skip * (x - centre) + gain * out
+    return torch.add(skip * (x - centre), out, alpha=gain) if skip else gain * out

@@ -9,13 +9,18 @@ from mrdiff.checkpoints.description import FORMAT, CheckpointError, describe_den
 from mrdiff.checkpoints.export import write_model
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import NOISE
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.official.architecture import Architecture, check_weights
 from mrdiff.official.weights import OfficialFile
 
 
 def convert(
-    file: OfficialFile, architecture: Architecture, process: MRProcess, folder: Path, *, steps: int
+    file: OfficialFile,
+    architecture: Architecture,
+    process: GaussianPath,
+    folder: Path,
+    *,
+    steps: int,
 ) -> None:
     """Write weights and what they mean as a folder that ``load_model`` reads.
 

@@ -193,7 +193,7 @@ class MarsSampler(Sampler):
             prediction = image(x, point.time / self.steps)
             return prediction.x0 if self.parameterization == "data" else prediction.eps
 
-        return self._solve(predict, mu, denoiser.process.sigma_max, noise)
+        return self._solve(predict, mu, denoiser.process.scale, noise)
 
     def sample_raw(
         self,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser, DenoiserLike, DenoiserWrapper
+from mrdiff.diffusion.path import Time
 from mrdiff.diffusion.prediction import Output
-from mrdiff.diffusion.process import Time
 from mrdiff.networks.protocol import Context
 from mrdiff.solvers.noise import NamedNoise, NoiseSource
 from mrdiff.solvers.run import Sampler

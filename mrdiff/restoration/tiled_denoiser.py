@@ -22,8 +22,8 @@ from mrdiff.diffusion.denoiser import (
     DenoiserWrapper,
     prepared,
 )
+from mrdiff.diffusion.path import Time
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.process import Time
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 
@@ -177,7 +177,7 @@ class TiledDenoiser(DenoiserWrapper):
                 here = blended[..., slice(*row), slice(*column)]
                 here.addcmul_(tile, down[:, None] * across)
         if read is not None:
-            return Output(blended, read, x, mu)
+            return Output(blended, read, x, mu, self.process.centred(mu, t))
         return Prediction(blended, lambda: self.process.noise_in(x, blended, mu, t))
 
     def _predict(self, x: Tensor, t: Time, mu: Tensor, parts: Sequence[Part]) -> Prediction:

@@ -1,8 +1,9 @@
-"""Baseline solvers as steps over decreasing times: in y = x - mu, each from its own formula.
+"""Baseline solvers as steps over decreasing times, each from its own formula.
 
-There y_t = alpha_t y0 + sigma_t eps. The Euler and Heun steps go in the process's own clock,
-tau = ∫theta, so that on a tabulated schedule they are the steps of the official IR-SDE code: the
-probability-flow ODE is dy = (y - c eps) dtau, with c = sigma_max² / sigma_t.
+With y_t = alpha_t y0 + sigma_t eps. The Euler and Heun steps go in tau = log(1 / alpha), ∫theta of
+the mean-reverting process, so that on a tabulated schedule they are the steps of the official
+IR-SDE code: the probability-flow ODE is dy = (y - c eps) dtau, and g² dtau = 2 sigma c dtau in the
+SDE, with c = sigma_max² / sigma_t there and :meth:`.GaussianPath.noise_rate` on any path.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
-from mrdiff.diffusion.process import MRProcess, remembered
+from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.solvers.noise import Noise
 from mrdiff.solvers.run import Sampler, Step, StepCallback, check_run, solve
 from mrdiff.solvers.timegrid import uniform_t
@@ -29,40 +29,40 @@ class _Move(NamedTuple):
 
     t: float
     s: float
-    tau: float  # ∫_s^t theta
+    tau: float  # log(alpha_s / alpha_t)
     c: float
+    sigma: float
 
     def step(self, decay: float, *weights: float, noise: float = 0.0) -> Step:
         """One whose weights are those of eps."""
         return Step(self.t, decay, weights, noise, a=0.0, b=1.0)
 
 
-def _moves(process: MRProcess, times: Sequence[float]) -> list[_Move]:
-    square = process.sigma_max**2
+def _moves(path: GaussianPath, times: Sequence[float]) -> list[_Move]:
     return [
-        _Move(t, s, float(process.elapsed(s, t)), square / float(process.sigma(t)))
+        _Move(t, s, *map(float, (path.elapsed(s, t), path.noise_rate(t), path.sigma(t))))
         for t, s in itertools.pairwise(times)
     ]
 
 
-def euler_maruyama(process: MRProcess, times: Sequence[float]) -> list[Step]:
+def euler_maruyama(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     """Euler-Maruyama on the reverse SDE (IR-SDE Eq. 7); no noise on the step to t = 0."""
     return [
         move.step(
             1 + move.tau,
             -2 * move.tau * move.c,
-            noise=process.sigma_max * math.sqrt(2 * move.tau) if move.s > 0 else 0.0,
+            noise=math.sqrt(2 * move.sigma * move.c * move.tau) if move.s > 0 else 0.0,
         )
-        for move in _moves(process, times)
+        for move in _moves(path, times)
     ]
 
 
-def euler_ode(process: MRProcess, times: Sequence[float]) -> list[Step]:
+def euler_ode(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     """Euler on the probability-flow ODE."""
-    return [move.step(1 + move.tau, -move.tau * move.c) for move in _moves(process, times)]
+    return [move.step(1 + move.tau, -move.tau * move.c) for move in _moves(path, times)]
 
 
-def heun_ode(process: MRProcess, times: Sequence[float]) -> list[Step]:
+def heun_ode(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     """Heun on the probability-flow ODE, two calls a step.
 
     The step to t = 0, where the slope divides by sigma = 0, is an Euler step: n steps cost
@@ -73,38 +73,34 @@ def heun_ode(process: MRProcess, times: Sequence[float]) -> list[Step]:
     is written in u alone, by y = (u + tau c eps) / (1 + tau).
     """
     steps = list[Step]()
-    for move in _moves(process, times):
+    for move in _moves(path, times):
         tau, c = move.tau, move.c
         steps.append(move.step(1 + tau, -tau * c))
         if move.s > 0:
             share = (1 + tau / 2) / (1 + tau)
             after = move._replace(t=move.s)
-            c_after = process.sigma_max**2 / float(process.sigma(move.s))
+            c_after = float(path.noise_rate(move.s))
             weights = -tau / 2 * c_after, tau * c * (share - 0.5)
             steps.append(after.step(share + tau / 2, *weights))
     return steps
 
 
-def heun_after_euler(process: MRProcess, times: Sequence[float]) -> list[Step]:
+def heun_after_euler(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     """One Euler step, then :func:`heun_ode`: n steps cost 2 n - 2 calls, an even number."""
-    return euler_ode(process, times[:2]) + heun_ode(process, times[1:])
+    return euler_ode(path, times[:2]) + heun_ode(path, times[1:])
 
 
-def posterior(process: MRProcess, times: Sequence[float]) -> list[Step]:
+def posterior(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     """Ancestral sampling from q(y_s | y_t, y0) with the predicted y0; to t = 0 it is y0 itself.
 
     It equals MR-SDE-1 (``MRSampler(order=1, eta=1)``) exactly.
     """
-    steps = list[Step]()
-    for t, s in itertools.pairwise(times[:-1]):
-        one, zero = (torch.tensor(value, dtype=torch.float64) for value in (1.0, 0.0))
-        decay, std = process.posterior(one, zero, zero, t, s)
-        gain, _ = process.posterior(zero, one, zero, t, s)
-        steps.append(Step(t, float(decay), (float(gain),), float(std)))
-    return steps
+    between = itertools.pairwise(times[:-1])
+    shares = ((t, [*map(float, path.posterior_shares(t, s))]) for t, s in between)
+    return [Step(t, decay, (gain,), std) for t, (decay, gain, std) in shares]
 
 
-_SOLVERS: dict[str, Callable[[MRProcess, Sequence[float]], list[Step]]] = {
+_SOLVERS: dict[str, Callable[[GaussianPath, Sequence[float]], list[Step]]] = {
     "euler-sde": euler_maruyama,
     "euler-ode": euler_ode,
     "posterior": posterior,
@@ -147,10 +143,10 @@ class BaselineSampler(Sampler):
 
 
 @remembered
-def _plan(process: MRProcess, name: str, nfe: int) -> tuple[list[Step], float | None]:
+def _plan(path: GaussianPath, name: str, nfe: int) -> tuple[list[Step], float | None]:
     """The steps, and the time of the last call if its prediction is the result."""
     solver, count = _SOLVERS.get(name), nfe
     if solver is None:  # heun-ode
         solver, count = (heun_ode if nfe % 2 else heun_after_euler), nfe // 2 + 1
-    times = uniform_t(process, count).tolist()
-    return solver(process, times), times[-2] if name == "posterior" else None
+    times = uniform_t(path, count).tolist()
+    return solver(path, times), times[-2] if name == "posterior" else None

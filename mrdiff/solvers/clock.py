@@ -1,10 +1,11 @@
 """The three clocks in which the probability-flow ODE is linear, and their exact transitions.
 
-With y_t = alpha_t y0 + sigma_t eps the same flow reads
+With y_t = alpha_t y0 + sigma_t eps the same flow reads, on any path,
 
     d(y/sigma) = y0 d(alpha/sigma)      data      clock lambda = log(alpha/sigma), log-SNR
     d(y/alpha) = eps d(sigma/alpha)     noise     clock sigma/alpha
-    dy         = v dphi                 velocity  clock phi = arccos(alpha)
+    d(y/size)  = v dclock               velocity  clock and size of the path's frame: arccos(alpha)
+                                                  and 1 for the mean-reverting process
 
 so a solver may replace f = y0, eps or v by a polynomial in the clock that goes with it. Between two
 times, for any f of the share u of the step that is done, measured in the clock,
@@ -22,11 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mrdiff.diffusion.parameterization import DATA, NOISE, VELOCITY, Parameterization
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 
 ClockName = Literal["data", "noise", "velocity"]
 
@@ -38,7 +38,8 @@ class Point(NamedTuple):
     alpha: float
     sigma: float
     log_snr: float
-    angle: float
+    size: float  # of the velocity's frame, as is the next
+    clock: float
 
     @property
     def ratio(self) -> float:
@@ -71,12 +72,10 @@ class Clock:
         return _CLOCKS[name]
 
 
-def points(process: MRProcess, times: Tensor) -> list[Point]:
+def points(path: GaussianPath, times: Tensor) -> list[Point]:
     """The points of float64 times, all above 0 (sigma = 0 has no log-SNR)."""
-    alpha, sigma = process.alpha(times), process.sigma(times)
-    # atan2, because arccos(alpha) loses half its digits near alpha = 1.
-    angle = torch.atan2(sigma / process.sigma_max, alpha)
-    columns = (times, alpha, sigma, process.log_snr(times), angle)
+    frame = path.frame(times)
+    columns = (times, *path.shares(times), path.log_snr(times), frame.size, frame.clock)
     return [Point(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
@@ -97,13 +96,13 @@ def _noise(s: Point, t: Point, eta: float) -> Transition:
 
 
 def _velocity(s: Point, t: Point, eta: float) -> Transition:
-    """dy = v dphi; deterministic."""
+    """d(y / size) = v dclock; deterministic."""
     assert eta == 0
-    return Transition(1.0, t.angle - s.angle, 0.0, 0.0)
+    return Transition(t.size / s.size, t.size * (t.clock - s.clock), 0.0, 0.0)
 
 
 _CLOCKS = {
     "data": Clock(DATA, lambda point: point.log_snr, _data),
     "noise": Clock(NOISE, lambda point: point.ratio, _noise),
-    "velocity": Clock(VELOCITY, lambda point: point.angle, _velocity),
+    "velocity": Clock(VELOCITY, lambda point: point.clock, _velocity),
 }

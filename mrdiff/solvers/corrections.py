@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike, DenoiserWrapper, prepared
 from mrdiff.diffusion.parameterization import DATA, Reading, read_at, readings
+from mrdiff.diffusion.path import Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.process import Time, expand_like
 from mrdiff.networks.protocol import Context
 
 
@@ -40,12 +40,12 @@ class AveragedDenoiser(DenoiserWrapper):
         return other
 
     def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
-        y0 = self.denoiser(x, t, mu).y0(x, mu)
+        y0 = self.denoiser(x, t, mu).y0(mu)
         self._calls += 1
         # Not in place: earlier ones may still be in use as predictions.
         self._mean = y0 if self._mean is None else torch.lerp(self._mean, y0, 1 / self._calls)
         read = self._read.get(t) or read_at(self.process, DATA, 1.0, t, x)
-        return Output(self._mean, read, x, mu)
+        return Output(self._mean, read, x, mu, self.process.centred(mu, t))
 
 
 class ThresholdedDenoiser(DenoiserWrapper):

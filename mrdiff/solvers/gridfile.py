@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from mrdiff.checkpoints.description import describe
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.system.files import write_text
 from mrdiff.system.untrusted import read_yaml
 
@@ -42,7 +42,7 @@ class GridFile:
     made: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
 
-    def for_process(self, process: MRProcess) -> Mapping[int, list[float]]:
+    def for_process(self, process: GaussianPath) -> Mapping[int, list[float]]:
         """The times by NFE; GridFileError if they are of another process."""
         mine = describe(process)
         if mine != self.process:
@@ -52,7 +52,7 @@ class GridFile:
             )
         return self.times
 
-    def __call__(self, process: MRProcess, nfe: int) -> Tensor:
+    def __call__(self, process: GaussianPath, nfe: int) -> Tensor:
         times = self.for_process(process)
         if nfe not in times:
             known = ", ".join(map(str, sorted(times)))
@@ -62,14 +62,13 @@ class GridFile:
 
 def _short(process: Any) -> str:
     """A process's description in a few words."""
-    try:
-        arguments = process["init_args"]
-        schedule = arguments["schedule"]
-        name = schedule["class_path"].rpartition(".")[2]
-        details = ", ".join(f"{k}={v}" for k, v in schedule["init_args"].items())
-        return f"{name}({details[:40]}), sigma_max={arguments['sigma_max']:.5f}"
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return "another process"
+    if isinstance(process, float):
+        return f"{process:.5g}"
+    if not isinstance(process, dict) or "class_path" not in process:
+        return str(process)[:40]
+    arguments = process.get("init_args") or {}
+    inner = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+    return f"{process['class_path'].rpartition('.')[2]}({inner})"
 
 
 def _check(content: Any, path: str) -> GridFile:
@@ -109,7 +108,7 @@ def read_grid(path: str | os.PathLike[str]) -> GridFile:
 def write_grid(
     path: str | os.PathLike[str],
     times: Mapping[int, list[float]],
-    process: MRProcess,
+    process: GaussianPath,
     *,
     made: Mapping[str, Any],
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mrdiff.diffusion.process import MRProcess, remembered
+from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.solvers.clock import Clock, points
 from mrdiff.solvers.run import Step
 
@@ -48,7 +48,7 @@ def multistep_weights(nodes: Sequence[float], rate: float) -> np.ndarray:
 
 
 def plan_steps(
-    process: MRProcess,
+    path: GaussianPath,
     times: Sequence[float],
     *,
     order: int,
@@ -60,12 +60,12 @@ def plan_steps(
 
     ``order``, the number of quantities, grows by one a step; ``eta`` is in [0, 1].
     """
-    return _plan(process, tuple(times), order, eta, clock, corrector)
+    return _plan(path, tuple(times), order, eta, clock, corrector)
 
 
 @remembered
 def _plan(
-    process: MRProcess,
+    path: GaussianPath,
     times: tuple[float, ...],
     order: int,
     eta: float,
@@ -73,9 +73,9 @@ def _plan(
     corrector: bool,
 ) -> tuple[Step, ...]:
     tensor = torch.tensor(times, dtype=torch.float64)
-    grid = points(process, tensor)
+    grid = points(path, tensor)
     reading = [clock.coordinate(point) for point in grid]
-    columns = (column.tolist() for column in clock.target.coefficients(process, tensor))
+    columns = (column.tolist() for column in clock.target.scaled(path, tensor, 1.0)[:2])
     targets = list(zip(*columns, strict=True))
     steps, undone = list[Step](), np.zeros(1)
     for i, (s, t) in enumerate(itertools.pairwise(grid)):

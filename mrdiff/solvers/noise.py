@@ -59,7 +59,7 @@ class RunNoise:
 
     def add_to(self, state: Tensor, step: int, weight: float) -> None:
         """state += weight noise, in place."""
-        if self._temperature:
+        if self._temperature and weight:
             state.add_(self.draw(step), alpha=weight * self._temperature)
 
     def draw(self, step: int) -> Tensor:

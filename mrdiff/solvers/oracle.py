@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrdiff.diffusion.path import GaussianPath, Time, expand_like
 from mrdiff.diffusion.prediction import Prediction
-from mrdiff.diffusion.process import MRProcess, Time, expand_like
 
 _HALVINGS = 120  # until no float64 lies between the bounds
 
 
-def _marginal(process: MRProcess, t: Time, image: Tensor) -> tuple[Tensor, Tensor]:
+def _marginal(process: GaussianPath, t: Time, image: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at ``t`` in the dtype of ``image``, broadcastable over it."""
     wide = t.cpu().double() if isinstance(t, Tensor) else t  # not every device has float64
     alpha, sigma = process.alpha(wide).to(image), process.sigma(wide).to(image)
@@ -37,7 +37,7 @@ def _marginal(process: MRProcess, t: Time, image: Tensor) -> tuple[Tensor, Tenso
 class GaussianOracle:
     """The exact denoiser where the residual y0 is N(mean, std²), image units, in every pixel."""
 
-    process: MRProcess
+    process: GaussianPath
     mean: float = 0.3
     std: float = 0.15
     calls: int = 0
@@ -47,7 +47,7 @@ class GaussianOracle:
         self.calls += 1
         alpha, sigma = _marginal(self.process, t, x)
         variance = alpha**2 * self.std**2 + sigma**2
-        off = x - mu - alpha * self.mean
+        off = x - self.process.centred(mu, t) - alpha * self.mean
         y0 = self.mean + alpha * self.std**2 / variance * off
         return Prediction(mu + y0, sigma / variance * off)
 
@@ -69,7 +69,7 @@ class MixtureOracle:
     Means and stds > 0 are in image units; weights > 0 are scaled to the sum 1.
     """
 
-    process: MRProcess
+    process: GaussianPath
     means: Sequence[float]
     stds: Sequence[float]
     weights: Sequence[float]
@@ -95,7 +95,7 @@ class MixtureOracle:
         alpha, sigma = (c.unsqueeze(-1) for c in _marginal(self.process, t, x))
         means, stds, weights = self._components(x)
         variance = alpha**2 * stds**2 + sigma**2  # of y_t within a component: [..., K]
-        off = (x - mu).unsqueeze(-1) - alpha * means
+        off = (x - self.process.centred(mu, t)).unsqueeze(-1) - alpha * means
         log_joint = torch.log(weights) - 0.5 * (torch.log(variance) + off**2 / variance)
         share = torch.softmax(log_joint, dim=-1)  # p(component | y_t)
         y0 = (share * (means + alpha * stds**2 / variance * off)).sum(-1)

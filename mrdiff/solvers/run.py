@@ -1,6 +1,7 @@
 """What all samplers share: how they are called, and one run of a denoiser on its image.
 
-Every solver here is linear: with y = x - mu, and q = a y0 + b eps of the predictions, a step is
+Every solver here is linear: with y = x - centre mu, and q = a y0 + b eps of the predictions, a
+step is
 
     y_t = decay y_s + ∑_j weights_j q_j + noise z ,
 
@@ -128,19 +129,20 @@ def solve(
     mu, draw, history = predict.mu, RunNoise(noise, predict.mu, temperature), list[Tensor]()
     # With z = y / scale, the scale being the product of all decays, a step only adds to z.
     z, scale = torch.zeros_like(mu), 1.0
-    draw.add_to(z, 0, predict.process.sigma_max)
+    path = predict.process
+    draw.add_to(z, 0, path.start_std(times[0]))
     for i, step in enumerate(steps, start=1):
         del history[len(step.weights) - 1 :]
-        prediction = predict(torch.add(mu, z, alpha=scale), step.t)
+        x = torch.add(path.centred(mu, step.t), z, alpha=scale)
+        prediction = predict(x, step.t)
         history.insert(0, _quantity(step, prediction, z, scale, mu))
         scale *= step.decay
         if not _TINY < scale < 1 / _TINY:
             z, scale = z.mul_(scale), 1.0
         for weight, q in zip(step.weights, history, strict=True):
             z.add_(q, alpha=weight / scale)
-        if step.noise:
-            draw.add_to(z, i, step.noise / scale)
-    x = torch.add(mu, z, alpha=scale)
+        draw.add_to(z, i, path.noise * step.noise / scale)
+    x = torch.add(path.centred(mu, last or 0.0), z, alpha=scale)
     return x if last is None else predict(x, last).x0
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.solvers.clock import Clock, ClockName
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser
 from mrdiff.solvers.multistep import plan_steps
@@ -91,7 +91,7 @@ class MRSampler(Sampler):
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names}
 
-    def times(self, process: MRProcess) -> Tensor:
+    def times(self, process: GaussianPath) -> Tensor:
         """The grid: float64 ``[nfe + 1]``, from 1 down to 0; ValueError if it does not fit."""
         return make_times(self._times, process, self.nfe)
 

@@ -1,8 +1,8 @@
 """Grids of times: decreasing float64 tensors ``[nfe + 1]`` from 1 to 0.
 
-A process whose log-SNR falls without end (alpha_min below 1e-3) starts where alpha = 1e-3 instead
-of at t = 1: the state there is the prior to within a quarter of a grey level, and nothing has to
-be divided by an alpha that has vanished.
+A path whose log-SNR falls without end (a bridge, a flow, alpha_min below 1e-3) starts where alpha /
+sigma is 1e-3 / scale instead of at t = 1: the state there is the prior to within a quarter of a
+grey level in all that is made of it, and nothing has to be divided by what has vanished.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.process import MRProcess, remembered
+from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.solvers.gridfile import is_grid_file, read_grid
 
-TimeGrid = Callable[[MRProcess, int], Tensor]
+TimeGrid = Callable[[GaussianPath, int], Tensor]
 Grid = str | PathLike[str] | TimeGrid | Tensor | Sequence[float] | Mapping[int, Sequence[float]]
 
 # The grids that space log-SNR cannot reach t = 0, where it is infinite. With few calls they end
@@ -33,11 +33,11 @@ _CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in f
 
 
 @remembered
-def start_time(process: MRProcess) -> float:
-    """Where sampling starts: 1, or the time at which alpha has fallen to 1e-3."""
-    if float(process.alpha(torch.ones((), dtype=torch.float64))) >= _ALPHA_MIN:
+def start_time(process: GaussianPath) -> float:
+    """Where sampling starts: 1, or the time at which alpha / sigma has fallen to 1e-3 / scale."""
+    log_snr = math.log(_ALPHA_MIN / (process.scale * math.sqrt(1 - _ALPHA_MIN**2)))
+    if float(process.log_snr(1.0)) >= log_snr - 1e-9:
         return 1.0
-    log_snr = math.log(_ALPHA_MIN / (process.sigma_max * math.sqrt(1 - _ALPHA_MIN**2)))
     return float(process.t_of_log_snr(torch.tensor(log_snr, dtype=torch.float64)))
 
 
@@ -58,46 +58,46 @@ def check_times(times: Tensor, start: float = 1.0) -> Tensor:
     return torch.cat([times.new_full((1,), start), times[1:]])
 
 
-def uniform_t(process: MRProcess, nfe: int) -> Tensor:
+def uniform_t(process: GaussianPath, nfe: int) -> Tensor:
     """Equal steps in t."""
     return power(process, nfe, rho=1.0)
 
 
-def power(process: MRProcess, nfe: int, *, rho: float = 2.0) -> Tensor:
+def power(process: GaussianPath, nfe: int, *, rho: float = 2.0) -> Tensor:
     """Equal steps in t^(1/rho): rho > 1 takes small steps near t = 0."""
     return start_time(process) * torch.linspace(1, 0, nfe + 1, dtype=torch.float64) ** rho
 
 
-def _ends(process: MRProcess) -> tuple[float, float]:
+def _ends(process: GaussianPath) -> tuple[float, float]:
     """log-SNR at the start and at t = 0, where a table that has its first theta is finite."""
     ends = torch.tensor([start_time(process), 0.0], dtype=torch.float64)
     start, end = process.log_snr(ends).tolist()
     return start, end
 
 
-def _edges(process: MRProcess, nfe: int) -> tuple[float, float]:
+def _edges(process: GaussianPath, nfe: int) -> tuple[float, float]:
     """log-SNR at the start and where the grid leaves for t = 0."""
     sigma = _SIGMA_END_FEW * min(1.0, _FEW / nfe) ** 2
-    sigma = min(max(sigma, _SIGMA_END_MANY), 0.1 * process.sigma_max)
-    alpha = math.sqrt(1 - (sigma / process.sigma_max) ** 2)
+    sigma = min(max(sigma, _SIGMA_END_MANY), 0.1 * process.scale)
+    alpha = math.sqrt(1 - (sigma / process.scale) ** 2)
     start, bound = _ends(process)
     return start, min(math.log(alpha / sigma), bound - 1e-6)
 
 
-def _between_ends(process: MRProcess, log_snr: Tensor) -> Tensor:
+def _between_ends(process: GaussianPath, log_snr: Tensor) -> Tensor:
     """The times of ``log_snr`` ``[nfe]``, the first made exactly the start, and then 0."""
     times = process.t_of_log_snr(log_snr)
     times[0] = start_time(process)
     return torch.cat([times, times.new_zeros(1)])
 
 
-def uniform_log_snr(process: MRProcess, nfe: int) -> Tensor:
+def uniform_log_snr(process: GaussianPath, nfe: int) -> Tensor:
     """Equal steps in log-SNR from the start to where sigma is invisible, then to 0."""
     start, end = _edges(process, nfe)
     return _between_ends(process, torch.linspace(start, end, nfe, dtype=torch.float64))
 
 
-def karras(process: MRProcess, nfe: int, *, rho: float = 7.0) -> Tensor:
+def karras(process: GaussianPath, nfe: int, *, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma/alpha)^(1/rho) (Karras et al. 2022, Eq. 5), then to 0."""
     start, end = _edges(process, nfe)
     # In units of the start's, so that a small rho does not overflow.
@@ -106,22 +106,21 @@ def karras(process: MRProcess, nfe: int, *, rho: float = 7.0) -> Tensor:
     return _between_ends(process, (start - rho * torch.log(ratio)).clamp(max=end))
 
 
-def uniform_angle(process: MRProcess, nfe: int) -> Tensor:
-    """Equal steps in phi = arccos(alpha), the clock of the velocity."""
-    # tan(phi) = sigma / (sigma_max alpha)
-    start, end = (math.atan(math.exp(-edge) / process.sigma_max) for edge in _ends(process))
+def uniform_angle(process: GaussianPath, nfe: int) -> Tensor:
+    """Equal steps in phi = atan(sigma / (scale alpha)), arccos(alpha) of a mean-reverting path."""
+    start, end = (math.atan(math.exp(-edge) / process.scale) for edge in _ends(process))
     angle = torch.linspace(start, end, nfe + 1, dtype=torch.float64)[:-1]
-    return _between_ends(process, -torch.log(process.sigma_max * torch.tan(angle)))
+    return _between_ends(process, -torch.log(process.scale * torch.tan(angle)))
 
 
-def leading(process: MRProcess, nfe: int) -> Tensor:
+def leading(process: GaussianPath, nfe: int) -> Tensor:
     """The MaRS repository's k / (nfe + 1), but for the first: the state is drawn for the start."""
     times = torch.arange(nfe, -1, -1, dtype=torch.float64) / (nfe + 1) * start_time(process)
     times[0] = start_time(process)
     return times
 
 
-def trailing(process: MRProcess, nfe: int) -> Tensor:
+def trailing(process: GaussianPath, nfe: int) -> Tensor:
     """The MaRS repository's 1 - k / (nfe + 1), but for the last: there noise is left over."""
     times = 1 - torch.arange(nfe + 1, dtype=torch.float64) / (nfe + 1)
     times[-1] = 0
@@ -160,11 +159,11 @@ def named_grid(name: str) -> TimeGrid:
 
 # Inverting a schedule takes milliseconds, and runs repeat.
 @remembered
-def _named_times(name: str, process: MRProcess, nfe: int) -> Tensor:
+def _named_times(name: str, process: GaussianPath, nfe: int) -> Tensor:
     return named_grid(name)(process, nfe)
 
 
-def _given_times(grid: Any, process: MRProcess, nfe: int) -> Tensor:
+def _given_times(grid: Any, process: GaussianPath, nfe: int) -> Tensor:
     del process
     if isinstance(grid, Mapping):
         if nfe not in grid:
@@ -193,7 +192,7 @@ def as_function(grid: Grid) -> TimeGrid:
     return grid if callable(grid) and not isinstance(grid, Tensor) else partial(_given_times, grid)
 
 
-def make_times(grid: Grid, process: MRProcess, nfe: int) -> Tensor:
+def make_times(grid: Grid, process: GaussianPath, nfe: int) -> Tensor:
     """The times of a grid for this process: float64 ``[nfe + 1]``, from 1 to 0.
 
     Raises:

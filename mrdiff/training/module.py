@@ -22,6 +22,7 @@ from mrdiff.checkpoints.checks import check_optimizer
 from mrdiff.checkpoints.description import CONFIG_KEY
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.networks.conditions import check_degradation, check_tasks, judge, make_context
 from mrdiff.networks.protocol import classifier_parameters, known_tasks
@@ -51,8 +52,9 @@ class MRDiffusion(pl.LightningModule):
 
     Args:
         network: ``forward(x, mu, t, context=None)``.
-        process: the mean-reverting process.
-        parameterization: what the network predicts: ``data``, ``noise`` or ``velocity``.
+        process: the path from the clean to the degraded image.
+        parameterization: what the network predicts: ``data``, ``noise``, ``velocity`` or
+            ``preconditioned``.
         loss: ``(out, target) -> scalar`` on what the objective compares.
         objective: which two images those are; None for the network's output and its scaled target.
         data_std: standard deviation assumed for x0 - mu, in image units.
@@ -76,7 +78,7 @@ class MRDiffusion(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        process: MRProcess = MRProcess(),  # noqa: B008  (frozen)
+        process: GaussianPath = MRProcess(),  # noqa: B008  (frozen)
         parameterization: ParameterizationName = "data",
         *,
         loss: nn.Module | None = None,
@@ -128,7 +130,7 @@ class MRDiffusion(pl.LightningModule):
         return self.denoiser.network
 
     @property
-    def process(self) -> MRProcess:
+    def process(self) -> GaussianPath:
         return self.denoiser.process
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.diffusion.process import expand_like
+from mrdiff.diffusion.path import expand_like
 
 
 class Objective(ABC):
@@ -62,8 +62,9 @@ class OptimalStep(Objective):
     noise of the step, against the mean of y_{t - 1/steps} given y_t and y0. With tau = ∫theta of
     the step the difference is
 
-        2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t ,
+        2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t
 
+    on the mean-reverting path,
     for small steps the error of the noise, times what a step makes of it.
     """
 
@@ -84,13 +85,12 @@ class OptimalStep(Objective):
     ) -> tuple[Tensor, Tensor]:
         process = denoiser.process
         x = process.marginal(x0, mu, t, eps)
-        y, y0 = x - mu, x0 - mu
+        y, y0 = x - process.centred(mu, t), x0 - mu
         predicted = denoiser(x, t, mu, context).eps
         s = (t - 1 / self.steps).clamp(min=0)
         # The official theta_t dt is the difference of its cumulative table: ∫_s^t theta.
         tau = expand_like(process.elapsed(s, t), x)
-        sigma = expand_like(process.sigma(t), x)
-        # y - (-theta y - g² score) dt (Eq. 7), score = -eps / sigma, g² dt = 2 sigma_max² tau
-        expected = y + tau * (y - 2 * process.sigma_max**2 / sigma * predicted)
+        # y - (-theta y - g² score) dt (Eq. 7), score = -eps / sigma, g² dt = 2 sigma c tau
+        expected = y + tau * (y - 2 * expand_like(process.noise_rate(t), x) * predicted)
         optimum, _ = process.posterior(y, y0, torch.zeros_like(y), t, s)  # Prop. 3.2
         return expected, optimum

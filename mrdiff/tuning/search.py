@@ -18,7 +18,7 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid, make_times, uniform_log_snr
@@ -56,7 +56,7 @@ class _Steps:
     Any numbers give falling times, if not always so far apart as a grid's must be.
     """
 
-    def __init__(self, process: MRProcess) -> None:
+    def __init__(self, process: GaussianPath) -> None:
         self._process = process
         grid = uniform_log_snr(process, REFERENCE_CALLS)
         self._start = grid[:1]
@@ -127,7 +127,7 @@ def grid_sampler(options: Mapping[str, Any], nfe: int, grid: Grid) -> MRSampler:
 
 def search_times(
     value: Value,
-    process: MRProcess,
+    process: GaussianPath,
     nfe: int,
     *,
     maximise: bool = False,
@@ -188,7 +188,7 @@ def _follow(search: _Search, steps: _Steps, start: Tensor, evaluations: int) -> 
 
 
 def search_grids(
-    value: Value, process: MRProcess, nfes: Sequence[int], **options: Any
+    value: Value, process: GaussianPath, nfes: Sequence[int], **options: Any
 ) -> dict[int, FoundGrid]:
     """:func:`search_times` (its ``options``) for several NFE, each warm from the one before."""
     found: dict[int, FoundGrid] = {}

@@ -23,8 +23,8 @@ import torch
 from einops import pack, rearrange
 from torch import Tensor
 
+from mrdiff.diffusion.path import GaussianPath, Time
 from mrdiff.diffusion.prediction import Prediction
-from mrdiff.diffusion.process import MRProcess, Time
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.tuning.search import GREY_LEVELS, FoundGrid, Progress, grid_sampler, search_grids
 
@@ -96,7 +96,7 @@ def _pooled(power: Tensor) -> Spectrum:
 class SpectrumDenoiser:
     """The exact denoiser of Gaussian residuals of power S ``[F]``; states are ``[B, 1, 1, F]``."""
 
-    def __init__(self, process: MRProcess, power: Tensor) -> None:
+    def __init__(self, process: GaussianPath, power: Tensor) -> None:
         self.process, self.power = process, power
 
     def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
@@ -113,7 +113,7 @@ def _one_each(step: int, shape: Sequence[int]) -> Tensor:
     return noise
 
 
-def gains(sampler: MRSampler, process: MRProcess, spectrum: Spectrum) -> Tensor:
+def gains(sampler: MRSampler, process: GaussianPath, spectrum: Spectrum) -> Tensor:
     """What each noise that the sampler draws is multiplied with in its result, float64.
 
     ``[noises, F]``: the prior's first, then that of each step; an ODE has one row.
@@ -124,7 +124,7 @@ def gains(sampler: MRSampler, process: MRProcess, spectrum: Spectrum) -> Tensor:
     return sampler(denoiser, zero, noise=_one_each)[:, 0, 0]
 
 
-def spectrum_error(sampler: MRSampler, process: MRProcess, spectrum: Spectrum) -> float:
+def spectrum_error(sampler: MRSampler, process: GaussianPath, spectrum: Spectrum) -> float:
     """sqrt(∑_f w_f (sqrt(V_f) - sqrt(S_f))²) of a sampler of temperature 1, in grey levels."""
     gain = gains(sampler, process, spectrum)
     spread = gain.square().sum(0).sqrt() if sampler.eta > 0 else gain[0]
@@ -133,7 +133,7 @@ def spectrum_error(sampler: MRSampler, process: MRProcess, spectrum: Spectrum) -
 
 
 def search_spectrum(
-    process: MRProcess,
+    process: GaussianPath,
     spectrum: Spectrum,
     nfes: Sequence[int],
     *,

@@ -154,11 +154,10 @@ def test_a_process_is_built_by_its_class() -> None:
     whole = describe(process)
     assert whole["class_path"] == "mrdiff.MRProcess"
     assert build_process(whole) == process
-    assert build_process(whole["init_args"]) == process  # as a configuration file has it
-    with pytest.raises(CheckpointError, match="LinearTheta is not a MRProcess"):
+    with pytest.raises(CheckpointError, match="LinearTheta is not a GaussianPath"):
         build_process({**whole, "class_path": "mrdiff.LinearTheta"})
     with pytest.raises(CheckpointError, match="schedule cannot be of the type UNet"):
-        build_process({"schedule": describe(tiny_unet())})
+        build_process({**whole, "init_args": {"schedule": describe(tiny_unet())}})
     with pytest.raises(CheckpointError, match="outside the allowed"):
         build_process({**whole, "class_path": "os.path.Other"})
 

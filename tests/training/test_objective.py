@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mrdiff import MRDiffusion, MRProcess, TabulatedTheta
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
-from mrdiff.diffusion.process import expand_like
+from mrdiff.diffusion.path import expand_like
 from mrdiff.training.losses import L1, L2
 from mrdiff.training.objective import Objective, OptimalStep, ScaledTarget
 from tests.oracles import SCHEDULES
@@ -46,7 +46,7 @@ def drawn(seed: int, batch: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def answering(process: MRProcess, name: str, y: Tensor, t: Tensor, eps: Tensor) -> Denoiser:
     """A denoiser of any parameterization that believes in ``eps``."""
     target = Parameterization.named(name)
-    a, b = (expand_like(number, y) for number in target.coefficients(process, t))
+    a, b = (expand_like(number, y) for number in target.scaled(process, t, 1.0)[:2])
     y0 = (y - expand_like(process.sigma(t), y) * eps) / expand_like(process.alpha(t), y)
     scale = torch.sqrt(a**2 * 0.1**2 + b**2)
     return Denoiser(Answer((a * y0 + b * eps) / scale), process, target, data_std=0.1)

@@ -26,7 +26,7 @@ from mrdiff.cli.sweep.plot import draw
 from mrdiff.cli.sweep.report import Recommendation, format_table, recommend, words
 from mrdiff.cli.sweep.rows import SETTINGS, Row, write_csv
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.photo import PhotoError, composite, to_uint8
 from mrdiff.restoration.restorer import Restorer
@@ -80,7 +80,7 @@ def _read_pair(photo: Photo, *, side: int, score: Score) -> Pair:
 
 
 def _trials(
-    candidate: Candidate, nfes: Sequence[int], process: MRProcess, left_out: dict[str, None]
+    candidate: Candidate, nfes: Sequence[int], process: GaussianPath, left_out: dict[str, None]
 ) -> Iterator[Trial]:
     """The candidate at each NFE, checked; what its grid file has no times for is ``left_out``."""
     grid: Grid | None = candidate.grid
@@ -98,7 +98,7 @@ def _trials(
 
 
 def _plan(
-    options: argparse.Namespace, tried: Sequence[Candidate], process: MRProcess
+    options: argparse.Namespace, tried: Sequence[Candidate], process: GaussianPath
 ) -> list[Trial]:
     """Every candidate at every NFE, few calls first; the default is always among them.
 

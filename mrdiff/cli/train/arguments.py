@@ -39,7 +39,7 @@ def find_config(name: str, *, beside: Path | None = None) -> Path:
     Raises:
         CommandError: there is no such file; names the closest shipped recipe.
     """
-    given, bare = Path(name), Path(name).parent == Path(".")
+    given, bare = Path(name), not Path(name).is_absolute()
     places = [given] if beside is None else [beside.parent / given, given]
     places += [config_folder() / (name + suffix) for suffix in ("", *_SUFFIXES) if bare]
     for place in places:

@@ -22,7 +22,6 @@ from mrdiff.checkpoints.description import (
     CheckpointError,
     class_paths,
     find_class,
-    process_arguments,
 )
 from mrdiff.checkpoints.reading import Checkpoint, build_network, merge_adapters
 from mrdiff.cli.common.errors import CommandError
@@ -166,10 +165,11 @@ def architecture(start: Start, checkpoint: Checkpoint) -> str:
         build_network(plain, allow=[name.partition(".")[0] for name in named])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
-    process = process_arguments(model["process"])
     keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
     taken = {key: model[key] for key in keys if model.get(key) is not None}
-    return json.dumps({"model": {"network": model["network"], "process": process, **taken}})
+    return json.dumps(
+        {"model": {"network": model["network"], "process": model["process"], **taken}}
+    )
 
 
 def _check_texts(value: Any, allow: Sequence[str]) -> None:
