@@ -87,10 +87,14 @@ def train_for(minutes: float, arguments: Sequence[str], folder: Path) -> Trained
         arguments: of ``train.py``.
         folder: where logs and checkpoints are written.
     """
+    return train_steps(steps_in(minutes, arguments), arguments, folder)
+
+
+def steps_in(minutes: float, arguments: Sequence[str]) -> int:
+    """How many steps of such a run take about so many minutes, by a short run."""
     with tempfile.TemporaryDirectory() as scratch:
         trial = _train([*arguments], Path(scratch), steps=260)
-        rate = _steps_per_second(trial)
-    return train_steps(max(1, round(60 * minutes * rate)), arguments, folder)
+        return max(1, round(60 * minutes * _steps_per_second(trial)))
 
 
 def train_steps(steps: int, arguments: Sequence[str], folder: Path) -> Trained:

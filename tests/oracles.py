@@ -5,7 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mrdiff import ConstantTheta, CosineTheta, LinearTheta, TabulatedTheta
+from mrdiff import (
+    DDBMVE,
+    DDBMVP,
+    GOUB,
+    RDDM,
+    BrownianBridge,
+    ConditionalVP,
+    ConstantTheta,
+    CosineTheta,
+    DiffUIR,
+    FlowMatching,
+    GaussianPath,
+    InDI,
+    LinearTheta,
+    MRProcess,
+    ResShift,
+    TabulatedTheta,
+    UniDB,
+)
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.solvers.oracle import GaussianOracle
@@ -16,6 +34,21 @@ SCHEDULES = {
     "constant": ConstantTheta(),
     "table": TabulatedTheta.irsde("cosine"),
     "table-first": TabulatedTheta.irsde("linear", keep_first=True),
+}
+# One of every family; those of a schedule have different ones.
+PATHS: dict[str, GaussianPath] = {
+    "mr": MRProcess(),
+    "goub": GOUB(TabulatedTheta.irsde("cosine")),
+    "unidb": UniDB(LinearTheta(), gamma=1e3),
+    "brownian": BrownianBridge(),
+    "ddbm-ve": DDBMVE(),
+    "ddbm-vp": DDBMVP(),
+    "resshift": ResShift(),
+    "rddm": RDDM(),
+    "diffuir": DiffUIR(ConstantTheta()),
+    "flow": FlowMatching(),
+    "indi": InDI(),
+    "vp": ConditionalVP(LinearTheta()),
 }
 CONTINUOUS = {name: SCHEDULES[name] for name in ("cosine", "linear", "constant")}
 

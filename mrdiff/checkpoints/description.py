@@ -75,7 +75,13 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
         "process": describe(denoiser.process),
         "parameterization": denoiser.parameterization.name,
         "data_std": describe(denoiser.data_std),
+        "start": describe_start(denoiser),
     }
+
+
+def describe_start(denoiser: Denoiser) -> dict[str, Any] | None:
+    """The part of it about the model that the path starts from; None without one."""
+    return None if denoiser.start is None else describe_denoiser(denoiser.start)
 
 
 def public_path(kind: type) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,25 @@ from mrdiff.system.devices import pick_device
 from mrdiff.system.saved import SavedFileError, load_saved
 from mrdiff.system.untrusted import read_yaml
 
-_PREFIX = "denoiser.network."
+_PREFIX, _START = "denoiser.network.", "denoiser.start.network."
+# The files of an exported folder with weights, whose names are without these prefixes.
+WEIGHT_FILES = {_PREFIX: "model.safetensors", _START: "start.safetensors"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint: its description, and the network's weights (the EMA ones)."""
+    """An opened checkpoint: its description, and the network's weights (the EMA ones).
+
+    ``start`` is the model that its path starts from, as a checkpoint of the same file.
+    """
 
     path: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
+    start: Checkpoint | None = None
 
 
-def network_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def network_weights(content: Mapping[str, Any], prefix: str = _PREFIX) -> dict[str, Tensor]:
     """The network's part of the ``state_dict`` of a Lightning checkpoint, by the network's names.
 
     Raises:
@@ -55,8 +61,8 @@ def network_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise CheckpointError("it has no state_dict")
-    names = [name for name in state if isinstance(name, str) and name.startswith(_PREFIX)]
-    weights = {name.removeprefix(_PREFIX): state[name] for name in names}
+    names = [name for name in state if isinstance(name, str) and name.startswith(prefix)]
+    weights = {name.removeprefix(prefix): state[name] for name in names}
     check_weights(weights)
     return weights
 
@@ -72,14 +78,22 @@ def _read_ckpt(path: Path) -> tuple[Any, Any]:
     return (content.get(CONFIG_KEY), content) if isinstance(content, dict) else (None, content)
 
 
-def _read_export(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    config_file, weights_file = path / "config.yaml", path / "model.safetensors"
-    for file in (config_file, weights_file):
+def _read_export(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The description and the weights of a folder, named as in a ``.ckpt`` file."""
+    files = {prefix: path / name for prefix, name in WEIGHT_FILES.items()}
+    config_file = path / "config.yaml"
+    for file in (config_file, files[_PREFIX]):
         if not file.is_file():
             raise CheckpointError(f"{path} is not an exported model: it has no {file.name}")
     try:
         config = read_yaml(config_file)
-        return config[CONFIG_KEY], load_file(weights_file)
+        state = {
+            prefix + name: value
+            for prefix, file in files.items()
+            if file.is_file()
+            for name, value in load_file(file).items()
+        }
+        return config[CONFIG_KEY], {"state_dict": state}
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -102,14 +116,13 @@ def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Che
     config, content = _read_export(path) if path.is_dir() else _read_ckpt(path)
     try:
         check_description(config)
-        if path.is_dir():
-            weights = content
-            check_weights(weights)
-        else:
-            weights = network_weights(content)
-            check_stored(weights, path)
+        weights, others = network_weights(content), network_weights(content, _START)
+        if not path.is_dir():
+            check_stored({**weights, **{_START + name: w for name, w in others.items()}}, path)
         check_adapters(weights, config["model"].get("lora"))
-        found = Checkpoint(path, config, weights)
+        start = config["model"].get("start")
+        first = None if start is None else Checkpoint(path, {**config, "model": start}, others)
+        found = Checkpoint(path, config, weights, first)
         return merge_adapters(found) if merged else found
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -122,7 +135,7 @@ def merge_adapters(checkpoint: Checkpoint) -> Checkpoint:
     if lora is None:
         return checkpoint
     config = {**checkpoint.config, "model": model}
-    return Checkpoint(checkpoint.path, config, merge(checkpoint.weights, lora))
+    return replace(checkpoint, config=config, weights=merge(checkpoint.weights, lora))
 
 
 def open_checkpoint(source: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
@@ -142,6 +155,21 @@ def build_network(checkpoint: Checkpoint, *, allow: Sequence[str] = ()) -> nn.Mo
     return network
 
 
+def _build_denoiser(checkpoint: Checkpoint, allow: Sequence[str]) -> Denoiser:
+    model = checkpoint.config["model"]
+    network = build_network(checkpoint, allow=allow)
+    network.load_state_dict(checkpoint.weights)
+    denoiser = Denoiser(
+        network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        build_process(model["process"], allow=allow),
+        Parameterization.named(model["parameterization"]),
+        data_std=model["data_std"],
+    )
+    if checkpoint.start is not None:
+        denoiser.start_from(_build_denoiser(checkpoint.start, allow))
+    return denoiser
+
+
 def load_model(
     source: str | os.PathLike[str] | Checkpoint,
     device: str = "auto",
@@ -159,16 +187,8 @@ def load_model(
         CheckpointError: as of :func:`read_checkpoint`; or a class outside the packages.
     """
     checkpoint = open_checkpoint(source)
-    model = checkpoint.config["model"]
     try:
-        network = build_network(checkpoint, allow=allow)
-        network.load_state_dict(checkpoint.weights)
-        denoiser = Denoiser(
-            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            build_process(model["process"], allow=allow),
-            Parameterization.named(model["parameterization"]),
-            data_std=model["data_std"],
-        )
+        denoiser = _build_denoiser(checkpoint, allow)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     return denoiser.to(pick_device(device)).eval().requires_grad_(False)

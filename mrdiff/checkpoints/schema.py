@@ -110,6 +110,22 @@ def is_ranges(ranges: Any) -> bool:
     return pairs and _is_names(list(ranges))
 
 
+def _meaning(model: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether all is sound that a denoiser is built of."""
+    network = model.get("network")
+    return {
+        "network": _is_object(network) and _is_buildable(network),
+        "process": _is_path(model.get("process")),
+        "parameterization": model.get("parameterization") in _PARAMETERIZATIONS,
+        "data_std": _is_number(model.get("data_std"), _LARGEST),
+    }
+
+
+def _is_start(start: Any) -> bool:
+    """Whether it describes a denoiser that has no start itself."""
+    return isinstance(start, dict) and start.get("start") is None and all(_meaning(start).values())
+
+
 def check_description(config: Any) -> None:
     """Raise CheckpointError unless this is a description with all that a model is built of."""
     if not isinstance(config, Mapping):
@@ -125,16 +141,13 @@ def check_description(config: Any) -> None:
     model = config.get("model")
     if not isinstance(model, Mapping):
         raise CheckpointError("its description has no model")
-    network, process = model.get("network"), model.get("process")
-    lora = model.get("lora")
+    lora, start = model.get("lora"), model.get("start")
     sound = {
-        "model.network": _is_object(network) and _is_buildable(network),
-        "model.process": _is_path(process),
-        "model.parameterization": model.get("parameterization") in _PARAMETERIZATIONS,
-        "model.data_std": _is_number(model.get("data_std"), _LARGEST),
-        "model.lora": lora is None or _is_lora(lora),
-        "model.freeze": _is_names(model.get("freeze") or []),
+        **_meaning(model),
+        "lora": lora is None or _is_lora(lora),
+        "freeze": _is_names(model.get("freeze") or []),
+        "start": start is None or _is_start(start),
     }
     for key, right in sound.items():
         if not right:
-            raise CheckpointError(f"{key} in its description is missing or damaged")
+            raise CheckpointError(f"model.{key} in its description is missing or damaged")

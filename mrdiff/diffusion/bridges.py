@@ -59,13 +59,18 @@ class GOUB(PinnedPath):
     Args:
         schedule: the integral of theta.
         sigma_max: stationary standard deviation of the process, lambda of the paper; > 0.
+        starts_at: the latest time that sampling starts from, in (0, 1]: (T - 1) / T for a network
+            that has learnt the noise at the times k / T, of which there is none at t = 1.
     """
 
     schedule: MRSchedule = field(default_factory=CosineTheta)
     sigma_max: float = 30 / 255
+    starts_at: float = 1.0
 
     def __post_init__(self) -> None:
         check_positive(sigma_max=self.sigma_max)
+        if not 0 < self.starts_at <= 1:
+            raise ValueError(f"starts_at must lie in (0, 1], got {self.starts_at}")
 
     def _integrals(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """∫theta from the start, which tables may not have at 0, to t and from t to 1."""

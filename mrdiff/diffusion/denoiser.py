@@ -6,15 +6,16 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from mrdiff.diffusion.parameterization import Parameterization, read_at, readings
+from mrdiff.diffusion.parameterization import NOISE, Parameterization, read_at, readings
 from mrdiff.diffusion.path import GaussianPath, Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.networks.conditions import with_task
+from mrdiff.diffusion.start import Stage, check_start, first_stage
+from mrdiff.networks.conditions import make_context, with_task
 from mrdiff.networks.protocol import Context, prepare_network
 
 
@@ -82,8 +83,39 @@ class Denoiser(nn.Module):
         super().__init__()
         if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}")
+        if parameterization == NOISE and not process.noise:
+            raise ValueError(f"{type(process).__name__} has no noise that could be predicted")
         self.network, self.process = network, process
         self.parameterization, self.data_std = parameterization, data_std
+        self.start: Denoiser | None = None  # what comes before the path
+
+    def start_from(self, start: Denoiser) -> None:
+        """Let the path start from what ``start``, frozen, believes of x0 at its first call.
+
+        Raises:
+            ValueError: it has a start itself, other channels, or conditions that are not here.
+        """
+        if start.start is not None:
+            raise ValueError("model.start starts from another model itself: give one that does not")
+        check_start(start.network, self.network)
+        self.start = start.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, which of the start remains that of evaluation."""
+        super().train(mode)
+        if self.start is not None:
+            self.start.eval()
+        return self
+
+    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
+        """The start with its context for ``mu`` ``[B, C, H, W]``; None if the path starts there.
+
+        Of this model's ``context`` it shares the mask; its task it judges by itself.
+        """
+        if self.start is None:
+            return None
+        mask = (context or {}).get("mask")
+        return self.start, make_context(self.start.network, mu, mask=mask)
 
     def scaled_target(self, x0: Tensor, mu: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What the network should return for x_t, unit size. Images ``[B, C, H, W]``, t ``[B]``."""
@@ -167,6 +199,10 @@ class DenoiserWrapper(ABC):
         other.denoiser = prepared(self.denoiser, mu, times, context)
         return other
 
+    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
+        """That of the denoiser within."""
+        return first_stage(self.denoiser, mu, context)
+
 
 class PreparedDenoiser(DenoiserWrapper):
     """A denoiser that made its numbers, and what its network wants, before the first call of a run.
@@ -229,6 +265,9 @@ class BoundDenoiser(DenoiserWrapper):
     ) -> DenoiserLike:
         return prepared(self.denoiser, mu, times, context or self._context)
 
+    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
+        return first_stage(self.denoiser, mu, context or self._context)
+
 
 class AutocastDenoiser(DenoiserWrapper):
     """Runs a denoiser in the context that ``autocast`` makes; float32 or wider comes out."""
@@ -252,3 +291,7 @@ class AutocastDenoiser(DenoiserWrapper):
     ) -> DenoiserLike:
         with self._autocast():
             return super().prepare(mu, times, context)
+
+    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
+        found = super().first_stage(mu, context)
+        return found and (AutocastDenoiser(found[0], self._autocast), found[1])

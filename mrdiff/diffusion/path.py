@@ -77,6 +77,7 @@ class GaussianPath(ABC):
     """
 
     noise: ClassVar[float] = 1.0  # 0 for a path without noise, whose sigma is a clock alone
+    starts_at: float = 1.0  # the latest time that sampling starts from
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class MRProcess(GaussianPath):
         return like(gap, t)
 
     def noise_rate(self, t: Time) -> Tensor:
-        return self.sigma_max**2 / self.sigma(t)
+        return like(self.sigma_max**2 / self.coefficients(wide(t))[1], t)
 
     def start_std(self, t: float) -> float:
         """sigma_max, as if nothing of the residual were left at ``t``."""

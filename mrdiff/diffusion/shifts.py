@@ -26,13 +26,13 @@ class ResShift(GaussianPath):
     Args:
         kappa: standard deviation of the noise where eta is 1, in image units; > 0.
         least: that at t = 0; > 0.
-        end: eta at t = 1; in (0, 1).
+        end: eta at t = 1; in (0, 1). The authors' last root is 0.99.
         power: how slowly it begins; > 0.
     """
 
     kappa: float = 1.0
     least: float = 0.02
-    end: float = 0.99
+    end: float = 0.9801
     power: float = 0.3
 
     def __post_init__(self) -> None:
@@ -70,7 +70,8 @@ class DiffUIR(MRProcess):
     """(1 - A) x0 + (A - D) mu + B eps with D = delta t² (DiffUIR, Zheng et al. 2024, Eq. 8).
 
     With 1 - A = alpha and B = sigma_max sqrt(1 - alpha²), as the authors' code has them, it is the
-    mean-reverting process in which the degraded image fades, too.
+    mean-reverting process in which the degraded image fades, too, to 0: in the middle of the range
+    of the authors' images, black of ours.
 
     Args:
         delta: what has faded of mu at t = 1; in [0, 1).
@@ -92,7 +93,8 @@ class DiffUIR(MRProcess):
 class ConditionalVP(MRProcess):
     """alpha x0 + sigma eps: noise from which mu is absent, as in Palette and SR3 (b = 0).
 
-    What the network sees of mu is the degraded image itself (Saharia et al. 2022).
+    What the network sees of mu is the degraded image itself (Saharia et al. 2022). The authors'
+    state is this one and (1 - alpha) / 2, because 0 is grey for them.
     """
 
     sigma_max: float = 0.5
@@ -140,7 +142,12 @@ class ColdPath(GaussianPath):
 
 @dataclass(frozen=True)
 class InDI(ColdPath):
-    """(1 - t) x0 + t mu, without noise (InDI, Delbracio and Milanfar 2023, Eq. 1)."""
+    """(1 - t) x0 + t mu, without noise (InDI, Delbracio and Milanfar 2023, Eq. 1).
+
+    A network that sees mu beside the state, as all of ours do, can read x0 off any of them but the
+    first: what it learns of restoring is a regression. :class:`FlowMatching` of a small std is the
+    same path with the noise that the authors advise.
+    """
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t.clone()

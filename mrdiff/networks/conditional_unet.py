@@ -34,6 +34,7 @@ class ConditionalUNet(OfficialNetwork):
             of the network being the number of levels.
         steps: see :class:`OfficialNetwork`.
         gradient_checkpointing: see :class:`OfficialNetwork`.
+        half_size: whether all levels work at half the size of the image.
     """
 
     block = ResBlock
@@ -46,11 +47,14 @@ class ConditionalUNet(OfficialNetwork):
         *,
         steps: int,
         gradient_checkpointing: bool,
+        half_size: bool = False,
     ) -> None:
         super().__init__(channels, steps=steps, gradient_checkpointing=gradient_checkpointing)
         first, last, levels = widths[0], widths[-1], len(widths) - 1
         time = 4 * first
         self.init_conv = plain_conv(2 * channels, first, 7)
+        self.downsample = downsample(first, first) if half_size else nn.Identity()
+        self.upsample = Upsample(first, first) if half_size else nn.Identity()
         self.time_mlp = nn.Sequential(
             Sinusoids(first), nn.Linear(first, time), nn.GELU(), nn.Linear(time, time)
         )
@@ -82,7 +86,7 @@ class ConditionalUNet(OfficialNetwork):
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         film = iter(films)
-        hidden = first
+        hidden = self.downsample(first)
         skips: list[Tensor] = []
         for stage in self.downs:
             one, two, attention, resize = stage.children()
@@ -100,7 +104,8 @@ class ConditionalUNet(OfficialNetwork):
                 both = torch.cat([hidden, skips.pop()], dim=1)
                 hidden = self._run(block, both, next(film))
             hidden = resize(self._run(attention, hidden, token))
-        hidden = self._run(self.final_res_block, torch.cat([hidden, first], dim=1), next(film))
+        hidden = torch.cat([self.upsample(hidden), first], dim=1)
+        hidden = self._run(self.final_res_block, hidden, next(film))
         out: Tensor = self.final_conv(hidden)
         return out
 

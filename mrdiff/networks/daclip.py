@@ -14,7 +14,7 @@ from mrdiff.networks.conditional_unet import ConditionalUNet
 from mrdiff.networks.protocol import Context, check_sizes
 
 _HEAD = 32  # channels of an attention head
-_LOCAL = 3  # levels with linear attention; those below have the transformer
+_LOCAL = 3  # levels with linear attention at full size; those below have the transformer
 
 
 class Attention(nn.Module):
@@ -102,11 +102,13 @@ class DACLIPUNet(ConditionalUNet):
     Args:
         channels: image channels C.
         width: channels of the first convolution.
-        multipliers: channels of each level's outlet over ``width``; from the fourth level on they
-            are multiples of 32.
+        multipliers: channels of each level's outlet over ``width``; where there is a transformer
+            they are multiples of 32.
         context_width: D.
         text: whether it takes the degradation.
         image: whether it takes the content.
+        half_size: the network for photos in the wild (Luo et al. 2024, CVPRW): all levels work at
+            half the size, and the last of them alone has a transformer.
         steps: see :class:`mrdiff.networks.official.OfficialNetwork`.
         gradient_checkpointing: the same.
     """
@@ -120,15 +122,17 @@ class DACLIPUNet(ConditionalUNet):
         context_width: int = 512,
         text: bool = True,
         image: bool = True,
+        half_size: bool = False,
         steps: int = 100,
         gradient_checkpointing: bool = False,
     ) -> None:
         check_sizes(1, width=width, multipliers=multipliers, context_width=context_width)
         widths = [width, *(width * m for m in multipliers)]
         levels = len(multipliers)
+        local = levels - 1 if half_size else _LOCAL
 
         def attention(level: int, channels: int) -> nn.Module:
-            if image and (level >= _LOCAL or level == levels):
+            if image and (level >= local or level == levels):
                 if channels % _HEAD:
                     raise ValueError(f"{channels} channels are not heads of {_HEAD}")
                 return SpatialTransformer(channels, context_width)
@@ -140,7 +144,9 @@ class DACLIPUNet(ConditionalUNet):
             attention,
             steps=steps,
             gradient_checkpointing=gradient_checkpointing,
+            half_size=half_size,
         )
+        self.half_size = half_size
         self.width, self.multipliers = width, tuple(multipliers)
         self.context_width, self.text, self.image = context_width, text, image
         time = 4 * width

@@ -81,7 +81,8 @@ def _kind(shapes: _Shapes) -> str:
         return "refusion"
     if "init_conv.weight" in shapes.shapes:
         context = "prompt" in shapes.shapes or shapes.find("transformer_blocks") is not None
-        return "daclip" if context or not _doubles(shapes) else "irsde"
+        other = context or "downsample.weight" in shapes.shapes or not _doubles(shapes)
+        return "daclip" if other else "irsde"
     if shapes.find("visual.transformer.resblocks"):
         raise CheckpointError(
             f"{shapes.path} looks like a CLIP, which does not restore by itself: give the weights "
@@ -110,11 +111,6 @@ def _refuse_variants(shapes: _Shapes, kind: str) -> None:
             f"{shapes.path} has full softmax attention in the middle "
             "(mid_attn.fn.fn.to_out.weight); only the variant with linear attention is converted"
         )
-    if "downsample.weight" in shapes.shapes:
-        raise CheckpointError(
-            f"{shapes.path} is a U-Net that works at half the size (downsample.weight), as that "
-            "of wild-ir; only those at full size are converted"
-        )
 
 
 def _doubles(shapes: _Shapes) -> bool:
@@ -138,7 +134,8 @@ def _daclip(shapes: _Shapes) -> dict[str, Any]:
     keys = shapes.find("transformer_blocks.0.attn2.to_k.weight")
     if text or keys:
         arguments["context_width"] = shapes.size(keys or "text_mlp.0.weight", 1)
-    return arguments | {"text": text, "image": keys is not None}
+    half_size = "downsample.weight" in shapes.shapes
+    return arguments | {"text": text, "image": keys is not None, "half_size": half_size}
 
 
 def _refusion(shapes: _Shapes) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from torch import Tensor
 from mrdiff.diffusion.denoiser import DenoiserLike, widened
 from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, raw_times
 from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback
+from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, begin
 
 __all__ = ["MarsSampler", "OfficialTables"]
 
@@ -187,6 +187,7 @@ class MarsSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
+        mu = begin(denoiser, mu)
         image = ImageDenoiser(denoiser, mu, callback)
 
         def predict(x: Tensor, mu: Tensor, point: OfficialPoint) -> Tensor:

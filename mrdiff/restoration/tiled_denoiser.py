@@ -24,6 +24,7 @@ from mrdiff.diffusion.denoiser import (
 )
 from mrdiff.diffusion.path import Time
 from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.start import Stage
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 
@@ -154,6 +155,15 @@ class TiledDenoiser(DenoiserWrapper):
             other.denoiser = prepared(self.denoiser, mu if whole else None, times, given)
             other.context = None
         return other
+
+    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
+        """In the same tiles."""
+        found = super().first_stage(mu, context or self.context)
+        if found is None:
+            return None
+        start, given = found
+        how = self.tile, self.overlap
+        return TiledDenoiser(start, *how, context=given, together=self.together), None
 
     def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
         """Predict from ``x`` and ``mu`` ``[B, C, H, W]`` at ``t`` (a float or ``[B]``)."""

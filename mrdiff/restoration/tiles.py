@@ -113,7 +113,10 @@ class Tiler:
         like = torch.zeros(1, 3, 1, 1, device=self._device)  # float32, whatever the weights are
         features = known_features(self.denoiser.network).items()
         blank = {name: like.new_zeros(1, width) for name, width in features}
-        return footprint(self.denoiser, like, blank or None)
+        found = footprint(self.denoiser, like, blank or None)
+        if self.denoiser.start is None:
+            return found
+        return max(found, footprint(self.denoiser.start, like), key=lambda each: each.bytes)
 
     def _model(self, side: int | None, context: Context | None) -> DenoiserLike:
         if side is None:

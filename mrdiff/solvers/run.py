@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike, prepared, widened
+from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, prepared, widened
 from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.start import first_stage
 from mrdiff.solvers.noise import Noise, RunNoise
+from mrdiff.solvers.timegrid import start_time
 
 # Called as (step, t, x, prediction) after each network call.
 StepCallback = Callable[[int, float, Tensor, Prediction], None]
@@ -125,7 +127,7 @@ def solve(
     ``last`` is the time of one call more, whose x0 is the result; without it that is the state.
     """
     times = [*(step.t for step in steps), *([] if last is None else [last])]
-    predict = ImageDenoiser(denoiser, mu, callback, times=times)
+    predict = ImageDenoiser(denoiser, begin(denoiser, mu), callback, times=times)
     mu, draw, history = predict.mu, RunNoise(noise, predict.mu, temperature), list[Tensor]()
     # With z = y / scale, the scale being the product of all decays, a step only adds to z.
     z, scale = torch.zeros_like(mu), 1.0
@@ -144,6 +146,19 @@ def solve(
         draw.add_to(z, i, path.noise * step.noise / scale)
     x = torch.add(path.centred(mu, last or 0.0), z, alpha=scale)
     return x if last is None else predict(x, last).x0
+
+
+def begin(denoiser: DenoiserLike, mu: Tensor) -> Tensor:
+    """Where the path starts: ``mu`` ``[B, C, H, W]``, or its start's x0, one call without noise.
+
+    A start trained by regression gives the posterior mean there, from which the path goes on to a
+    sample (PMRF, Ohayon et al. 2025, Algorithm 1).
+    """
+    stage = first_stage(denoiser, mu)
+    if stage is None:
+        return mu
+    model = BoundDenoiser(*stage)
+    return solve(model, mu, (), start_time(model.process), temperature=0.0)
 
 
 def _quantity(step: Step, prediction: Prediction, z: Tensor, scale: float, mu: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ _CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in f
 
 @remembered
 def start_time(process: GaussianPath) -> float:
-    """Where sampling starts: 1, or the time at which alpha / sigma has fallen to 1e-3 / scale."""
+    """The path's start, or where alpha / sigma has fallen to 1e-3 / scale."""
     log_snr = math.log(_ALPHA_MIN / (process.scale * math.sqrt(1 - _ALPHA_MIN**2)))
-    if float(process.log_snr(1.0)) >= log_snr - 1e-9:
-        return 1.0
+    if float(process.log_snr(process.starts_at)) >= log_snr - 1e-9:
+        return process.starts_at
     return float(process.t_of_log_snr(torch.tensor(log_snr, dtype=torch.float64)))
 
 

@@ -19,3 +19,4 @@ PRECISIONS = {  # by the backend
     "openvino": ("auto", "fp32", "bf16", "int8"),
 }
 ARCHITECTURES = ("irsde", "refusion", "daclip")  # of the official code
+OFFICIAL_PATHS = ("mr", "goub", "unidb")  # that those were trained with

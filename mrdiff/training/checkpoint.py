@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mrdiff.checkpoints.checks import check_fit, check_meaning, check_tuning
-from mrdiff.checkpoints.description import CONFIG_KEY, FORMAT, describe, describe_denoiser
+from mrdiff.checkpoints.description import (
+    CONFIG_KEY,
+    FORMAT,
+    CheckpointError,
+    describe,
+    describe_denoiser,
+    describe_start,
+)
 from mrdiff.checkpoints.reading import network_weights
 from mrdiff.checkpoints.schema import check_description
 from mrdiff.metrics import RGB, Y
@@ -24,6 +31,7 @@ def settings(module: Any) -> dict[str, Any]:
         model = describe_denoiser(module.denoiser)
     else:  # the live process: a configuration may name a function that makes the schedule
         model = {**module.config, "process": module.process}
+        model["start"] = describe_start(module.denoiser)  # of which the configuration has the file
     said = {
         "format": FORMAT,
         "model": {**model, **module.tuning},
@@ -45,6 +53,8 @@ def check_loaded(module: Any, checkpoint: dict[str, Any]) -> None:
     check_description(config)
     check_meaning(config, module.denoiser, where)
     check_tuning(config, module.tuning, where)
+    if config["model"].get("start") != describe_start(module.denoiser):
+        raise CheckpointError(f"model.start of this run is no model as in {where}: set the same")
     check_fit(network_weights(checkpoint), module.network, where)
     loss = {k[5:]: v for k, v in checkpoint["state_dict"].items() if k.startswith("loss.")}
     check_fit(loss, module.loss, where, key="model.loss")

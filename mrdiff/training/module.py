@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mrdiff.checkpoints.checks import check_optimizer
-from mrdiff.checkpoints.description import CONFIG_KEY
+from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
+from mrdiff.checkpoints.reading import Checkpoint, load_model
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.path import GaussianPath
@@ -28,7 +29,7 @@ from mrdiff.networks.conditions import check_degradation, check_tasks, judge, ma
 from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
-from mrdiff.solvers.run import Sampler
+from mrdiff.solvers.run import Sampler, begin
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.training.checkpoint import check_loaded, settings
 from mrdiff.training.checks import check_call, check_loss, check_precision
@@ -55,6 +56,8 @@ class MRDiffusion(pl.LightningModule):
         process: the path from the clean to the degraded image.
         parameterization: what the network predicts: ``data``, ``noise``, ``velocity`` or
             ``preconditioned``.
+        start: a trained checkpoint or exported folder, whose x0 of one call, without noise, takes
+            the degraded image's place on the path; it stays as it is.
         loss: ``(out, target) -> scalar`` on what the objective compares.
         objective: which two images those are; None for the network's output and its scaled target.
         data_std: standard deviation assumed for x0 - mu, in image units.
@@ -81,6 +84,7 @@ class MRDiffusion(pl.LightningModule):
         process: GaussianPath = MRProcess(),  # noqa: B008  (frozen)
         parameterization: ParameterizationName = "data",
         *,
+        start: str | None = None,
         loss: nn.Module | None = None,
         objective: Objective | None = None,
         data_std: float = 0.1,
@@ -110,9 +114,12 @@ class MRDiffusion(pl.LightningModule):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         target = Parameterization.named(parameterization)
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
+        if start is not None:
+            self.start_from(start)
         self.loss = loss if loss is not None else L1()
         check_call(self.loss, ("out", "target"), key="model.loss")
         self.objective = objective if objective is not None else ScaledTarget()
+        self.objective.check(process)
         self.sampler = sampler if sampler is not None else make_sampler()
         if isinstance(self.sampler, MRSampler):
             self.sampler.times(process)  # a grid file of another process is refused
@@ -124,6 +131,20 @@ class MRDiffusion(pl.LightningModule):
         self._step_losses: Callable[[Parts, Batch, Drawn], Losses] = training_losses
         self._resumption: Resumption | None = None
         self.tuning = {"freeze": list(freeze), "lora": lora and asdict(lora)}
+
+    def start_from(self, source: str | Checkpoint, *, allow: Sequence[str] = ()) -> None:
+        """Begin the path with a trained model; arguments as of :func:`mrdiff.load_model`.
+
+        Raises:
+            ValueError: it is no checkpoint, or does not fit: see :meth:`.Denoiser.start_from`.
+        """
+        # Whose network the run already uses is trusted in the checkpoint too.
+        home = type(self.network).__module__.partition(".")[0]
+        try:
+            start = load_model(source, "cpu", allow=[home, *allow])
+        except CheckpointError as error:
+            raise CheckpointError(f"model.start: {error}") from error
+        self.denoiser.start_from(start)
 
     @property
     def network(self) -> nn.Module:
@@ -174,12 +195,20 @@ class MRDiffusion(pl.LightningModule):
             check_degradation(batch["degradation"], self.network)
         return draw(batch, *key, blind=blind, power=self.time_power, steps=self.time_steps)
 
+    @torch.no_grad()
+    def _begun(self, batch: Batch) -> Batch:
+        """The batch with where its path starts, if not at the degraded images."""
+        if self.denoiser.start is None:
+            return batch
+        context = {"mask": batch["mask"]} if "mask" in batch else None
+        return {**batch, "mu": begin(BoundDenoiser(self.denoiser, context), batch["lq"])}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of denoising at stratified times, and of classifying the task."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
         drawn = self._drawn(batch, seed, self.global_rank, step, blind=0.5)
-        loss, task_loss = self._step_losses(self._parts, batch, drawn)
+        loss, task_loss = self._step_losses(self._parts, self._begun(batch), drawn)
         check_loss(self.loss, loss)
         size = len(batch["lq"])
         self.log("train/loss", loss, batch_size=size)
@@ -202,7 +231,7 @@ class MRDiffusion(pl.LightningModule):
         drawn = self._drawn(batch, *batch["name"], blind=1.0)
         # As in use: large images are judged by windows.
         logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
-        loss = denoising_loss(self._parts, batch, drawn, logits)
+        loss = denoising_loss(self._parts, self._begun(batch), drawn, logits)
         check_loss(self.loss, loss)
         # Lightning divides the sum of the sizes by the number of processes, as an integer.
         size = len(batch["lq"]) * self.trainer.world_size

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.diffusion.path import expand_like
+from mrdiff.diffusion.path import GaussianPath, expand_like
 
 
 class Objective(ABC):
     """Noises a clean image, asks the network, and puts its answer beside the right one."""
+
+    def check(self, path: GaussianPath) -> None:  # noqa: B027  (most are for every path)
+        """Raise ValueError for a path that it is not for."""
 
     @abstractmethod
     def __call__(
@@ -64,8 +67,8 @@ class OptimalStep(Objective):
 
         2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t
 
-    on the mean-reverting path,
-    for small steps the error of the noise, times what a step makes of it.
+    on the mean-reverting path: for small steps the error of the noise, times what a step makes of
+    it.
     """
 
     steps: int = 100  # T, which lead from t = 1 to 0
@@ -73,6 +76,12 @@ class OptimalStep(Objective):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+    def check(self, path: GaussianPath) -> None:
+        """Its step is measured in log(1 / alpha), which is infinite where alpha ends at 0."""
+        if float(path.alpha(1.0)) < 1e-6:
+            kind = type(path).__name__
+            raise ValueError(f"OptimalStep is not for {kind}, whose alpha ends at 0: leave it out")
 
     def __call__(
         self,

@@ -25,6 +25,7 @@ class Batch(TypedDict, total=False):
     name: list[str]
     degradation: Tensor  # ``[B]`` int64: indices of the network's tasks
     mask: Tensor  # ``[B, 1, H, W]``: 0 in holes, else 1
+    mu: Tensor  # where the path starts, if not at lq: added to the batch by the module
 
 
 class Parts(NamedTuple):
@@ -66,9 +67,8 @@ def draw(batch: Batch, *key: int | str, blind: float, power: float, steps: int |
 def denoising_loss(parts: Parts, batch: Batch, drawn: Drawn, logits: Tensor | None) -> Tensor:
     """The loss of denoising, given the logits of the tasks if the network knows several."""
     context = training_context(parts.denoiser.network, batch, logits, judged=drawn.judged)
-    compared = parts.objective(
-        parts.denoiser, batch["gt"], batch["lq"], drawn.t, drawn.eps, context
-    )
+    mu = batch.get("mu", batch["lq"])
+    compared = parts.objective(parts.denoiser, batch["gt"], mu, drawn.t, drawn.eps, context)
     loss: Tensor = parts.loss(*compared)
     return loss
 

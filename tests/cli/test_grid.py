@@ -192,7 +192,7 @@ def test_no_usable_photo_is_one_line(work: Path, checkpoint: Path, capsys) -> No
 
 def test_a_grid_is_refused_by_another_process(work: Path, checkpoint: Path) -> None:
     assert run(checkpoint, "--spectrum", "--reference", "gt") == 0
-    with pytest.raises(ValueError, match=r"grid\.yaml: its times are of CosineTheta"):
+    with pytest.raises(ValueError, match=r"grid\.yaml: its times are of MRProcess"):
         MRSampler(nfe=2, grid="grid.yaml").times(MRProcess(sigma_max=0.3))
     with pytest.raises(ValueError, match="no times for nfe=5, only for 2"):
         MRSampler(nfe=5, grid="grid.yaml").times(MRProcess())

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks import EMA
 from mrdiff import MRSampler, Restorer, TabulatedTheta, load_model, make_sampler
-from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.arguments import config_names, prepare
 from mrdiff.cli.train.command import main
 from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
@@ -47,8 +47,10 @@ TASKS = [
     "universal.yaml",
     "wild.yaml",
 ]
+PATHS = {f"paths/{path.name}": path for path in sorted((CONFIGS / "paths").glob("*.yaml"))}
 # What else runs: the recipe, the overlays upon it, and what it reads.
 COMBINED = {
+    **{name: ["derain.yaml", name] for name in PATHS},
     "derain_paired.yaml": ["derain_paired.yaml"],
     "paired.yaml": ["dehaze.yaml", "paired.yaml"],
     "gpu.yaml": ["derain.yaml", "gpu.yaml"],
@@ -112,7 +114,7 @@ def test_overlays_keep_the_patches_of_the_recipe(
 
 def test_every_shipped_config_is_known_and_run() -> None:
     known = {*TASKS, *BASES, *COMBINED}
-    assert known == {path.name for path in CONFIGS.glob("*.yaml")}, "a new config needs a row here"
+    assert known == {*config_names()}, "a new config needs a row here"
 
 
 def check_run(run: Path, *, kept: MRSampler | None = None) -> Denoiser:
@@ -138,7 +140,7 @@ def test_task_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
 def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> None:
     configs = [flag for config in COMBINED[name] for flag in ("--config", config)]
     flags = run_flags(tmp_path, steps=1, every=1)
-    if name in (*OVERLAYS, "gpu.yaml"):
+    if name in (*OVERLAYS, *PATHS, "gpu.yaml"):
         flags += [*_SMALL, *(_ON_CPU if name == "gpu.yaml" else [])]
     else:
         universal = yaml.safe_load((CONFIGS / "universal.yaml").read_text())
@@ -146,9 +148,10 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         write_pairs(tmp_path / "pairs", tasks=[*tasks] if name == "task_folders.yaml" else ())
         flags += ["--data.root", str(tmp_path / "pairs"), "--data.batch_size", "2"]
         flags += ["--data.train.patch_size", "32", "--data.val.crop_size", "16"]
-    if name == "finetune.yaml":
+    others = {"finetune.yaml": "--init_from", "paths/pmrf.yaml": "--model.start"}
+    if name in others:
         write_tiny_checkpoint(tmp_path / "tiny.ckpt")
-        flags += ["--init_from", str(tmp_path / "tiny.ckpt")]
+        flags += [others[name], str(tmp_path / "tiny.ckpt")]
     assert main([*configs, *flags, *OFFICIAL.get(name, [])]) == 0
     (run,) = tmp_path.glob("*/run")
     if name in OFFICIAL:
@@ -159,6 +162,9 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         denoiser = check_run(run)
         wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
     assert denoiser.parameterization.name == wanted
+    if name in PATHS:
+        kind = yaml.safe_load(PATHS[name].read_text())["model"]["process"]["class_path"]
+        assert type(denoiser.process).__name__ == kind.removeprefix("mrdiff.")
 
 
 def test_a_gpu_is_given_large_batches_and_ten_minutes() -> None:
@@ -205,11 +211,11 @@ def test_the_set_ups_of_others_have_their_numbers() -> None:
 
 
 def test_the_header_of_each_config_names_commands_that_exist() -> None:
-    known = {path.name for path in CONFIGS.glob("*.yaml")}
-    for path in CONFIGS.glob("*.yaml"):
+    known = {str(path.relative_to(CONFIGS)): path for path in CONFIGS.rglob("*.yaml")}
+    for name, path in known.items():
         text = path.read_text(encoding="utf-8")
-        assert set(re.findall(r"--config ([\w.]+\.yaml)", text)) <= known, path.name
-        assert path.name in BASES or f"--config {path.name}" in text, path.name
+        assert set(re.findall(r"--config ([\w./]+\.yaml)", text)) <= set(known), name
+        assert name in BASES or f"--config {name}" in text, name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

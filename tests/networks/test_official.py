@@ -7,6 +7,7 @@ the names and shapes of its networks' weights at full size.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.places import TEST_DATA
 
 DATA = TEST_DATA / "networks"
 OUTPUTS = load_file(DATA / "outputs.safetensors")
+NAMES = ["irsde", "daclip", "wild-ir", "refusion"]
 
 
 def small(name: str, **options: object) -> nn.Module:
@@ -30,6 +32,10 @@ def small(name: str, **options: object) -> nn.Module:
             made = IRSDEUNet(width=8, depth=4, **options)
         case "daclip":
             made = DACLIPUNet(width=16, multipliers=(1, 2, 2, 4), **options)
+        case "wild-ir":
+            made = DACLIPUNet(
+                width=32, multipliers=(1, 2, 2), text=False, half_size=True, **options
+            )
         case _:
             made = RefusionNAFNet(width=8, encoder=(1, 1, 1, 3), **options)
     for key, parameter in made.named_parameters():
@@ -57,13 +63,22 @@ def features(batch: int) -> dict[str, Tensor]:
     return {"text": text, "image": image}
 
 
+def context_of(name: str, batch: int) -> dict[str, Tensor] | None:
+    match name:
+        case "daclip":
+            return features(batch)
+        case "wild-ir":
+            return {"image": features(batch)["image"]}
+    return None
+
+
 def assert_equal_to_official(out: Tensor, key: str) -> None:
     official = OUTPUTS[key]
     assert out.shape == official.shape
     assert (out - official).abs().max() < 1e-5 * official.abs().max()
 
 
-@pytest.mark.parametrize("name", ["irsde", "daclip", "refusion"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("size", "times"), [((32, 48), [50]), ((37, 51), [3, 100])])
 @torch.no_grad()
@@ -72,7 +87,7 @@ def test_numbers_of_the_official_code(
 ) -> None:
     network = small(name).to(memory_format=layout)
     x, mu = images(*size, len(times))
-    context = features(len(times)) if name == "daclip" else None
+    context = context_of(name, len(times))
     out = network(x, mu, torch.tensor(times) / 100, context)
     assert_equal_to_official(out, f"{name}.{size[0]}x{size[1]}")
 
@@ -86,22 +101,40 @@ def test_a_degradation_may_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("irsde", IRSDEUNet), ("daclip", DACLIPUNet), ("refusion", RefusionNAFNet)],
+    ("name", "kind", "options"),
+    [
+        ("irsde", IRSDEUNet, {}),
+        ("daclip", DACLIPUNet, {}),
+        ("wild-ir", DACLIPUNet, {"context_width": 768, "text": False, "half_size": True}),
+        ("refusion", RefusionNAFNet, {}),
+    ],
 )
 def test_weights_of_the_full_size_have_the_official_names_and_shapes(
-    name: str, kind: type[nn.Module]
+    name: str, kind: type[nn.Module], options: dict[str, Any]
 ) -> None:
     official = json.loads((DATA / "state_dicts.json").read_text())[name]
     with torch.device("meta"):
-        ours = {key: list(value.shape) for key, value in kind().state_dict().items()}
+        ours = {key: list(value.shape) for key, value in kind(**options).state_dict().items()}
     assert ours == official
 
 
-@pytest.mark.parametrize("name", ["irsde", "daclip", "refusion"])
+@pytest.mark.parametrize("tiles", [False, True])
+@torch.no_grad()
+def test_half_the_size_made_ready_for_a_run(tiles: bool) -> None:
+    network = small("wild-ir").to(memory_format=torch.channels_last)
+    x, mu = images(37, 51, 2)
+    times = torch.tensor([0.03, 1.0])
+    context = context_of("wild-ir", 2)
+    run = network.prepare(None if tiles else mu, times, context)
+    for i, t in enumerate(times):
+        plain = network(x, mu, t.expand(2), context)
+        assert (run(x, mu, i) - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_size(name: str) -> None:
     network = small(name)
-    context = features(1) if name == "daclip" else None
+    context = context_of(name, 1)
     for height, width in ((1, 1), (5, 40), (16, 16), (17, 23)):
         x, mu = images(height, width, 1)
         out = network(x, mu, torch.ones(1), context)
@@ -109,10 +142,10 @@ def test_any_size(name: str) -> None:
         assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["irsde", "daclip", "refusion"])
+@pytest.mark.parametrize("name", NAMES)
 def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
     x, mu = images(16, 24, 2)
-    context = features(2) if name == "daclip" else None
+    context = context_of(name, 2)
     gradients = []
     for checkpointing in (False, True):
         network = small(name, gradient_checkpointing=checkpointing).train()

@@ -175,6 +175,11 @@ def test_half_precision_becomes_single() -> None:
         ("daclip", {"width": 16, "multipliers": (1, 4), "text": False}),
         ("daclip", {"width": 8, "multipliers": (1, 3, 2), "image": False}),
         ("daclip", {"width": 8, "multipliers": (1, 2), "text": False, "image": False}),
+        ("daclip", {"width": 32, "context_width": 24, "text": False, "half_size": True}),
+        (
+            "daclip",
+            {"width": 8, "multipliers": (2, 4), "text": False, "image": False, "half_size": True},
+        ),
     ],
 )
 def test_the_architecture_is_read_from_the_weights(kind: str, options: dict[str, Any]) -> None:
@@ -196,6 +201,7 @@ def test_what_is_found_is_said(capsys) -> None:
     )
     assert lines[1:] == [
         "weights    those of ema_model, without the prefix 'module.'",
+        "path       mr (the default)",
         "max_sigma  0.0392157, 10 grey levels of 255 (ir-sde.yml)",
         "steps      100 (ir-sde.yml)",
         "schedule   cosine (ir-sde.yml)",
@@ -228,9 +234,9 @@ def test_other_channels_than_three_are_said(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sigma_max"), [("10", 10 / 255), ("1.5", 1.5 / 255), ("1", 1.0), ("0.2", 0.2)]
+    ("said", "sigma_max"), [("10", 10 / 255), ("1.5", 1.5 / 255), ("1", 1 / 255), ("0.2", 0.2)]
 )
-def test_max_sigma_is_in_grey_levels_above_one(said: str, sigma_max: float) -> None:
+def test_max_sigma_is_in_grey_levels_from_one_on(said: str, sigma_max: float) -> None:
     write(weights_of("irsde"))
     flags = ("--steps", "7", "--schedule", "linear", "--eps", "1e-3")
     assert run("irsde", "--max_sigma", said, *flags) == 0
@@ -279,6 +285,7 @@ def test_wrong_flags(capsys, flags: tuple[str, ...], said: str) -> None:
         (YML, "a: !!python/object:os.system {}", "ir-sde.yml is not a YAML file: "),
         ("nf: 8", "nf: 64", "network_G.setting.nf is 64, but the weights have 8"),
         ("depth: 4", "ch_mult: [1, 2]", "ch_mult is [1, 2], but the weights have none"),
+        ("depth: 4", "scale: 0.5", "setting.scale is 0.5, but the weights have 1"),
     ],
 )
 def test_wrong_yml(capsys, old: str, new: str, said: str) -> None:
@@ -304,12 +311,21 @@ def test_the_yml_of_the_other_networks() -> None:
             "use_image_context": True,
             "upscale": 1,
         },
+        "wild-ir": {
+            "in_nc": 3,
+            "nf": 32,
+            "ch_mult": [1, 2, 2],
+            "context_dim": 512,
+            "use_degra_context": False,
+            "use_image_context": True,
+            "scale": 0.5,
+        },
     }
-    for kind, given in setting.items():
-        write(weights_of(kind))
+    for name, given in setting.items():
+        write(weights_of(name))
         content = {**yaml.safe_load(YML), "network_G": {"setting": given}}
         Path("ir-sde.yml").write_text(yaml.safe_dump(content))
-        assert run(kind, "--yml", "ir-sde.yml", out=kind) == 0
+        assert main(["convert", "official.pth", name, "--yml", "ir-sde.yml"]) == 0
 
 
 def test_paths(capsys, work: Path) -> None:
@@ -382,11 +398,6 @@ def test_softmax_attention_in_the_middle(capsys) -> None:
         weights[f"mid_attn.fn.fn.to_out.{end}"] = weights.pop(f"mid_attn.fn.fn.to_out.0.{end}")
     write(weights)
     assert "full softmax attention in the middle" in refused(capsys, "irsde")
-
-
-def test_a_unet_at_half_the_size(capsys) -> None:
-    write({**weights_of("daclip"), "downsample.weight": torch.ones(16, 16, 4, 4)})
-    assert "works at half the size" in refused(capsys, "daclip")
 
 
 def test_keys_that_are_missing_or_not_known(capsys) -> None:

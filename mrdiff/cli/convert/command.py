@@ -1,4 +1,4 @@
-"""``mrdiff convert``: an official checkpoint of IR-SDE, Refusion or DA-CLIP becomes one of ours."""
+"""``mrdiff convert``: an official checkpoint becomes one of ours."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from mrdiff.photo import PhotoError, centre_crop, composite
 from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
+from mrdiff.solvers.run import begin
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.tuning.calibration import Calibration
 from mrdiff.tuning.checkpoint_sampler import read_sampler
@@ -118,11 +119,12 @@ def _bars() -> Iterator[Progressed]:
         yield report
 
 
-def _spectrum(options: argparse.Namespace, crops: _Crops) -> Spectrum:
+@torch.no_grad()
+def _spectrum(options: argparse.Namespace, denoiser: Denoiser, crops: _Crops) -> Spectrum:
     assert crops.gt is not None
     try:
         window = min(_WINDOW, crops.lq.shape[-1])
-        return residual_spectrum(list(crops.gt - crops.lq), window=window)
+        return residual_spectrum(list(crops.gt - begin(denoiser, crops.lq)), window=window)
     except ValueError as error:
         raise CommandError(f"--reference {options.reference}: {error}") from error
 
@@ -196,7 +198,7 @@ def run_grid(options: argparse.Namespace) -> int:
     crops = _read_crops(options, spread(photos, options.images), paired=paired)
     with _bars() as bars:
         if options.spectrum:
-            spectrum, process = _spectrum(options, crops), denoiser.process
+            spectrum, process = _spectrum(options, denoiser, crops), denoiser.process
             found = search_spectrum(process, spectrum, options.nfe, options=solver, progress=bars)
         else:
             calibration = _calibration(options, denoiser, crops, lpips, solver=solver, bars=bars)

@@ -26,11 +26,10 @@ def config_folder() -> Path:
 
 
 def config_names() -> list[str]:
-    """The file names of the shipped recipes, sorted."""
+    """The shipped recipes, sorted: file names, and ``paths/goub.yaml`` of those in folders."""
     folder = config_folder()
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def find_config(name: str, *, beside: Path | None = None) -> Path:
@@ -39,15 +38,15 @@ def find_config(name: str, *, beside: Path | None = None) -> Path:
     Raises:
         CommandError: there is no such file; names the closest shipped recipe.
     """
-    given, bare = Path(name), not Path(name).is_absolute()
+    given = Path(name)
     places = [given] if beside is None else [beside.parent / given, given]
-    places += [config_folder() / (name + suffix) for suffix in ("", *_SUFFIXES) if bare]
+    places += [config_folder() / (name + suffix) for suffix in ("", *_SUFFIXES)]
     for place in places:
         if place.is_file():
             return place
     known = config_names()
-    hint = did_you_mean(given.name, known)
-    if not hint and bare and known:
+    hint = did_you_mean(name, known)
+    if not hint and known and given.parent == Path("."):
         hint = f" (there are {', '.join(known)})"
     where = "" if beside is None else f"{beside}: base: "
     raise CommandError(f"{where}no config file {name}{hint}", status=2)

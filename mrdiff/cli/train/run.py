@@ -62,6 +62,9 @@ _CLI = TypeVar("_CLI", bound=LightningCLI)
 class MRDiffusionCLI(LightningCLI):
     """LightningCLI whose errors are raised, whose checkpoints exist, and whose flags win."""
 
+    _found: Checkpoint | None = None  # what the run starts from
+    _packages: tuple[str, ...] = ()  # whose classes a checkpoint may name
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(exit_on_error=False, **kwargs)
 
@@ -75,7 +78,8 @@ class MRDiffusionCLI(LightningCLI):
         start = find_start(arguments)
         try:
             start = self._of_job(parser, arguments, start)
-            found = self._checkpoint(parser, arguments, start)
+            self._found = found = self._checkpoint(parser, arguments, start)
+            self._packages = start.packages
             if found is not None:
                 arguments[1:1] = ["--config", architecture(start, found)]
             super().parse_arguments(parser, arguments)
@@ -124,8 +128,16 @@ class MRDiffusionCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is a mistake in the configuration."""
+        section = self.config[self.config.subcommand]
+        given, section.model.start = section.model.start, None
+        carried = self._found and self._found.start
+        # A resumed run keeps its own: the file that it began with may be gone.
+        source = carried if carried and (section.ckpt_path or given is None) else given
         try:
             super().instantiate_classes()
+            if source is not None:
+                self.model.start_from(source, allow=self._packages)
+            section.model.start = given
         except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
 
