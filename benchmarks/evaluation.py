@@ -120,12 +120,19 @@ def _trained(run: Path) -> Trained:
 
 
 def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:
+    return run_training([*arguments, "--trainer.limit_val_batches", "1"], folder, steps=steps)
+
+
+def run_training(
+    arguments: Sequence[str], folder: Path, *, steps: int, every: int | None = None
+) -> Path:
+    """The folder of logs and checkpoints of a run of ``train.py``, validated ``every`` so often."""
     command = [
         *(sys.executable, "train.py", *arguments),
-        *("--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)),
+        *("--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(every or steps)),
         *("--trainer.logger.init_args.save_dir", str(folder)),
         *("--trainer.logger.init_args.version", "run"),
-        *("--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.enable_progress_bar", "false"),
     ]
     if list(folder.glob("*/run")):
         raise SystemExit(f"{folder} holds an earlier run: choose another folder, or remove it")

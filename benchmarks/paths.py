@@ -37,6 +37,7 @@ from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.solvers.presets import make_sampler
+from mrdiff.solvers.run import Sampler
 
 # The overlay of configs/paths that is each path; the recipes' own needs none.
 PATHS = ("mr", "goub", "unidb", "bridge", "ddbm_ve", "ddbm_vp")
@@ -46,13 +47,18 @@ SAMPLERS = ("fidelity", "mr-ode-2")
 
 
 def scores(
-    denoiser: Denoiser, samples: Sequence[Sample], sampler: str, nfe: int, lpips: LPIPS | None
+    denoiser: Denoiser,
+    samples: Sequence[Sample],
+    sampler: Sampler,
+    lpips: LPIPS | None,
+    *,
+    task: str | None = None,
 ) -> list[float]:
     """PSNR, LPIPS or nan, SW and the median of the seconds a photo."""
-    run, images, seconds = make_sampler(sampler, nfe=nfe), [], []
+    images, seconds = [], []
     for sample in samples:
         began = time.perf_counter()
-        images.append(restore(denoiser, sample, run))
+        images.append(restore(denoiser, sample, sampler, task=task))
         seconds.append(time.perf_counter() - began)
     truths = [sample["gt"][None] for sample in samples]
     each = [
@@ -75,7 +81,8 @@ def rows(
     denoiser, lpips = load_model(trained.checkpoint, "cpu"), LPIPS.find()
     restore(denoiser, samples[0], make_sampler(nfe=1))  # warm up
     for sampler in SAMPLERS:
-        found = [scores(denoiser, samples, sampler, nfe, lpips) for nfe in nfes]
+        runs = [make_sampler(sampler, nfe=nfe) for nfe in nfes]
+        found = [scores(denoiser, samples, run, lpips) for run in runs]
         cells = [f"{psnr:.2f} / {lpips:.3f} / {sw:.2f}" for psnr, lpips, sw, _ in found]
         seconds = " ".join(f"{values[-1]:.3f}" for values in found)
         yield f"| {name} | {sampler} | {' | '.join(cells)} | {seconds} | {trained.spent} |"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mrdiff.checkpoints.description import CheckpointError, build_process
+from mrdiff.checkpoints.description import CheckpointError, build_process, describe
 from mrdiff.diffusion.denoiser import Denoiser
 
 
@@ -24,8 +24,9 @@ def check_meaning(
     # Whose path and schedule the run already uses is trusted in the checkpoint too.
     parts = (denoiser.process, getattr(denoiser.process, "schedule", None))
     homes = [type(part).__module__.partition(".")[0] for part in parts]
+    ours = describe(denoiser.process)
     same = {
-        "process": build_process(model["process"], allow=homes) == denoiser.process,
+        "process": describe(build_process(model["process"], allow=homes)) == ours,
         "parameterization": model["parameterization"] == denoiser.parameterization.name,
         "data_std": model["data_std"] == denoiser.data_std,
     }

@@ -121,6 +121,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Che
             check_stored({**weights, **{_START + name: w for name, w in others.items()}}, path)
         check_adapters(weights, config["model"].get("lora"))
         start = config["model"].get("start")
+        if start is not None and not others:
+            raise CheckpointError("the weights of model.start, which it describes, are missing")
         first = None if start is None else Checkpoint(path, {**config, "model": start}, others)
         found = Checkpoint(path, config, weights, first)
         return merge_adapters(found) if merged else found

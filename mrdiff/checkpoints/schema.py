@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from mrdiff.checkpoints.description import CONFIG_KEY, FORMAT, CheckpointError
+from mrdiff.diffusion.parameterization import ParameterizationName
 
 _DEPTH, _VALUES, _TEXT, _WHOLE = 32, 1_000_000, 1 << 14, 1 << 63  # text counts in characters
 _LARGEST = 1e6  # data_std, in image units
-_LARGEST_OF_A_PATH = 1e12
 _OBJECT = {"class_path", "init_args", "dict_kwargs"}
-_PARAMETERIZATIONS = ("data", "noise", "velocity", "preconditioned")
 
 
 def check_plain(value: Any) -> None:
@@ -66,14 +65,6 @@ def _is_number(value: Any, most: float) -> bool:
     return type(value) in (int, float) and 0 < value <= most
 
 
-def _is_path(spec: Any) -> bool:
-    """Whether it describes an object whose numbers are positive and of a size to compute with."""
-    if not _is_object(spec) or not _is_buildable(spec):
-        return False
-    numbers = [v for v in (spec.get("init_args") or {}).values() if type(v) in (int, float)]
-    return all(0 <= number <= _LARGEST_OF_A_PATH for number in numbers)
-
-
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
@@ -115,8 +106,8 @@ def _meaning(model: Mapping[str, Any]) -> dict[str, bool]:
     network = model.get("network")
     return {
         "network": _is_object(network) and _is_buildable(network),
-        "process": _is_path(model.get("process")),
-        "parameterization": model.get("parameterization") in _PARAMETERIZATIONS,
+        "process": _is_object(model.get("process")) and _is_buildable(model.get("process")),
+        "parameterization": model.get("parameterization") in get_args(ParameterizationName),
         "data_std": _is_number(model.get("data_std"), _LARGEST),
     }
 

@@ -1,1 +1,1 @@
-"""The mean-reverting process: schedule, process, parameterization, denoiser, in that order."""
+"""Paths from clean to degraded, what a network predicts on them, and the denoiser of both."""

@@ -9,6 +9,7 @@ Standard deviations are in image units of [0, 1]: half of what papers have that 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +19,11 @@ from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
 
 # Of a bridge at its end: near enough to none, and nothing is divided by 0.
 _LEFT = 1e-12
+_LONGEST = 300  # ∫theta, whose exponential is taken
 
 
 class PinnedPath(GaussianPath):
-    """A bridge: a linear diffusion x' = reference x0 + ..., made to end at mu (Doob's h-transform).
+    """A bridge: a linear diffusion that is made to end at mu (Doob's h-transform).
 
     Where the diffusion alone has the marginal alpha x0 + alpha rho eps, the bridge has
 
@@ -47,7 +49,7 @@ class PinnedPath(GaussianPath):
     def exact_log_snr(self, t: Tensor) -> Tensor:
         _, gone, left = self.reference(t)
         odds = torch.log(left.clamp(min=_LEFT)) - torch.log(gone)
-        return 0.5 * odds - torch.log(odds.new_tensor(self.end_std))
+        return 0.5 * odds - math.log(self.end_std)
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,31 @@ class GOUB(PinnedPath):
     schedule: MRSchedule = field(default_factory=CosineTheta)
     sigma_max: float = 30 / 255
     starts_at: float = 1.0
+    _ends: ClassVar[list[float]]
 
     def __post_init__(self) -> None:
         check_positive(sigma_max=self.sigma_max)
         if not 0 < self.starts_at <= 1:
             raise ValueError(f"starts_at must lie in (0, 1], got {self.starts_at}")
+        # ∫theta at both ends (tables may have some at 0) as numbers, of which no device is asked.
+        ends = self.schedule.integral(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+        object.__setattr__(self, "_ends", ends)
+        if not 0 < ends[1] - ends[0] < _LONGEST:
+            raise ValueError(f"alpha of the schedule must end above {math.exp(-_LONGEST):.0e}")
 
     def _integrals(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """∫theta from the start, which tables may not have at 0, to t and from t to 1."""
-        start, end = self.schedule.integral(t.new_tensor([0.0, 1.0]))
-        here = self.schedule.integral(t)
+        """∫theta from 0 to t and from t to 1."""
+        here, (start, end) = self.schedule.integral(t), self._ends
         return here - start, end - here
 
     @property
+    def scale(self) -> float:
+        return self.sigma_max
+
+    @property
     def end_std(self) -> float:
-        done, _ = self._integrals(torch.ones((), dtype=torch.float64))
-        return self.sigma_max * math.sqrt(math.expm1(2 * float(done)))
+        start, end = self._ends
+        return self.sigma_max * math.sqrt(math.expm1(2 * (end - start)))
 
     def reference(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         done, todo = self._integrals(t)
@@ -142,6 +153,10 @@ class BrownianBridge(PinnedPath):
         check_positive(std=self.std)
 
     @property
+    def scale(self) -> float:
+        return self.std / 2
+
+    @property
     def end_std(self) -> float:
         return self.std
 
@@ -161,6 +176,10 @@ class DDBMVE(PinnedPath):
 
     def __post_init__(self) -> None:
         check_positive(std=self.std)
+
+    @property
+    def scale(self) -> float:
+        return self.std / 2
 
     @property
     def end_std(self) -> float:
@@ -185,23 +204,30 @@ class DDBMVP(PinnedPath):
 
     def __post_init__(self) -> None:
         check_positive(std=self.std, beta_min=self.beta_min, beta_slope=self.beta_slope)
+        if self._whole > _LONGEST:
+            raise ValueError(f"beta_min + beta_slope / 2 must be at most {_LONGEST}")
 
-    def _integral(self, t: Tensor) -> Tensor:
-        return self.beta_min * t + 0.5 * self.beta_slope * t**2
+    @property
+    def _whole(self) -> float:
+        """The integral of the rate."""
+        return self.beta_min + 0.5 * self.beta_slope
+
+    @property
+    def scale(self) -> float:
+        return self.std / 2
 
     @property
     def end_std(self) -> float:
-        return self.std * math.sqrt(math.expm1(self.beta_min + 0.5 * self.beta_slope))
+        return self.std * math.sqrt(math.expm1(self._whole))
 
     def reference(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        end = t.new_tensor(1.0)
-        done = self._integral(t)
+        done = self.beta_min * t + 0.5 * self.beta_slope * t**2
         todo = (1 - t) * (self.beta_min + 0.5 * self.beta_slope * (1 + t))
-        whole = torch.expm1(self._integral(end))
+        whole = math.expm1(self._whole)
         left = torch.exp(done) * torch.expm1(todo) / whole
         return torch.exp(-0.5 * done), torch.expm1(done) / whole, left
 
     def centred(self, mu: Tensor, t: Time) -> Tensor:
         alpha, gone, left = self.reference(wide(t))
-        end, _, _ = self.reference(torch.ones_like(alpha))
-        return expand_like(alpha * left + alpha / end * gone, mu).to(mu.dtype) * mu
+        centre = alpha * (left + math.exp(0.5 * self._whole) * gone)
+        return expand_like(centre, mu).to(mu.dtype) * mu

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mrdiff.diffusion.parameterization import NOISE, Parameterization, read_at, readings
+from mrdiff.diffusion.parameterization import Parameterization, read_at, readings
 from mrdiff.diffusion.path import GaussianPath, Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
 from mrdiff.diffusion.start import Stage, check_start, first_stage
@@ -83,8 +83,6 @@ class Denoiser(nn.Module):
         super().__init__()
         if not data_std > 0:
             raise ValueError(f"data_std must be positive, got {data_std}")
-        if parameterization == NOISE and not process.noise:
-            raise ValueError(f"{type(process).__name__} has no noise that could be predicted")
         self.network, self.process = network, process
         self.parameterization, self.data_std = parameterization, data_std
         self.start: Denoiser | None = None  # what comes before the path

@@ -17,9 +17,9 @@ ParameterizationName = Literal["data", "noise", "velocity", "preconditioned"]
 class Parameterization:
     """A linear target out = a(t) y0 + b(t) eps, by its name.
 
-    ``preconditioned`` is sigma y0 - alpha data_std² eps, divided by root = sqrt(alpha² data_std² +
-    sigma²). Read back, y0 = alpha data_std² / root² y + sigma / root out: what the state alone says
-    of y0, if that is Gaussian, and what it does not, which vanishes with sigma (Karras et al. 2022,
+    ``preconditioned`` is sigma y0 - alpha d² eps, divided by root = sqrt(alpha² d² + sigma²), with
+    d = data_std. Read back, y0 = alpha d² / root² y + sigma / root out: what the state alone says
+    of y0, were that Gaussian, and what it does not, which vanishes with sigma (Karras et al. 2022,
     Table 1, in residual coordinates).
     """
 
@@ -47,7 +47,7 @@ class Parameterization:
             alpha, sigma = path.coefficients(wide(t))
             root = torch.hypot(alpha * data_std, sigma)
             a, b = like(sigma / root, t), like(-alpha * data_std**2 / root, t)
-        return a, b, torch.sqrt(a**2 * data_std**2 + b**2)
+        return a, b, torch.sqrt(a**2 * data_std**2 + (path.noise * b) ** 2)
 
 
 DATA = Parameterization("data")

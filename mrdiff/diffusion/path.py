@@ -8,7 +8,6 @@ of models is two functions of time (:mod:`mrdiff.diffusion.process`,
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -49,9 +48,10 @@ def remembered(function: F) -> F:
     @wraps(function)
     def call(*args: Any) -> Any:
         try:
-            return cached(*args)
+            hash(args)
         except TypeError:
             return function(*args)
+        return cached(*args)
 
     return cast(F, call)
 
@@ -71,9 +71,10 @@ class Frame(NamedTuple):
 class GaussianPath(ABC):
     """x_t = centre(t) mu + alpha(t) (x0 - mu) + sigma(t) eps, clean at t = 0, in [0, 1].
 
-    A subclass says what alpha and sigma are; it is a frozen dataclass, because grids and
-    coefficients are remembered by it. Public functions of time compute in float64 and return the
-    dtype of their argument; of a float a 0-dim float64 tensor on the CPU.
+    A subclass says what alpha and sigma are, and overrides :meth:`centred` where centre is not 1.
+    It is a frozen dataclass: grids and coefficients are remembered by it. Public functions of time
+    compute in float64 and return the dtype of their argument; of a float a 0-dim float64 tensor on
+    the CPU.
     """
 
     noise: ClassVar[float] = 1.0  # 0 for a path without noise, whose sigma is a clock alone
@@ -83,7 +84,8 @@ class GaussianPath(ABC):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at float64 times of any shape; alpha / sigma falls from t = 0 to 1.
 
-        alpha(0) is 1 and sigma(0) is 0, or nearly; sigma is in image units.
+        alpha(0) is 1, or nearly; sigma is in image units. Where sigma(0) is not 0, the last
+        prediction still takes the noise away.
         """
 
     def exact_log_snr(self, t: Tensor) -> Tensor:
@@ -92,13 +94,13 @@ class GaussianPath(ABC):
         return torch.log(alpha) - torch.log(sigma)
 
     def centred(self, mu: Tensor, t: Time) -> Tensor:
-        """centre(t) mu ``[B, C, H, W]``, x_t where the residual and the noise are 0: a + b = 1."""
+        """x_t where the residual and the noise are 0, (a + b) mu ``[B, C, H, W]``: here mu."""
         del t
         return mu
 
     @property
     def scale(self) -> float:
-        """The largest sigma, in image units."""
+        """About the largest sigma, in image units."""
         return _largest_sigma(self)
 
     def shares(self, t: Time) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,7 @@ class GaussianPath(ABC):
         return like(self.exact_log_snr(wide(t)), t)
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The inverse of :meth:`log_snr`; times in [0, 1]. By bisection, to the last bit."""
+        """The inverse of :meth:`log_snr`; times in [0, 1]. By bisection, to 1e-19."""
         target = wide(log_snr)
         low, high = torch.zeros_like(target), torch.ones_like(target)
         for _ in range(64):
@@ -205,8 +207,11 @@ def _largest_sigma(path: GaussianPath) -> float:
     return float(path.sigma(torch.linspace(0, 1, 1001, dtype=torch.float64)).max())
 
 
+_LARGEST = 1e12
+
+
 def check_positive(**numbers: float) -> None:
-    """Raise ValueError for a number that is not positive and finite."""
+    """Raise ValueError for a number that is not positive, or too large to compute with."""
     for name, value in numbers.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, got {value}")
+        if not 0 < value <= _LARGEST:
+            raise ValueError(f"{name} must be positive, at most {_LARGEST:.0e}, got {value}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.path import GaussianPath, Time, like, wide
+from mrdiff.diffusion.path import GaussianPath, Time, check_positive, like, wide
 from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
 
 
@@ -28,8 +28,7 @@ class MRProcess(GaussianPath):
     sigma_max: float = 50 / 255
 
     def __post_init__(self) -> None:
-        if not self.sigma_max > 0:
-            raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
+        check_positive(sigma_max=self.sigma_max)
 
     @property
     def scale(self) -> float:

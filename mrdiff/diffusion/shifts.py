@@ -40,6 +40,10 @@ class ResShift(GaussianPath):
         if not (self.least / self.kappa) ** 2 < self.end < 1:
             raise ValueError(f"end must lie between (least / kappa)² and 1, got {self.end}")
 
+    @property
+    def scale(self) -> float:
+        return self.kappa * math.sqrt(self.end)
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         first = math.log(self.least / self.kappa)
         root = torch.exp(first + (0.5 * math.log(self.end) - first) * t**self.power)
@@ -60,6 +64,10 @@ class RDDM(GaussianPath):
 
     def __post_init__(self) -> None:
         check_positive(std=self.std)
+
+    @property
+    def scale(self) -> float:
+        return self.std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return (1 - t) ** 2, self.std * t
@@ -122,6 +130,10 @@ class FlowMatching(GaussianPath):
     def __post_init__(self) -> None:
         check_positive(std=self.std)
 
+    @property
+    def scale(self) -> float:
+        return self.std
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, self.std * t
 
@@ -148,6 +160,10 @@ class InDI(ColdPath):
     first: what it learns of restoring is a regression. :class:`FlowMatching` of a small std is the
     same path with the noise that the authors advise.
     """
+
+    @property
+    def scale(self) -> float:
+        return 1.0
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t.clone()

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import DenoiserLike, widened
+from mrdiff.diffusion.process import MRProcess
 from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, raw_times
 from mrdiff.solvers.noise import Noise, RunNoise
 from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, begin
@@ -187,6 +188,11 @@ class MarsSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
+        if not isinstance(denoiser.process, MRProcess):
+            kind = type(denoiser.process).__name__
+            raise ValueError(
+                f"the official sampler is of the mean-reverting process, not of {kind}"
+            )
         mu = begin(denoiser, mu)
         image = ImageDenoiser(denoiser, mu, callback)
 
@@ -194,7 +200,7 @@ class MarsSampler(Sampler):
             prediction = image(x, point.time / self.steps)
             return prediction.x0 if self.parameterization == "data" else prediction.eps
 
-        return self._solve(predict, mu, denoiser.process.scale, noise)
+        return self._solve(predict, mu, denoiser.process.sigma_max, noise)
 
     def sample_raw(
         self,

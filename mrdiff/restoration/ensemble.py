@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.solvers.run import Sampler
 
 __all__ = ["Ensemble", "check_spread", "draw", "numbered"]
@@ -23,8 +24,8 @@ class Ensemble(NamedTuple):
     std: Tensor
 
 
-def check_spread(sampler: Sampler, samples: int) -> None:
-    """Raise ValueError for no sample, or for several of a sampler without noise: all are alike."""
+def check_spread(sampler: Sampler, path: GaussianPath, samples: int) -> None:
+    """Raise ValueError for no sample, or for several without noise: all are alike."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if samples > 1 and sampler.temperature == 0:
@@ -32,6 +33,9 @@ def check_spread(sampler: Sampler, samples: int) -> None:
             "the sampler draws no noise (temperature 0), so that all samples are alike: "
             "use another, such as perceptual or mr-sde-1, or a temperature of 1"
         )
+    if samples > 1 and not path.noise:
+        kind = type(path).__name__
+        raise ValueError(f"the path of this model, {kind}, has no noise: all samples are alike")
 
 
 def numbered(name: str, index: int) -> str:

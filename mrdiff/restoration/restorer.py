@@ -27,7 +27,6 @@ from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
 from mrdiff.solvers.run import Sampler
-from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
 from mrdiff.system.devices import uploaded
 from mrdiff.tuning.checkpoint_sampler import read_sampler
@@ -115,15 +114,14 @@ class Restorer:
         stored = read_sampler(checkpoint) if sampler is None else None
         spec = sampler or stored or DEFAULT_NAME
         chosen = make_sampler(spec, nfe=nfe, grid=grid, temperature=temperature)
-        if isinstance(chosen, MRSampler):
-            try:
-                chosen.times(denoiser.process)  # a grid that does not fit is known at once
-            except ValueError as error:
-                if stored is None or grid is not None:
-                    raise
-                raise CheckpointError(
-                    f"{checkpoint.path}: the sampler in it does not fit ({error}): name a sampler"
-                ) from error
+        try:
+            chosen.check(denoiser.process)  # what does not fit is known at once
+        except ValueError as error:
+            if stored is None or grid is not None:
+                raise
+            raise CheckpointError(
+                f"{checkpoint.path}: the sampler in it does not fit ({error}): name a sampler"
+            ) from error
         return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task, features=features)
 
     @property
@@ -200,7 +198,7 @@ class Restorer:
         The first sample is that of :meth:`restore`; ``on_task`` is called once. Several samples of
         a sampler without noise are a ValueError.
         """
-        check_spread(self.sampler, samples)
+        check_spread(self.sampler, self.denoiser.process, samples)
         # Once, however many samples: another network looks at the photo for them.
         mu = uploaded(lq.float(), self.device)
         seen = gather_features(self.denoiser.network, mu, features, self.features)

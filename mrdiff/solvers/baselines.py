@@ -19,8 +19,8 @@ from torch import Tensor
 from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.solvers.noise import Noise
-from mrdiff.solvers.run import Sampler, Step, StepCallback, check_run, solve
-from mrdiff.solvers.timegrid import uniform_t
+from mrdiff.solvers.run import PathError, Sampler, Step, StepCallback, check_run, solve
+from mrdiff.solvers.timegrid import ALPHA_MIN, start_time, uniform_t
 from mrdiff.system.names import BASELINES
 
 
@@ -100,6 +100,7 @@ def posterior(path: GaussianPath, times: Sequence[float]) -> list[Step]:
     return [Step(t, decay, (gain,), std) for t, (decay, gain, std) in shares]
 
 
+_LEFT_OVER = 0.005  # of noise in the result, in image units: one grey level
 _SOLVERS: dict[str, Callable[[GaussianPath, Sequence[float]], list[Step]]] = {
     "euler-sde": euler_maruyama,
     "euler-ode": euler_ode,
@@ -123,6 +124,9 @@ class BaselineSampler(Sampler):
     def options(self) -> dict[str, Any]:
         return asdict(self)
 
+    def check(self, path: GaussianPath) -> None:
+        _plan(path, self.name, self.nfe)
+
     def __call__(
         self,
         denoiser: DenoiserLike,
@@ -145,6 +149,10 @@ class BaselineSampler(Sampler):
 @remembered
 def _plan(path: GaussianPath, name: str, nfe: int) -> tuple[list[Step], float | None]:
     """The steps, and the time of the last call if its prediction is the result."""
+    starts, ends = path.alpha(start_time(path)), path.sigma(0.0)
+    if name != "posterior" and (starts < 2 * ALPHA_MIN or ends > _LEFT_OVER):
+        kind = type(path).__name__
+        raise PathError(f"{name} needs a path from alpha > 0 to sigma = 0, which {kind} is not")
     solver, count = _SOLVERS.get(name), nfe
     if solver is None:  # heun-ode
         solver, count = (heun_ode if nfe % 2 else heun_after_euler), nfe // 2 + 1

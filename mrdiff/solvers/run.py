@@ -1,7 +1,7 @@
 """What all samplers share: how they are called, and one run of a denoiser on its image.
 
-Every solver here is linear: with y = x - centre mu, and q = a y0 + b eps of the predictions, a
-step is
+Every solver here is linear: with y = x - (a + b) mu of the path, and q = a y0 + b eps of the
+predictions, a step is
 
     y_t = decay y_s + ∑_j weights_j q_j + noise z ,
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, prepared, widened
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.prediction import Output, Prediction
 from mrdiff.diffusion.start import first_stage
 from mrdiff.solvers.noise import Noise, RunNoise
@@ -35,6 +36,10 @@ def check_run(nfe: int, temperature: float) -> None:
         raise ValueError(f"temperature must not be negative, got {temperature}")
 
 
+class PathError(ValueError):
+    """A sampler that cannot run on a path."""
+
+
 class Sampler(ABC):
     """Restores images in ``nfe`` network calls, from noise that is scaled by ``temperature``.
 
@@ -49,6 +54,9 @@ class Sampler(ABC):
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The arguments that make an equal sampler."""
+
+    def check(self, path: GaussianPath) -> None:  # noqa: B027  (those of users need not)
+        """Raise ValueError if it cannot run on this path: PathError, or for a grid of another."""
 
     @abstractmethod
     def __call__(

@@ -30,7 +30,7 @@ from mrdiff.solvers.timegrid import Grid, as_function, make_times
 
 
 class MRSampler(Sampler):
-    """Multistep sampler of mean-reverting diffusion.
+    """Multistep sampler of any Gaussian path, mean-reverting diffusion above all.
 
     Args:
         nfe: exact number of network calls; 1 returns the network's x0 at t = 1.
@@ -90,6 +90,9 @@ class MRSampler(Sampler):
     def options(self) -> dict[str, Any]:
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names}
+
+    def check(self, path: GaussianPath) -> None:
+        self.times(path)
 
     def times(self, process: GaussianPath) -> Tensor:
         """The grid: float64 ``[nfe + 1]``, from 1 down to 0; ValueError if it does not fit."""

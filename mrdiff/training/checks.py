@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrdiff.diffusion.parameterization import NOISE, Parameterization
+from mrdiff.diffusion.path import GaussianPath
+
+_VISIBLE = 0.002  # half a grey level
+
 
 class TrainingError(ValueError):
     """A part of the run does not do what training asks of it."""
@@ -32,6 +37,15 @@ def check_call(part: Any, arguments: tuple[str, ...], *, key: str) -> None:
             f"{key}: {_name(part)} takes {signature}, but is called with "
             f"({', '.join(arguments)}): {error}"
         ) from None
+
+
+def check_noise(path: GaussianPath, target: Parameterization) -> None:
+    """Raise TrainingError where noise is to be predicted, and there is none to begin with."""
+    if target == NOISE and (not path.noise or float(path.sigma(path.starts_at)) < _VISIBLE):
+        raise TrainingError(
+            f"model.parameterization: on {_name(path)} there is no noise to predict where "
+            "restoration starts: take data, velocity or preconditioned"
+        )
 
 
 def check_precision(precision: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The LightningModule that trains a denoiser under any of the three parameterizations."""
+"""The LightningModule that trains a denoiser on any path, under any parameterization."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mrdiff.checkpoints.checks import check_optimizer
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, load_model
+from mrdiff.checkpoints.schema import check_description
 from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.path import GaussianPath
@@ -30,9 +31,8 @@ from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler, begin
-from mrdiff.solvers.sampler import MRSampler
 from mrdiff.training.checkpoint import check_loaded, settings
-from mrdiff.training.checks import check_call, check_loss, check_precision
+from mrdiff.training.checks import check_call, check_loss, check_noise, check_precision
 from mrdiff.training.compiling import Compile, CompiledStep, Losses, is_worth_it
 from mrdiff.training.factories import Factories, plateau_key, schedule_settings
 from mrdiff.training.freezing import freeze as freeze_parameters
@@ -113,6 +113,7 @@ class MRDiffusion(pl.LightningModule):
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         target = Parameterization.named(parameterization)
+        check_noise(process, target)
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         if start is not None:
             self.start_from(start)
@@ -121,8 +122,7 @@ class MRDiffusion(pl.LightningModule):
         self.objective = objective if objective is not None else ScaledTarget()
         self.objective.check(process)
         self.sampler = sampler if sampler is not None else make_sampler()
-        if isinstance(self.sampler, MRSampler):
-            self.sampler.times(process)  # a grid file of another process is refused
+        self.sampler.check(process)  # a grid file of another process is refused
         self.sampler_options = None if sampler is None else describe_sampler(sampler)
         given = optimizer or default_optimizer, lr_scheduler or WarmupCosine  # type: ignore[truthy-function]
         self._factories = Factories(*given)  # a configuration may say null
@@ -177,7 +177,7 @@ class MRDiffusion(pl.LightningModule):
         return ["train/loss", "val/loss", *tasks]
 
     def on_fit_start(self) -> None:
-        settings(self)  # a model that cannot be saved fails here, not later
+        check_description(settings(self))  # a model that cannot be saved fails here, not later
 
     def on_train_start(self) -> None:
         self._step_losses = training_losses

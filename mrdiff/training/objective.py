@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.parameterization import read_at
 from mrdiff.diffusion.path import GaussianPath, expand_like
+from mrdiff.diffusion.process import MRProcess
 
 
 class Objective(ABC):
@@ -39,8 +42,20 @@ class Objective(ABC):
         """
 
 
+@dataclass(frozen=True)
 class ScaledTarget(Objective):
-    """The network's raw output and its target of unit size."""
+    """The network's raw output and its target of unit size.
+
+    Args:
+        error: of what the difference is: ``output`` as it is, or multiplied by what an error of
+            the output is in ``x0``, in units of data_std, or in ``noise``.
+    """
+
+    error: Literal["output", "x0", "noise"] = "output"
+
+    def __post_init__(self) -> None:
+        if self.error not in ("output", "x0", "noise"):
+            raise ValueError(f"error must be output, x0 or noise, got {self.error!r}")
 
     def __call__(
         self,
@@ -53,7 +68,12 @@ class ScaledTarget(Objective):
     ) -> tuple[Tensor, Tensor]:
         x = denoiser.process.marginal(x0, mu, t, eps)
         out = denoiser.scaled_output(x, t, mu, context)
-        return out, denoiser.scaled_target(x0, mu, t, eps)
+        target = denoiser.scaled_target(x0, mu, t, eps)
+        if self.error == "output":
+            return out, target
+        read = read_at(denoiser.process, denoiser.parameterization, denoiser.data_std, t, x)
+        weight = read.c_out / denoiser.data_std if self.error == "x0" else read.e_out
+        return weight * out, weight * target
 
 
 @dataclass(frozen=True)
@@ -61,13 +81,13 @@ class OptimalStep(Objective):
     """The next state of the reverse process, as the network has it and as it should be.
 
     The maximum-likelihood objective of IR-SDE (Luo et al. 2023, Sec. 3.3), in residual
-    coordinates y = x - mu: one Euler step of the reverse SDE with the network's noise, without the
+    coordinates y: one Euler step of the reverse SDE with the network's noise, without the
     noise of the step, against the mean of y_{t - 1/steps} given y_t and y0. With tau = ∫theta of
     the step the difference is
 
         2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t
 
-    on the mean-reverting path: for small steps the error of the noise, times what a step makes of
+    for small steps the error of the noise, times what a step makes of
     it.
     """
 
@@ -78,10 +98,9 @@ class OptimalStep(Objective):
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
     def check(self, path: GaussianPath) -> None:
-        """Its step is measured in log(1 / alpha), which is infinite where alpha ends at 0."""
-        if float(path.alpha(1.0)) < 1e-6:
+        if not isinstance(path, MRProcess):
             kind = type(path).__name__
-            raise ValueError(f"OptimalStep is not for {kind}, whose alpha ends at 0: leave it out")
+            raise ValueError(f"OptimalStep is of the mean-reverting process, not of {kind}")
 
     def __call__(
         self,

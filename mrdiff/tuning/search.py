@@ -27,6 +27,7 @@ NAMED_GRIDS = ("uniform_log_snr", "uniform_t", "power(2)")
 MAXIMISED = ("psnr", "ssim")
 GREY_LEVELS = 255
 REFERENCE_CALLS = 100
+_NEAREST = 5e-5  # sigma up to which times are searched for, in image units
 
 _LOGIT_MAX = 4.0  # no step is more than e^8 times another
 _CLOSEST = 2e-9  # times that are nearer than this are no grid
@@ -58,7 +59,7 @@ class _Steps:
 
     def __init__(self, process: GaussianPath) -> None:
         self._process = process
-        grid = uniform_log_snr(process, REFERENCE_CALLS)
+        grid = uniform_log_snr(process, REFERENCE_CALLS, sigma_end=_NEAREST)
         self._start = grid[:1]
         self._low, self._high = process.log_snr(grid[[0, -2]]).tolist()
 

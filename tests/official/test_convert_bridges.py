@@ -110,7 +110,7 @@ def test_gamma_is_in_the_file_or_a_flag(capsys) -> None:
         (("--path", "goub", "--yml", "other.yml"), "give --max_sigma (other.yml does not", 2),
         (("--path", "goub", *FLAGS, "--gamma", "1"), "--gamma goes with --path unidb alone", 2),
         ((*FLAGS, "--gamma", "1"), "--gamma goes with --path unidb alone", 2),
-        ((*GIVEN, "--gamma", "0"), "--gamma: must be above 0, got 0", 2),
+        ((*GIVEN, "--gamma", "0"), "--gamma: must be above 0, at most 1e12, got 0", 2),
         (("--path", "gaub", *FLAGS), "unknown path gaub (did you mean goub?)", 2),
         (("--yml", "goub.yml"), "so it is of another path than mr: give --path goub or", 1),
         (("--yml", "unidb.yml", *FLAGS), "sde.gamma, so it is of another path than mr", 1),

@@ -484,7 +484,7 @@ def test_unidb_of_a_high_price_is_goub() -> None:
         alpha, sigma = map(float, pinned.shares(t))
         return alpha, 1 - alpha, sigma
 
-    same_marginal(UniDB(CosineTheta(), sigma_max=0.2, gamma=1e13), marginal, tolerance=1e-9)
+    same_marginal(UniDB(CosineTheta(), sigma_max=0.2, gamma=1e12), marginal, tolerance=1e-9)
     for eta in (0.0, 1.0):
-        path = UniDB(CosineTheta(), sigma_max=0.2, gamma=1e13)
+        path = UniDB(CosineTheta(), sigma_max=0.2, gamma=1e12)
         same_step(path, partial(ours, pinned, eta=eta), eta, tolerance=1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mrdiff.solvers.oracle import (
     stratified_prior,
     wasserstein2,
 )
+from mrdiff.solvers.timegrid import uniform_log_snr
 
 F64 = torch.float64
 PROCESS = MRProcess()
@@ -140,8 +142,9 @@ def test_mixture_flow_is_what_the_solver_approaches() -> None:
     oracle, noise = three(), stratified_prior(64)
     mu = torch.full((1, 1, 8, 8), 0.5, dtype=F64)
     exact = mu + oracle.flow_end(PROCESS.sigma_max * noise(0, mu.shape))
+    grid = partial(uniform_log_snr, sigma_end=5e-5)  # stopping costs sigma²
     coarse, fine = (
-        float((MRSampler(nfe=n, order=2)(oracle, mu, noise=noise) - exact).abs().max())
+        float((MRSampler(nfe=n, order=2, grid=grid)(oracle, mu, noise=noise) - exact).abs().max())
         for n in (200, 400)
     )
     assert fine < 2e-3

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks import EMA
-from mrdiff import CosineTheta, MRDiffusion, MRProcess, TabulatedTheta
+from mrdiff import (
+    DDBMVP,
+    GOUB,
+    CosineTheta,
+    MRDiffusion,
+    MRProcess,
+    ResShift,
+    TabulatedTheta,
+    UniDB,
+)
 from mrdiff.diffusion.denoiser import NetworkError
 from mrdiff.networks import IRSDEUNet, RefusionNAFNet, UNet
 from mrdiff.networks.protocol import is_plain
@@ -51,6 +60,12 @@ MODULES: dict[str, Callable[[], MRDiffusion]] = {
     "nafnet": lambda: MRDiffusion(
         RefusionNAFNet(width=4, encoder=(1,), decoder=(1,)), TABLE, "noise", loss=L1()
     ),
+    "goub": lambda: MRDiffusion(unet(), GOUB(), "velocity"),
+    "unidb": lambda: MRDiffusion(unet(), UniDB(), "preconditioned"),
+    "ddbm": lambda: MRDiffusion(
+        unet(), DDBMVP(), "preconditioned", objective=ScaledTarget("noise"), loss=L2()
+    ),
+    "resshift": lambda: MRDiffusion(unet(), ResShift(), "velocity", objective=ScaledTarget("x0")),
 }
 
 

@@ -25,7 +25,7 @@ _ABOVE_0 = "must be above 0, in grey levels of 255 from 1 on"
 _sigma = partial(bounded, least=1e-6, most=1e4, rule=_ABOVE_0)
 _steps = partial(whole, least=1, most=100_000, rule="must be at least 1")
 _eps = partial(bounded, least=1e-12, most=1 - 1e-6, rule="must lie between 0 and 1")
-_gamma = partial(bounded, least=1e-300, most=1e300, rule="must be above 0")
+_gamma = partial(bounded, least=1e-12, most=1e12, rule="must be above 0, at most 1e12")
 _schedule = one_of("schedule", ("cosine", "linear", "constant"))
 _path = one_of("path", OFFICIAL_PATHS)
 

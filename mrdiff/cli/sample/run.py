@@ -85,7 +85,7 @@ def _open_model(
             temperature=options.temperature,
         )
         network = restorer.denoiser.network
-        check_spread(restorer.sampler, options.samples)
+        check_spread(restorer.sampler, restorer.denoiser.process, options.samples)
         if options.local_pooling:
             localise(network, options.local_pooling)
         if options.backend == "openvino":

@@ -32,7 +32,7 @@ from mrdiff.photo import PhotoError, composite, to_uint8
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.solvers.gridfile import is_grid_file, read_grid
 from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE, make_sampler
-from mrdiff.solvers.run import Sampler
+from mrdiff.solvers.run import PathError, Sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
 from mrdiff.system.files import replacing, write_text
@@ -92,8 +92,11 @@ def _trials(
             continue
         temperature = candidate.temperature
         sampler = make_sampler(candidate.sampler, nfe=nfe, grid=grid, temperature=temperature)
-        if isinstance(sampler, MRSampler):
-            sampler.times(process)
+        try:
+            sampler.check(process)
+        except PathError as error:
+            left_out[str(error)] = None
+            continue
         yield Trial(candidate, sampler)
 
 

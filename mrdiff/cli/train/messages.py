@@ -157,8 +157,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be del")
     # Megabytes of weights, which bf16-mixed keeps in float32 indeed.
     warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model")
-    warnings.filterwarnings(
-        "ignore", message="Found \\d+ module\\(s\\) in eval mode"
-    )  # model.start
+    # A model that the path starts from.
+    warnings.filterwarnings("ignore", message="Found \\d+ module\\(s\\) in eval mode")
     # Ours are the command line's arguments, with the subcommand and the paths filled in.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
