@@ -18,7 +18,8 @@ from torch import Tensor
 from datamodules import PairedFolder, Sample
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.networks.conditions import make_context
 from mrdiff.solvers.noise import named_noise

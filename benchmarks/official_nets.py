@@ -47,8 +47,8 @@ from torch import Tensor, nn
 from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta
 from mrdiff.acceleration.backends import OpenVINONetwork, use_inductor
 from mrdiff.acceleration.int8 import Ranges, input_ranges
-from mrdiff.diffusion.denoiser import BoundDenoiser
 from mrdiff.diffusion.parameterization import NOISE
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet
 from mrdiff.system.cores import keep_freed_memory
 

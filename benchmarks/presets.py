@@ -26,9 +26,9 @@ from torch import Tensor
 
 from datamodules import PairedFolder
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.official.mars import MarsSampler, OfficialTables
 from mrdiff.solvers.noise import named_noise

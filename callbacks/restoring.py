@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import AutocastDenoiser, DenoiserLike
+from mrdiff.diffusion.wrappers import AutocastDenoiser, DenoiserLike
 from mrdiff.networks.protocol import Context
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.noise import named_noise

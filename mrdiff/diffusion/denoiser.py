@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, cast
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +11,15 @@ from torch import Tensor, nn
 from mrdiff.diffusion.parameterization import Parameterization, read_at, readings
 from mrdiff.diffusion.path import GaussianPath, Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.start import Stage, check_start, first_stage
+from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike, DenoiserWrapper, Stage, prepared
 from mrdiff.networks.conditions import make_context, with_task
-from mrdiff.networks.protocol import Context, prepare_network
-
-
-class DenoiserLike(Protocol):
-    """Anything a sampler can run."""
-
-    @property
-    def process(self) -> GaussianPath:
-        """The path that the states belong to."""
-
-    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
-        """Predict from the state ``x`` ``[B, C, H, W]`` at time ``t``; samplers give a float."""
-
-
-class ContextDenoiser(DenoiserLike, Protocol):
-    """A denoiser that takes conditions besides the degraded image."""
-
-    def __call__(
-        self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None
-    ) -> Prediction: ...
+from mrdiff.networks.protocol import (
+    Context,
+    image_channels,
+    known_features,
+    prepare_network,
+    takes_mask,
+)
 
 
 def widened(image: Tensor) -> Tensor:
@@ -47,6 +31,17 @@ def narrowed(image: Tensor, network: nn.Module) -> Tensor:
     """In 16 bits for a network of such weights, which may have been given them for speed."""
     weight = next(network.parameters(), image)
     return image.to(weight.dtype) if weight.dtype in (torch.bfloat16, torch.float16) else image
+
+
+def check_start(start: nn.Module, network: nn.Module) -> None:
+    """Raise ValueError if a path's network cannot follow the network ``start``."""
+    ours, theirs = image_channels(network), image_channels(start)
+    if theirs != ours:
+        raise ValueError(f"model.start has {theirs} image channels, model.network has {ours}")
+    if known_features(start):
+        raise ValueError("model.start takes features of each photo: give one that does without")
+    if takes_mask(start) and not takes_mask(network):
+        raise ValueError("model.start takes masks: set mask of model.network, too")
 
 
 class NetworkError(TypeError):
@@ -164,44 +159,6 @@ class Denoiser(nn.Module):
         return PreparedDenoiser(self, mu, times, context)
 
 
-def prepared(
-    denoiser: DenoiserLike,
-    mu: Tensor | None,
-    times: Sequence[float],
-    context: Context | None = None,
-) -> DenoiserLike:
-    """What a sampler calls instead of ``denoiser`` in one run: see :meth:`Denoiser.prepare`."""
-    make = getattr(denoiser, "prepare", None)
-    if make is not None:
-        ready: DenoiserLike = make(mu, times, context)
-        return ready
-    return BoundDenoiser(cast(ContextDenoiser, denoiser), context) if context else denoiser
-
-
-class DenoiserWrapper(ABC):
-    """A denoiser around a denoiser: of the same process, and prepared by preparing that one."""
-
-    def __init__(self, denoiser: DenoiserLike) -> None:
-        self.denoiser: Any = denoiser  # some take a context as fourth argument
-        self.process = denoiser.process
-
-    @abstractmethod
-    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
-        """Predict from ``x`` ``[B, C, H, W]`` at ``t`` in (0, 1]."""
-
-    def prepare(
-        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
-    ) -> DenoiserLike:
-        """For one sampling run, see :meth:`Denoiser.prepare`."""
-        other = copy.copy(self)
-        other.denoiser = prepared(self.denoiser, mu, times, context)
-        return other
-
-    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
-        """That of the denoiser within."""
-        return first_stage(self.denoiser, mu, context)
-
-
 class PreparedDenoiser(DenoiserWrapper):
     """A denoiser that made its numbers, and what its network wants, before the first call of a run.
 
@@ -246,50 +203,3 @@ class PreparedDenoiser(DenoiserWrapper):
         self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
     ) -> DenoiserLike:
         return prepared(self.denoiser, mu, times, context or self._context)
-
-
-class BoundDenoiser(DenoiserWrapper):
-    """A denoiser with its context, called as ``(x, t, mu)`` like any other."""
-
-    def __init__(self, denoiser: ContextDenoiser, context: Context | None) -> None:
-        super().__init__(denoiser)
-        self._context = context
-
-    def __call__(self, x: Tensor, t: Time, mu: Tensor) -> Prediction:
-        return self.denoiser(x, t, mu, self._context)
-
-    def prepare(
-        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
-    ) -> DenoiserLike:
-        return prepared(self.denoiser, mu, times, context or self._context)
-
-    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
-        return first_stage(self.denoiser, mu, context or self._context)
-
-
-class AutocastDenoiser(DenoiserWrapper):
-    """Runs a denoiser in the context that ``autocast`` makes; float32 or wider comes out."""
-
-    def __init__(
-        self, denoiser: DenoiserLike, autocast: Callable[[], AbstractContextManager[Any]]
-    ) -> None:
-        super().__init__(denoiser)
-        self._autocast = autocast
-
-    def __call__(
-        self, x: Tensor, t: Time, mu: Tensor, context: Context | None = None
-    ) -> Prediction:
-        given = () if context is None else (context,)
-        with self._autocast():
-            prediction: Prediction = self.denoiser(x, t, mu, *given)
-        return prediction
-
-    def prepare(
-        self, mu: Tensor | None, times: Sequence[float], context: Context | None = None
-    ) -> DenoiserLike:
-        with self._autocast():
-            return super().prepare(mu, times, context)
-
-    def first_stage(self, mu: Tensor, context: Context | None = None) -> Stage | None:
-        found = super().first_stage(mu, context)
-        return found and (AutocastDenoiser(found[0], self._autocast), found[1])

@@ -33,8 +33,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike, widened
+from mrdiff.diffusion.denoiser import widened
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, raw_times
 from mrdiff.solvers.noise import Noise, RunNoise
 from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, begin

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser, DenoiserLike, DenoiserWrapper
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.path import Time
 from mrdiff.diffusion.prediction import Output
+from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike, DenoiserWrapper
 from mrdiff.networks.protocol import Context
 from mrdiff.solvers.noise import NamedNoise, NoiseSource
 from mrdiff.solvers.run import Sampler

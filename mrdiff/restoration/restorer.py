@@ -12,8 +12,9 @@ from torch import Tensor
 from mrdiff.acceleration.precision import set_precision, trained_in
 from mrdiff.checkpoints.description import CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, load_model, open_checkpoint
-from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.prediction import Prediction
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.networks.conditions import check_task, make_context
 from mrdiff.networks.protocol import Context, known_tasks
 from mrdiff.photo import like_original, to_rgb

@@ -15,16 +15,16 @@ from itertools import groupby, product
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import (
-    Context,
+from mrdiff.diffusion.denoiser import Context
+from mrdiff.diffusion.path import Time
+from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.wrappers import (
     ContextDenoiser,
     DenoiserLike,
     DenoiserWrapper,
+    Stage,
     prepared,
 )
-from mrdiff.diffusion.path import Time
-from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.start import Stage
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser, DenoiserLike
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike
 from mrdiff.networks.protocol import Context, known_features
 from mrdiff.restoration.footprint import Footprint, footprint
 from mrdiff.restoration.graphs import GraphedDenoiser, Graphs

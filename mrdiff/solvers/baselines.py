@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.path import GaussianPath, remembered
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.solvers.noise import Noise
 from mrdiff.solvers.run import PathError, Sampler, Step, StepCallback, check_run, solve
 from mrdiff.solvers.timegrid import ALPHA_MIN, start_time, uniform_t

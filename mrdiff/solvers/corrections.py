@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike, DenoiserWrapper, prepared
 from mrdiff.diffusion.parameterization import DATA, Reading, read_at, readings
 from mrdiff.diffusion.path import Time, expand_like
 from mrdiff.diffusion.prediction import Output, Prediction
+from mrdiff.diffusion.wrappers import DenoiserLike, DenoiserWrapper, prepared
 from mrdiff.networks.protocol import Context
 
 

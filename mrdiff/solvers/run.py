@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike, prepared, widened
+from mrdiff.diffusion.denoiser import widened
 from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.prediction import Output, Prediction
-from mrdiff.diffusion.start import first_stage
+from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike, first_stage, prepared
 from mrdiff.solvers.noise import Noise, RunNoise
 from mrdiff.solvers.timegrid import start_time
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.path import GaussianPath
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.solvers.clock import Clock, ClockName
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser
 from mrdiff.solvers.multistep import plan_steps

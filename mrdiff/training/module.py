@@ -22,10 +22,11 @@ from mrdiff.checkpoints.checks import check_optimizer
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
 from mrdiff.checkpoints.reading import Checkpoint, load_model
 from mrdiff.checkpoints.schema import check_description
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization, ParameterizationName
 from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.networks.conditions import check_degradation, check_tasks, judge, make_context
 from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import named_noise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import DenoiserLike
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.metrics import LPIPS, measure
 from mrdiff.solvers.noise import Noise, NoiseSource, RunNoise
 from mrdiff.solvers.sampler import MRSampler

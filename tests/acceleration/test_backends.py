@@ -23,9 +23,10 @@ from mrdiff.acceleration import backends
 from mrdiff.acceleration.backends import BackendError, OpenVINONetwork, as_built
 from mrdiff.acceleration.int8 import RangeError, input_ranges, rounded
 from mrdiff.cli.sample import command as sample
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.networks import DACLIPUNet, IRSDEUNet, RefusionNAFNet, UNet
 from mrdiff.networks.protocol import is_plain
 from mrdiff.restoration.footprint import footprint

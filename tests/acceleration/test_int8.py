@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mrdiff.acceleration import int8
 from mrdiff.acceleration.int8 import RangeError, input_ranges, rounded
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.networks import RefusionNAFNet, UNet
 from mrdiff.networks.protocol import is_plain
 from mrdiff.restoration.restorer import Restorer

@@ -24,7 +24,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from callbacks import EMA, SamplingValidation
 from callbacks.pictures import GridRow, draw_grid
 from mrdiff import MRSampler, Prediction
-from mrdiff.diffusion.denoiser import AutocastDenoiser
+from mrdiff.diffusion.wrappers import AutocastDenoiser
 from mrdiff.metrics import psnr
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise

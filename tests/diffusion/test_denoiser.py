@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from callbacks.restoring import restore_timed
 from mrdiff import Denoiser, MRProcess, MRSampler
-from mrdiff.diffusion.denoiser import AutocastDenoiser, BoundDenoiser, DenoiserWrapper, prepared
 from mrdiff.diffusion.parameterization import DATA
+from mrdiff.diffusion.wrappers import AutocastDenoiser, BoundDenoiser, DenoiserWrapper, prepared
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser

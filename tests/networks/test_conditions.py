@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mrdiff import MRDiffusion, MRProcess, Restorer, load_model
-from mrdiff.diffusion.denoiser import BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.diffusion.wrappers import BoundDenoiser
 from mrdiff.networks import UNet
 from mrdiff.networks.conditions import (
     TaskError,

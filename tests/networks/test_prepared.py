@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrdiff import Denoiser, MRProcess, MRSampler, TabulatedTheta, make_sampler
-from mrdiff.diffusion.denoiser import PreparedDenoiser, prepared
+from mrdiff.diffusion.denoiser import PreparedDenoiser
 from mrdiff.diffusion.parameterization import NOISE
+from mrdiff.diffusion.wrappers import prepared
 from mrdiff.networks import RefusionNAFNet, UNet
 from mrdiff.networks.blocks.parts import LinearAttention, Prenorm, ResBlock, Upsample
 from mrdiff.networks.inference.derived import derived, forget_changed

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from mrdiff.diffusion.denoiser import Denoiser, DenoiserLike
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.restoration.footprint import Footprint
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser, even_tile, tile_spans
 from mrdiff.restoration.tiles import Tiler

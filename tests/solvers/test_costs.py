@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrdiff import Denoiser, MRProcess, TabulatedTheta, make_sampler
-from mrdiff.diffusion.denoiser import DenoiserLike
 from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.system.names import SAMPLERS
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from mrdiff.cli.doctor.files import Folder
 from mrdiff.cli.doctor.scan import Picture
 from mrdiff.cli.train.run import BuiltRun
-from mrdiff.diffusion.denoiser import AutocastDenoiser, BoundDenoiser, Denoiser
+from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.diffusion.wrappers import AutocastDenoiser, BoundDenoiser
 from mrdiff.networks.conditions import make_context
 from mrdiff.photo import centre_crop, read_rgb
 from mrdiff.restoration.restorer import Restorer

@@ -24,8 +24,8 @@ from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample.batches import load
 from mrdiff.cli.sample.trajectory_plane import pca_figure
-from mrdiff.diffusion.denoiser import BoundDenoiser, DenoiserLike
 from mrdiff.diffusion.prediction import Prediction
+from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike
 from mrdiff.networks.protocol import Context
 from mrdiff.photo import PhotoError, read_rgb, to_rgb, write_image
 from mrdiff.photo.sheets import above, fitted, side_by_side
