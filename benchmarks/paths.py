@@ -1,7 +1,7 @@
 """One recipe under each path from the degraded to the clean image, for equal time.
 
     python -m benchmarks.paths [--minutes 4] [--config derain.yaml] [--pairs FOLDER]
-        [--paths mr goub flow] [--overlays noise.yaml]
+        [--paths bridge mr flow] [--overlays noise.yaml]
 
 Trains the recipe with the overlay of each path, by the real command, from the same seed with the
 same data. The network is the same, and so is the time of a step: a short run says how many steps
@@ -39,8 +39,8 @@ from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 
-# The overlay of configs/paths that is each path; the recipes' own needs none.
-PATHS = ("mr", "goub", "unidb", "bridge", "ddbm_ve", "ddbm_vp")
+# The overlay of configs/paths that is each path; ``bridge`` is the recipes' own.
+PATHS = ("bridge", "mr", "goub", "unidb", "ddbm_ve", "ddbm_vp")
 PATHS += ("resshift", "rddm", "diffuir", "flow", "indi", "palette")
 NFES = (1, 2, 3, 5, 10, 20)
 SAMPLERS = ("fidelity", "mr-ode-2")
@@ -107,7 +107,7 @@ def main(given: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.paths:
             folder = (options.keep or Path(scratch)) / name
-            overlay = [] if name == "mr" else ["--config", f"paths/{name}.yaml"]
+            overlay = [] if name == "bridge" else ["--config", f"paths/{name}.yaml"]
             trained = trained_before(folder) or train_steps(steps, [*common, *overlay], folder)
             for row in rows(name, trained, samples, options.nfes):
                 print(row, flush=True)

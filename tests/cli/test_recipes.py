@@ -160,7 +160,7 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         assert denoiser.process.schedule == TabulatedTheta.irsde()
     else:
         denoiser = check_run(run)
-        wanted = name.removesuffix(".yaml") if name in OVERLAYS else "data"
+        wanted = {"noise.yaml": "preconditioned", "velocity.yaml": "velocity"}.get(name, "data")
     assert denoiser.parameterization.name == wanted
     if name in PATHS:
         kind = yaml.safe_load(PATHS[name].read_text())["model"]["process"]["class_path"]
@@ -244,7 +244,8 @@ def test_the_default_recipe_trains_in_bf16(tmp_path: Path) -> None:
 
 
 def test_a_schedule_made_by_a_function_is_in_the_checkpoint(tmp_path: Path) -> None:
-    table = ["--model.process.schedule", "mrdiff.TabulatedTheta.irsde"]
+    table = ["--model.process", "mrdiff.MRProcess"]
+    table += ["--model.process.schedule", "mrdiff.TabulatedTheta.irsde"]
     flags = [*_SMALL, *run_flags(tmp_path, steps=1, every=1), *table]
     assert main(["--config", "derain.yaml", *flags]) == 0
     denoiser = load_model(tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt", "cpu")
@@ -259,7 +260,7 @@ def test_a_checkpoint_of_another_meaning_is_refused(
     last = str(tmp_path / "derain" / "run" / "checkpoints" / "last.ckpt")
     wrong = {
         "parameterization": ["--config", "noise.yaml"],
-        "process": ["--model.process.sigma_max", "0.4"],
+        "process": ["--model.process.std", "0.4"],
         "network": ["--model.network.widths", "[32,64,96,128]"],
     }
     for key, other in wrong.items():

@@ -309,7 +309,7 @@ def test_an_exported_folder_has_both(work: Path) -> None:
     assert describe_denoiser(read_again) == describe_denoiser(whole)
     assert not any(p.requires_grad for p in read_again.parameters())
     (Path("exported") / "start.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="the weights of model.start"):
+    with pytest.raises(CheckpointError, match=r"the weights of model\.start"):
         load_model("exported", "cpu")
 
 
