@@ -290,22 +290,25 @@ def test_the_degradations_of_the_docs_train_by_yaml_alone(
     assert main(["--config", "fade.yaml", *flags]) == 0
 
 
-def test_the_network_of_the_docs_trains_and_is_loaded_where_allowed(
+def test_the_network_and_the_path_of_the_docs_train_and_are_loaded_where_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    code = re.findall(r"```python\n(.*?)```", text.split("## A network")[1], re.S)[0]
-    (tmp_path / "plain_net.py").write_text(code)
+    parts = (text.split(title)[1] for title in ("## A path", "## A network"))
+    code = [re.findall(r"```python\n(.*?)```", part, re.S)[0] for part in parts]
+    (tmp_path / "plain_net.py").write_text("\n".join(code))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     network = ["--model.network", "plain_net.Plain", "--model.network.width", "96"]
-    flags = [*network, *_SMALL, *run_flags(tmp_path, steps=2, every=2)]
+    path = ["--model.process", "plain_net.Late", "--model.process.std", "0.3"]
+    flags = [*network, *path, *_SMALL, *run_flags(tmp_path, steps=2, every=2)]
     assert main(["--config", "derain.yaml", *flags]) == 0
     checkpoint = tmp_path / "derain" / "run" / "checkpoints" / "best.ckpt"
     with pytest.raises(ValueError, match="allow 'plain_net'"):
         load_model(checkpoint, "cpu")
-    network_class = load_model(checkpoint, "cpu", allow=["plain_net"]).network
-    assert network_class.layers[0].out_channels == 96  # type: ignore[union-attr, index]
+    denoiser = load_model(checkpoint, "cpu", allow=["plain_net"])
+    assert denoiser.network.layers[0].out_channels == 96  # type: ignore[union-attr, index]
+    assert (type(denoiser.process).__name__, denoiser.process.std) == ("Late", 0.3)  # type: ignore[attr-defined]
 
 
 def test_the_solver_of_the_docs_is_mr_ode_1(tmp_path: Path) -> None:
