@@ -15,7 +15,7 @@ import yaml
 from mrdiff.checkpoints.description import class_paths, public_path
 from mrdiff.cli.train import command as train
 from tests.places import ROOT
-from tests.tiny_model import write_pairs
+from tests.tiny_model import PAIRS_CONFIG, write_pairs
 
 OURS = ("mrdiff", "datamodules", "callbacks")
 CLASS_PATH = re.compile(r"""class_path["']?: *["']?([\w.]+)""")
@@ -23,22 +23,15 @@ DOTTED = re.compile(r"(?<![\w.])(?:mrdiff|datamodules|callbacks)(?:\.\w+)*\.[A-Z
 # What is refused on purpose.
 WRONG = {"mrdiff.networks.Missing", "mrdiff.checkpoints.reading.load_model"}
 
-TINY = """
+TINY = (
+    PAIRS_CONFIG
+    + """\
 base: base.yaml
 model:
   network:
     class_path: mrdiff.networks.UNet
     init_args: {widths: [4, 8], encoder: [1], middle: 1, decoder: [1], time_width: 8}
   process: {schedule: {class_path: mrdiff.LinearTheta}}
-data:
-  batch_size: 2
-  num_workers: 0
-  train:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt, patch_size: 8}
-  val:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt}
 trainer:
   accelerator: cpu
   max_steps: 2
@@ -49,6 +42,7 @@ trainer:
   callbacks+:
     - class_path: callbacks.Throughput
 """
+)
 
 
 def resolve(path: str) -> Any:
@@ -70,7 +64,7 @@ def check(path: str) -> None:
 
 def written() -> list[str]:
     found = set()
-    for file in [*ROOT.glob("configs/*.yaml"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]:
+    for file in [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]:
         text = file.read_text(encoding="utf-8")
         found |= {*CLASS_PATH.findall(text), *DOTTED.findall(text)}
     for file in ROOT.glob("tests/**/*.py"):

@@ -34,6 +34,20 @@ def write_tiny_checkpoint(path: Path, *, identity: bool = False, **options: Any)
     return path
 
 
+# Of a run on the pairs that are written to the folder ``data`` of its working directory.
+PAIRS_CONFIG = """\
+data:
+  batch_size: 2
+  num_workers: 0
+  train:
+    class_path: datamodules.PairedFolder
+    init_args: {lq: data/lq, gt: data/gt, patch_size: 8}
+  val:
+    class_path: datamodules.PairedFolder
+    init_args: {lq: data/lq, gt: data/gt}
+"""
+
+
 def write_pairs(folder: Path, names: Iterable[str]) -> None:
     """Noisy photos of 40 x 48 px under ``lq`` and the clean ones, as PNG, under ``gt``."""
     random = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.path import GaussianPath, Time, check_positive, expand_like, wide
+from mrdiff.diffusion.path import GaussianPath, Time, check_positive, wide
 from mrdiff.diffusion.schedule import CosineTheta, MRSchedule
 
 # Of a bridge at its end: near enough to none, and nothing is divided by 0.
@@ -165,25 +165,12 @@ class BrownianBridge(PinnedPath):
 
 
 @dataclass(frozen=True)
-class DDBMVE(PinnedPath):
-    """The bridge of a variance-exploding diffusion (DDBM, Zhou et al. 2024, Table 1; DBIM).
+class DDBMVE(BrownianBridge):
+    """The Brownian bridge in the time t², that of a variance-exploding diffusion (DDBM, Table 1).
 
     Args:
-        std: of its noise at t = 1; > 0.
+        std: of the diffusion's noise at t = 1; > 0.
     """
-
-    std: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_positive(std=self.std)
-
-    @property
-    def scale(self) -> float:
-        return self.std / 2
-
-    @property
-    def end_std(self) -> float:
-        return self.std
 
     def reference(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return torch.ones_like(t), t**2, (1 - t) * (1 + t)
@@ -227,7 +214,6 @@ class DDBMVP(PinnedPath):
         left = torch.exp(done) * torch.expm1(todo) / whole
         return torch.exp(-0.5 * done), torch.expm1(done) / whole, left
 
-    def centred(self, mu: Tensor, t: Time) -> Tensor:
+    def centre(self, t: Time) -> Tensor:
         alpha, gone, left = self.reference(wide(t))
-        centre = alpha * (left + math.exp(0.5 * self._whole) * gone)
-        return expand_like(centre, mu).to(mu.dtype) * mu
+        return alpha * (left + math.exp(0.5 * self._whole) * gone)

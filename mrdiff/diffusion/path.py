@@ -71,7 +71,7 @@ class Frame(NamedTuple):
 class GaussianPath(ABC):
     """x_t = centre(t) mu + alpha(t) (x0 - mu) + sigma(t) eps, clean at t = 0, in [0, 1].
 
-    A subclass says what alpha and sigma are, and overrides :meth:`centred` where centre is not 1.
+    A subclass says what alpha and sigma are, and :meth:`centre` where it is not 1.
     It is a frozen dataclass: grids and coefficients are remembered by it. Public functions of time
     compute in float64 and return the dtype of their argument; of a float a 0-dim float64 tensor on
     the CPU.
@@ -93,10 +93,15 @@ class GaussianPath(ABC):
         alpha, sigma = self.coefficients(t)
         return torch.log(alpha) - torch.log(sigma)
 
-    def centred(self, mu: Tensor, t: Time) -> Tensor:
-        """x_t where the residual and the noise are 0, (a + b) mu ``[B, C, H, W]``: here mu."""
+    def centre(self, t: Time) -> Tensor | None:
+        """a + b, what x_t has of mu where residual and noise are 0; None for 1."""
         del t
-        return mu
+        return None
+
+    def centred(self, mu: Tensor, t: Time) -> Tensor:
+        """centre(t) mu ``[B, C, H, W]``."""
+        centre = self.centre(t)
+        return mu if centre is None else expand_like(centre, mu).to(mu.dtype) * mu
 
     @property
     def scale(self) -> float:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.path import Frame, GaussianPath, Time, check_positive, expand_like, wide
+from mrdiff.diffusion.path import Frame, GaussianPath, Time, check_positive, wide
 from mrdiff.diffusion.process import MRProcess
 
 
@@ -51,7 +51,21 @@ class ResShift(GaussianPath):
 
 
 @dataclass(frozen=True)
-class RDDM(GaussianPath):
+class _LinearNoise(GaussianPath):
+    """One whose sigma is std t."""
+
+    std: float
+
+    def __post_init__(self) -> None:
+        check_positive(std=self.std)
+
+    @property
+    def scale(self) -> float:
+        return self.std
+
+
+@dataclass(frozen=True)
+class RDDM(_LinearNoise):
     """x0 + A (mu - x0) + B eps, A = 1 - (1 - t)², B = std t (RDDM, Liu et al. 2024, Eq. 7).
 
     The limit of its schedules alpha ∝ 1 - t and beta² ∝ t for many steps.
@@ -61,13 +75,6 @@ class RDDM(GaussianPath):
     """
 
     std: float = 0.05
-
-    def __post_init__(self) -> None:
-        check_positive(std=self.std)
-
-    @property
-    def scale(self) -> float:
-        return self.std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return (1 - t) ** 2, self.std * t
@@ -93,8 +100,8 @@ class DiffUIR(MRProcess):
         if not 0 <= self.delta < 1:
             raise ValueError(f"delta must lie in [0, 1), got {self.delta}")
 
-    def centred(self, mu: Tensor, t: Time) -> Tensor:
-        return expand_like(1 - self.delta * wide(t) ** 2, mu).to(mu.dtype) * mu
+    def centre(self, t: Time) -> Tensor:
+        return 1 - self.delta * wide(t) ** 2
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,8 @@ class ConditionalVP(MRProcess):
 
     sigma_max: float = 0.5
 
-    def centred(self, mu: Tensor, t: Time) -> Tensor:
-        return expand_like(self.alpha(wide(t)), mu).to(mu.dtype) * mu
+    def centre(self, t: Time) -> Tensor:
+        return self.alpha(wide(t))
 
 
 def _straight(t: Tensor, scale: float) -> Frame:
@@ -118,7 +125,7 @@ def _straight(t: Tensor, scale: float) -> Frame:
 
 
 @dataclass(frozen=True)
-class FlowMatching(GaussianPath):
+class FlowMatching(_LinearNoise):
     """(1 - t) x0 + t (mu + std eps), a straight line (Lipman et al. 2023, Eq. 20; PMRF).
 
     Args:
@@ -126,13 +133,6 @@ class FlowMatching(GaussianPath):
     """
 
     std: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_positive(std=self.std)
-
-    @property
-    def scale(self) -> float:
-        return self.std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, self.std * t

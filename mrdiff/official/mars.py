@@ -34,11 +34,12 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import widened
+from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.official.mars_tables import OfficialPoint, OfficialTables, Schedule, raw_times
 from mrdiff.solvers.noise import Noise, RunNoise
-from mrdiff.solvers.run import ImageDenoiser, Sampler, StepCallback, begin
+from mrdiff.solvers.run import ImageDenoiser, PathError, Sampler, StepCallback, begin
 
 __all__ = ["MarsSampler", "OfficialTables"]
 
@@ -182,6 +183,11 @@ class MarsSampler(Sampler):
             )
         return grid
 
+    def check(self, path: GaussianPath) -> None:
+        if type(path) is not MRProcess:  # of those built upon it the states are others
+            kind = type(path).__name__
+            raise PathError(f"the official sampler is of the mean-reverting process, not of {kind}")
+
     def __call__(
         self,
         denoiser: DenoiserLike,
@@ -189,11 +195,7 @@ class MarsSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        if not isinstance(denoiser.process, MRProcess):
-            kind = type(denoiser.process).__name__
-            raise ValueError(
-                f"the official sampler is of the mean-reverting process, not of {kind}"
-            )
+        self.check(denoiser.process)
         mu = begin(denoiser, mu)
         image = ImageDenoiser(denoiser, mu, callback)
 
@@ -201,7 +203,7 @@ class MarsSampler(Sampler):
             prediction = image(x, point.time / self.steps)
             return prediction.x0 if self.parameterization == "data" else prediction.eps
 
-        return self._solve(predict, mu, denoiser.process.sigma_max, noise)
+        return self._solve(predict, mu, denoiser.process.scale, noise)
 
     def sample_raw(
         self,

@@ -15,7 +15,6 @@ from itertools import groupby, product
 import torch
 from torch import Tensor
 
-from mrdiff.diffusion.denoiser import Context
 from mrdiff.diffusion.path import Time
 from mrdiff.diffusion.prediction import Output, Prediction
 from mrdiff.diffusion.wrappers import (
@@ -25,6 +24,7 @@ from mrdiff.diffusion.wrappers import (
     Stage,
     prepared,
 )
+from mrdiff.networks.protocol import Context
 
 __all__ = ["TiledDenoiser", "even_tile", "tile_spans"]
 

@@ -87,8 +87,7 @@ class OptimalStep(Objective):
 
         2 sigma_max² / sigma_t (sinh(tau) eps - tau eps_network) + (1 + tau - e^tau) y_t
 
-    for small steps the error of the noise, times what a step makes of
-    it.
+    for small steps the error of the noise, times what a step makes of it.
     """
 
     steps: int = 100  # T, which lead from t = 1 to 0

@@ -15,27 +15,12 @@ from mrdiff.cli.sample import command as sample
 from mrdiff.diffusion.path import GaussianPath
 from mrdiff.diffusion.schedule import MRSchedule
 from tests.networks.test_official import images, small
+from tests.official.test_convert import YML as IRSDE_YML
 from tests.official.test_convert import refused, run, weights_of, write
 from tests.tiny_model import write_pairs
 
 # As the option files of GOUB have it.
-YML = """\
-name: goub
-sde:
-  lambda_square: 30
-  T: 100
-  schedule: cosine # linear, cosine
-  eps: 0.005
-network_G:
-  which_model_G: ConditionalUNet
-  setting:
-    in_nc: 3
-    out_nc: 3
-    nf: 8
-    depth: 4
-path:
-  pretrain_model_G: ~
-"""
+YML = IRSDE_YML.replace("max_sigma: 10", "lambda_square: 30")
 FLAGS = ("--max_sigma", "30", "--steps", "100", "--schedule", "cosine", "--eps", "0.005")
 SCHEDULE = TabulatedTheta.irsde("cosine", steps=100, eps=0.005)
 START = 0.99  # the official networks have not seen T = 100

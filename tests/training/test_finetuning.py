@@ -25,23 +25,16 @@ from mrdiff.networks import UNet
 from mrdiff.training.freezing import freeze, match_names, tally, trainable
 from mrdiff.training.lora import LoRA, add_adapters
 from mrdiff.training.transfer import init_from, load_fitting
-from tests.tiny_model import write_pairs, write_tiny_checkpoint
+from tests.tiny_model import PAIRS_CONFIG, write_pairs, write_tiny_checkpoint
 from tests.tiny_training import TinyNetwork
 
-CONFIG = """
+CONFIG = (
+    PAIRS_CONFIG
+    + """\
 model:
   lr_scheduler:
     class_path: mrdiff.training.WarmupCosine
     init_args: {warmup: 1, total: 1000}
-data:
-  batch_size: 2
-  num_workers: 0
-  train:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt, patch_size: 8}
-  val:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt}
 trainer:
   accelerator: cpu
   max_steps: 3
@@ -57,6 +50,7 @@ trainer:
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {save_last: true, save_top_k: 0}
 """
+)
 LAST = Path("runs/lightning_logs/version_0/checkpoints/last.ckpt")
 
 needs_peft = pytest.mark.skipif(

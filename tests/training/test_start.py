@@ -27,10 +27,12 @@ from mrdiff.networks.conditions import make_context
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.solvers.noise import named_noise
 from mrdiff.training import ScaledTarget
-from tests.tiny_model import write_pairs, write_tiny_checkpoint
+from tests.tiny_model import PAIRS_CONFIG, write_pairs, write_tiny_checkpoint
 from tests.tiny_training import TinyNetwork, loader, tiny_trainer
 
-CONFIG = """
+CONFIG = (
+    PAIRS_CONFIG
+    + """\
 model:
   network:
     class_path: mrdiff.networks.UNet
@@ -38,15 +40,6 @@ model:
   lr_scheduler:
     class_path: mrdiff.training.WarmupCosine
     init_args: {warmup: 1, total: 1000}
-data:
-  batch_size: 2
-  num_workers: 0
-  train:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt, patch_size: 8}
-  val:
-    class_path: datamodules.PairedFolder
-    init_args: {lq: data/lq, gt: data/gt}
 trainer:
   accelerator: cpu
   max_steps: 2
@@ -63,6 +56,7 @@ trainer:
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {save_last: true, save_top_k: 0}
 """
+)
 VERSION = Path("runs/lightning_logs/version_0")
 LAST = VERSION / "checkpoints/last.ckpt"
 FIRST = MRSampler(nfe=1, temperature=0.0)  # what a start is run with
