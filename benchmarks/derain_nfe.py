@@ -94,7 +94,8 @@ def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         {"sampler": "input", "nfe": 0, "seconds": 0.0, **score([s["lq"][None] for s in samples])}
     ]
     restored(denoiser, "posterior", 1, samples[0], 0)  # warm up
-    runs = [(sampler, nfe) for nfe in options.nfes for sampler in options.samplers]
+    suited = [s for s in options.samplers if make_sampler(s).suits(denoiser.process)]
+    runs = [(sampler, nfe) for nfe in options.nfes for sampler in suited]
     for sampler, nfe in track(runs, console=Console(stderr=True)):
         results = [restored(denoiser, sampler, nfe, sample, options.seed) for sample in samples]
         seconds = statistics.median(result[1] for result in results)

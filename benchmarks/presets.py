@@ -1,5 +1,7 @@
 """The presets against the official sampler: one network, the same noise, real pairs.
 
+Of a model of the mean-reverting process (paths/mr.yaml): the official sampler has no other.
+
     python -m benchmarks.presets --checkpoint best.ckpt --lq rainy/LQ --gt rainy/GT [--crop 256]
 
 The official sampler (:mod:`mrdiff.official.mars`) runs on its own tables, which differ a little
@@ -102,6 +104,7 @@ def pairs(options: argparse.Namespace) -> tuple[Tensor, Tensor, list[str]]:
 def table(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a (sampler, NFE), the input first."""
     denoiser = load_model(options.checkpoint, options.device)
+    MarsSampler().check(denoiser.process)
     device = next(denoiser.parameters()).device
     lq, gt, names = pairs(options)
     lpips = LPIPS.find(options.lpips_weights)

@@ -127,6 +127,8 @@ class SamplingValidation(Callback):
         return keys + [self._keys.key("val", "seconds", run) for run in self._keys.runs]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for sampler in self._runs.values():
+            sampler.check(cast(Denoiser, pl_module.denoiser).process)  # now, not at step 1000
         if "lpips" not in self.metrics or self._lpips is not None:
             return
         self._lpips = LPIPS.find(self.lpips_weights)

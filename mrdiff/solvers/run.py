@@ -58,6 +58,14 @@ class Sampler(ABC):
     def check(self, path: GaussianPath) -> None:  # noqa: B027  (those of users need not)
         """Raise ValueError if it cannot run on this path: PathError, or for a grid of another."""
 
+    def suits(self, path: GaussianPath) -> bool:
+        """Whether :meth:`check` raises no PathError."""
+        try:
+            self.check(path)
+        except PathError:
+            return False
+        return True
+
     @abstractmethod
     def __call__(
         self,

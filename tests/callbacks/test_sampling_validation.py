@@ -23,13 +23,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from callbacks import EMA, SamplingValidation
 from callbacks.pictures import GridRow, draw_grid
-from mrdiff import MRSampler, Prediction
+from mrdiff import BrownianBridge, MRDiffusion, MRSampler, Prediction
 from mrdiff.diffusion.wrappers import AutocastDenoiser
 from mrdiff.metrics import psnr
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise
 from mrdiff.system.names import METRICS
-from tests.tiny_training import SIZE, TinyImages, loader, tiny_module, tiny_trainer
+from tests.tiny_training import SIZE, TinyImages, TinyNetwork, loader, tiny_module, tiny_trainer
 
 PLAIN = [name for name in METRICS if name != "lpips"]
 
@@ -55,6 +55,15 @@ def read_events(trainer: Trainer) -> EventAccumulator:
     events = EventAccumulator(trainer.loggers[0].log_dir, size_guidance={"images": 0})
     events.Reload()
     return events
+
+
+def test_a_sampler_that_cannot_follow_the_path_ends_a_run_before_its_first_step(
+    tmp_path: Path,
+) -> None:
+    module = MRDiffusion(TinyNetwork(), BrownianBridge())
+    with pytest.raises(ValueError, match="euler-ode needs a path"):
+        tiny_trainer(tmp_path, small(samplers=("euler-ode",))).fit(module, loader(), loader())
+    assert module.trainer.global_step == 0
 
 
 def test_everything_is_in_tensorboard(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mrdiff import BrownianBridge
 from mrdiff.cli.sample import trajectory
 from mrdiff.cli.sample.trajectory import (
     Trajectory,
@@ -323,6 +324,16 @@ def test_a_large_photo_is_followed_in_its_middle_from_its_own_noise(
     noise = named_noise(0, ["a"])(0, (1, 3, 80, 40))[0]
     expected = MRProcess().prior(lq, noise)[:, 16:48, 0:32]
     torch.testing.assert_close(kept[0].states[0], expected, atol=1e-6, rtol=0)
+
+
+def test_what_cannot_follow_the_path_of_a_model_is_left_out(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(trajectory, "pca_figure", lambda ways, **_: shown.extend(ways) or Figure())
+    bridge = Denoiser(restorer.denoiser.network, BrownianBridge(), Parameterization.named("data"))
+    write_trajectory(Restorer(bridge, nfe=2), photo(), tmp_path / "a.png", name="a")
+    assert shown == ["mr-ode-2", "mr-ode-1", "mr-sde-1", "posterior"]  # no euler-ode
 
 
 def test_what_is_kept_does_not_grow_with_the_calls(

@@ -184,12 +184,14 @@ def write_trajectory(
 
     The middle of a large ``photo`` ``[3, H, W]`` is followed. ``name`` is what the noise is drawn
     from, besides the seed; ``mask``, ``[1, H, W]``, is 1 where the photo is intact and 0 in holes;
-    ``samplers`` are by label, otherwise :func:`compared_samplers` of the restorer's own.
+    ``samplers`` are by label, otherwise :func:`compared_samplers` of the restorer's own; those that
+    do not suit the model's path are left out.
 
     Raises:
         PhotoError: a picture cannot be written; there is no part of it then.
     """
-    samplers = samplers or compared_samplers(restorer.sampler)
+    path, known = restorer.denoiser.process, samplers or compared_samplers(restorer.sampler)
+    samplers = {name: each for name, each in known.items() if each.suits(path)}
     own, middle = next(iter(samplers.values())), _middle(photo)
     mu = middle.to(restorer.device)
     noise = named_noise(restorer.seed, [name], device=restorer.device)
