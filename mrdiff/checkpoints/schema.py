@@ -74,8 +74,13 @@ def _is_numbers(value: Any) -> bool:
 
 
 def is_sampler(sampler: Any) -> bool:
-    """Whether a setting is of the kinds that a sampler takes, which itself knows their bounds."""
-    if not isinstance(sampler, dict) or not _is_buildable(sampler):
+    """Whether a setting is of the kinds that a sampler takes, which itself knows their bounds.
+
+    Its numbers are finite, but for an ``eta`` that keeps nothing of the state.
+    """
+    if not isinstance(sampler, dict):
+        return False
+    if not _is_buildable({k: v for k, v in sampler.items() if k != "eta" or v != math.inf}):
         return False
     grid = sampler.get("grid", "")
     given = [sampler.get(key, False) for key in ("corrector", "average")]

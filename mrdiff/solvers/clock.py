@@ -10,7 +10,7 @@ With y_t = alpha_t y0 + sigma_t eps the same flow reads, on any path,
 so a solver may replace f = y0, eps or v by a polynomial in the clock that goes with it. Between two
 times, for any f of the share u of the step that is done, measured in the clock,
 
-    y_t = decay y_s + gain ∫_0^1 e^(-rate (1 - u)) f(u) du + noise z
+    y_t = decay y_s + gain (mean of f under e^(-rate (1 - u)), u in [0, 1]) + noise z
 
 The first two have a stochastic form for every eta > 0 (MR Sampler, ICLR 2025, for eta = 1); the
 third has none.
@@ -81,11 +81,11 @@ def points(path: GaussianPath, times: Tensor) -> list[Point]:
 
 def _data(s: Point, t: Point, eta: float) -> Transition:
     """r_t = e^(-kappa h) r_s + ∫_0^h kappa e^(-kappa (h - u)) y0 du + …, r = y / alpha."""
-    h, kappa = t.log_snr - s.log_snr, 1 + eta**2
+    h, kappa = t.log_snr - s.log_snr, 1 + eta * eta
     # (alpha_t / alpha_s) e^(-kappa h), with e^(-h) = alpha_s sigma_t / (sigma_s alpha_t)
-    decay = t.sigma / s.sigma * math.exp(-(eta**2) * h)
-    noise = t.sigma * math.sqrt(-math.expm1(-2 * eta**2 * h))
-    return Transition(decay, t.alpha * kappa * h, kappa * h, noise)
+    decay = t.sigma / s.sigma * math.exp(-eta * eta * h)
+    noise = t.sigma * math.sqrt(-math.expm1(-2 * eta * eta * h))
+    return Transition(decay, -t.alpha * math.expm1(-kappa * h), kappa * h, noise)
 
 
 def _noise(s: Point, t: Point, eta: float) -> Transition:

@@ -21,23 +21,23 @@ _QUADRATURE = np.polynomial.legendre.leggauss(32)
 
 
 def _moments(rate: float, count: int) -> np.ndarray:
-    """M_k = ∫_0^1 e^(-rate (1 - u)) u^k du for k < count, rate >= 0.
+    """M_k, the mean of u^k in [0, 1] under e^(-rate (1 - u)), k < count; rate in [0, inf].
 
-    The recursion M_k = (1 - k M_(k-1)) / rate loses digits for small rates, where quadrature is
-    exact.
+    The recursion M_k = (1 - k M_(k-1) (1 - e^-rate) / rate) / (1 - e^-rate) loses digits for small
+    rates, where quadrature is exact.
     """
     if rate < 8:
         nodes, weights = 0.5 * (_QUADRATURE[0] + 1), 0.5 * _QUADRATURE[1]
         kernel = weights * np.exp(-rate * (1 - nodes))
-        return np.array([np.sum(kernel * nodes**k) for k in range(count)])
-    moments = [-np.expm1(-rate) / rate]
+        return np.array([np.sum(kernel * nodes**k) for k in range(count)]) / np.sum(kernel)
+    moments = [1.0]
     for k in range(1, count):
-        moments.append((1 - k * moments[-1]) / rate)
+        moments.append(-1 / np.expm1(-rate) - k * moments[-1] / rate)
     return np.array(moments)
 
 
 def multistep_weights(nodes: Sequence[float], rate: float) -> np.ndarray:
-    """Weights w_j with ∑ w_j f(u_j) = ∫_0^1 e^(-rate (1 - u)) f(u) du, rate >= 0.
+    """Weights w_j with ∑ w_j f(u_j) the mean of f in [0, 1] under e^(-rate (1 - u)).
 
     They are exact for polynomials f of a degree below ``len(nodes)``. The distinct nodes u_j are in
     units of the step: 0 is the newest, older ones are negative, 1 is the step's end.
@@ -58,7 +58,7 @@ def plan_steps(
 ) -> tuple[Step, ...]:
     """All steps of a run over decreasing times, all above 0.
 
-    ``order``, the number of quantities, grows by one a step; ``eta`` is in [0, 1].
+    ``order``, the number of quantities, grows by one a step; ``eta`` is in [0, inf].
     """
     return _plan(path, tuple(times), order, eta, clock, corrector)
 

@@ -6,6 +6,7 @@ The names are the MR Sampler paper's, the best found at each NFE and the baselin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
@@ -38,6 +39,9 @@ EVIDENCE: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
         1: {**_ACCURATE, "grid": "uniform_angle"},
         5: {**_ACCURATE, "grid": "power(1.25)"},
         8: {**_ACCURATE, "grid": "uniform_t"},
+    },
+    "consistency": {  # of distilled models
+        1: {"order": 1, "eta": math.inf, "grid": "uniform_angle(0.1)"},
     },
 }
 

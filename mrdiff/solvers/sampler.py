@@ -8,12 +8,15 @@ exact step of the reverse SDE (eta = 1), the probability-flow ODE (eta = 0) and 
 
 The solver replaces y0(·) by the polynomial through the last ``order`` predictions; with another
 clock (:mod:`mrdiff.solvers.clock`) the same is done to eps or to the velocity. For eta = 1 and
-order 2 this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE-2.
+order 2 this is SDE-2 of the MR Sampler paper (ICLR 2025), for eta = 0 its ODE-1 and ODE-2. With
+eta = inf nothing of the state is kept: y0 as it is predicted, noised anew, which is how consistency
+models are sampled (Song et al. 2023, Algorithm 1).
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from typing import Any
 
@@ -35,8 +38,9 @@ class MRSampler(Sampler):
     Args:
         nfe: exact number of network calls; 1 returns the network's x0 at t = 1.
         order: 1 to 4, the number of predictions that the polynomial goes through.
-        eta: stochasticity in [0, 1]: 0 the probability-flow ODE, 1 the reverse SDE.
-        grid: a name of :data:`mrdiff.system.names.GRIDS`, ``karras`` and ``power`` also with rho
+        eta: stochasticity >= 0: 0 the probability-flow ODE, 1 the reverse SDE, ``math.inf`` only
+            with ``"data"``.
+        grid: a name of :data:`mrdiff.system.names.GRIDS`, some with a number
             (``"power(2)"``); a ``.yaml`` file of ``mrdiff grid``, which is read here; a function
             ``(process, nfe) -> times``; the times, or times by NFE.
         prediction: the clock: a polynomial of ``"data"`` in log-SNR, of ``"noise"`` in
@@ -75,8 +79,10 @@ class MRSampler(Sampler):
         check_run(nfe, temperature)
         if order not in (1, 2, 3, 4):
             raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {eta}")
+        if not eta >= 0:
+            raise ValueError(f"eta must not be negative, got {eta}")
+        if prediction == "noise" and eta == math.inf:
+            raise ValueError("eta must be finite with prediction='noise'")
         if prediction == "velocity" and eta > 0:
             raise ValueError(f"eta must be 0 with prediction='velocity', got {eta}")
         if threshold is not None and not 0 <= threshold <= 1:

@@ -104,11 +104,12 @@ def karras(
     return _between_ends(process, (start - rho * torch.log(ratio)).clamp(max=end))
 
 
-def uniform_angle(process: GaussianPath, nfe: int) -> Tensor:
-    """Equal steps in phi = atan(sigma / (scale alpha)), arccos(alpha) of a mean-reverting path."""
-    start, end = (math.atan(math.exp(-edge) / process.scale) for edge in _ends(process))
+def uniform_angle(process: GaussianPath, nfe: int, *, scale: float | None = None) -> Tensor:
+    """Equal steps in atan(sigma / (scale alpha)), for the path's scale arccos(alpha) of MR."""
+    unit = process.scale if scale is None else scale
+    start, end = (math.atan(math.exp(-edge) / unit) for edge in _ends(process))
     angle = torch.linspace(start, end, nfe + 1, dtype=torch.float64)[:-1]
-    return _between_ends(process, -torch.log(process.scale * torch.tan(angle)))
+    return _between_ends(process, -torch.log(unit * torch.tan(angle)))
 
 
 def leading(process: GaussianPath, nfe: int) -> Tensor:
@@ -125,7 +126,7 @@ def trailing(process: GaussianPath, nfe: int) -> Tensor:
     return start_time(process) * times
 
 
-_NAMED: dict[str, TimeGrid] = {
+_NAMED: dict[str, Callable[..., Tensor]] = {
     "uniform_t": uniform_t,
     "uniform_log_snr": uniform_log_snr,
     "uniform_angle": uniform_angle,
@@ -134,25 +135,28 @@ _NAMED: dict[str, TimeGrid] = {
     "leading": leading,
     "trailing": trailing,
 }
-_CURVED: dict[str, Callable[..., Tensor]] = {"karras": karras, "power": power}
+_SHAPED = {"karras": "rho", "power": "rho", "uniform_angle": "scale"}  # grids that take a number
 
 
 def named_grid(name: str) -> TimeGrid:
-    """A grid by name, ``karras`` and ``power`` also with their rho > 0: ``"power(2)"``."""
+    """A grid by name, some also with a number > 0: ``"power(2)"``, ``"uniform_angle(0.1)"``.
+
+    It is the rho of ``karras`` and ``power``, and the scale of ``uniform_angle``.
+    """
     match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
-    kind, rho = match.groups() if match else (name, None)
+    kind, number = match.groups() if match else (name, None)
     if kind not in _NAMED:
         known = ", ".join(_NAMED)
         raise ValueError(f"unknown grid {name!r}: use one of {known}, a .yaml file or times")
-    if rho is None:
+    if number is None:
         return _NAMED[kind]
     try:
-        value = float(rho)
+        value = float(number)
     except ValueError:
         value = math.nan
-    if kind not in _CURVED or not 0 < value < math.inf:
-        raise ValueError(f"grid {name!r}: only karras and power take a rho, a number above 0")
-    return partial(_CURVED[kind], rho=value)
+    if kind not in _SHAPED or not 0 < value < math.inf:
+        raise ValueError(f"grid {name!r}: only {', '.join(_SHAPED)} take a number, above 0")
+    return partial(_NAMED[kind], **{_SHAPED[kind]: value})
 
 
 # Inverting a schedule takes milliseconds, and runs repeat.

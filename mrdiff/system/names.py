@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 PAPER_SAMPLERS = ("mr-ode-1", "mr-ode-2", "mr-ode-3", "mr-sde-1", "mr-sde-2")
-TUNED_SAMPLERS = ("fidelity", "perceptual")  # the best found at each NFE
+TUNED_SAMPLERS = ("fidelity", "perceptual", "consistency")  # the best found at each NFE
 BASELINES = ("euler-sde", "euler-ode", "heun-ode", "posterior")
 SAMPLERS = (*PAPER_SAMPLERS, *TUNED_SAMPLERS, *BASELINES)
 
 GRIDS = ("uniform_t", "uniform_log_snr", "uniform_angle", "karras", "power", "leading", "trailing")
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
+VALIDATION_METRICS = (*METRICS, "sw")  # of crops: a distance between their patches as a crowd
 SEARCH_METRICS = ("distance", "psnr", "ssim", "lpips")  # that times can be chosen by
 PROTOCOLS = ("standard", "ir-sde")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")

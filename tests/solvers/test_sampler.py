@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrdiff import MRProcess, MRSampler, Prediction, make_sampler
+from mrdiff import GaussianPath, MRProcess, MRSampler, Prediction, make_sampler
 from mrdiff.solvers.clock import Clock
 from mrdiff.solvers.multistep import multistep_weights, plan_steps
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.timegrid import karras, make_times, uniform_log_snr
 from mrdiff.system.names import SAMPLERS
-from tests.oracles import CONTINUOUS, SCHEDULES, GaussianOracle, fitted_slope, oracle_denoiser
+from tests.oracles import (
+    CONTINUOUS,
+    PATHS,
+    SCHEDULES,
+    GaussianOracle,
+    fitted_slope,
+    oracle_denoiser,
+)
 from tests.places import ROOT
 
 F64 = torch.float64
@@ -91,7 +100,7 @@ def test_order_between_two_inner_times(order: int) -> None:
 )
 def test_weights_integrate_polynomials_exactly(nodes: list[float], h: float, kappa: float) -> None:
     """∫ kappa e^(-kappa (h - u)) u^k du by brute-force quadrature."""
-    weights = kappa * h * multistep_weights([u / h for u in nodes], kappa * h)
+    weights = -math.expm1(-kappa * h) * multistep_weights([u / h for u in nodes], kappa * h)
     u, w = np.polynomial.legendre.leggauss(100)
     u, w = h * (u + 1) / 2, h * w / 2
     for k in range(len(nodes)):
@@ -104,15 +113,15 @@ def test_weights_integrate_polynomials_exactly(nodes: list[float], h: float, kap
 @pytest.mark.parametrize("kappa", [1.0, 1.3, 2.0])
 def test_weights_are_accurate_for_small_and_large_steps(h: float, kappa: float) -> None:
     z = kappa * h
-    weights = z * multistep_weights([0.0, -1.0], z)
     total = -math.expm1(-z)
+    weights = total * multistep_weights([0.0, -1.0], z)
     first = 1 - total / z if z > 1e-2 else z / 2 - z**2 / 6 + z**3 / 24
     assert weights[0] + weights[1] == pytest.approx(total, rel=1e-12)
     assert -weights[1] == pytest.approx(first, rel=1e-7)
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 3, 5, 10])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 3.0, math.inf])
 def test_three_parameterizations_give_one_trajectory(nfe: int, eta: float) -> None:
     process = MRProcess()
     trajectories = []
@@ -160,6 +169,62 @@ def test_posterior_sampling_equals_mr_sde_1(name: str, nfe: int) -> None:
     assert float((ancestral - solver(oracle, MU, noise=fixed_noise)).abs().max()) < 1e-9
 
 
+def forgetful(order: int, oracle: GaussianOracle, times: list[float]) -> torch.Tensor:
+    """Each x0 noised anew; of order 2 the line in log-SNR through it and the one before."""
+    path, found = oracle.process, list[tuple[float, torch.Tensor]]()
+    x = path.centred(MU, times[0]) + path.start_std(times[0]) * fixed_noise(0, MU.shape)
+    for i, (t, after) in enumerate(pairwise(times[:-1]), start=1):
+        y0 = oracle(x, t, MU).x0 - MU
+        found.append((float(path.log_snr(t)), y0))
+        if order == 2 and i > 1:
+            (old, before), (now, _) = found[-2:]
+            y0 = y0 + (float(path.log_snr(after)) - now) / (now - old) * (y0 - before)
+        noise = path.noise * path.sigma(after) * fixed_noise(i, MU.shape)
+        x = path.centred(MU, after) + path.alpha(after) * y0 + noise
+    return oracle(x, times[-2], MU).x0
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_an_infinite_eta_keeps_nothing_of_the_state(path: GaussianPath, order: int) -> None:
+    for nfe in (1, 2, 5):
+        sampler = MRSampler(nfe=nfe, order=order, eta=math.inf)
+        expected = forgetful(order, GaussianOracle(path), sampler.times(path).tolist())
+        restored = sampler(GaussianOracle(path), MU, noise=fixed_noise)
+        torch.testing.assert_close(restored, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_an_infinite_eta_is_the_limit_of_finite_ones(order: int) -> None:
+    def restored(eta: float, *, corrector: bool = False) -> torch.Tensor:
+        sampler = MRSampler(nfe=6, order=order, eta=eta, corrector=corrector)
+        return sampler(GaussianOracle(MRProcess()), MU, noise=fixed_noise)
+
+    limit = restored(math.inf)
+    # The moments of order 1 and above approach theirs with 1 / eta², the first does sooner.
+    etas = [8, 16, 32, 64]
+    off = [float((restored(eta) - limit).abs().max()) for eta in etas]
+    if order == 1:
+        assert max(off) < 1e-12
+        assert float((restored(1.0) - limit).abs().max()) > 1e-3
+    else:
+        assert fitted_slope(etas, off) == pytest.approx(2, abs=0.1)
+    assert torch.equal(restored(1e200), limit)
+    # What was extrapolated is forgotten before it could be corrected.
+    torch.testing.assert_close(restored(math.inf, corrector=True), limit, rtol=0, atol=1e-12)
+
+
+def test_the_preset_for_distilled_models_forgets_the_state() -> None:
+    process = MRProcess()
+    for nfe in (1, 2, 4):
+        preset = make_sampler("consistency", nfe=nfe)
+        own = MRSampler(nfe=nfe, order=1, eta=math.inf, grid="uniform_angle(0.1)")
+        assert preset.options() == own.options()
+        expected = forgetful(1, GaussianOracle(process), own.times(process).tolist())
+        restored = preset(GaussianOracle(process), MU, noise=fixed_noise)
+        torch.testing.assert_close(restored, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["euler-ode", "heun-ode"])
 def test_ode_baselines_approach_the_exact_flow(name: str) -> None:
     process = MRProcess()
@@ -189,7 +254,7 @@ def test_no_noise_is_added_on_the_step_to_zero(name: str) -> None:
         return fixed_noise(step, shape)
 
     make_sampler(name, nfe=6)(GaussianOracle(MRProcess()), MU, noise=counted)
-    stochastic = name in ("mr-sde-1", "mr-sde-2", "euler-sde", "posterior")
+    stochastic = name in ("mr-sde-1", "mr-sde-2", "consistency", "euler-sde", "posterior")
     prior = [] if name == "fidelity" else [0]  # at temperature 0 nothing is drawn
     assert drawn == (list(range(6)) if stochastic else prior)
 
@@ -214,7 +279,7 @@ def test_nfe_is_the_number_of_network_calls(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 1.0, math.inf])
 @pytest.mark.parametrize("grid", ["uniform_log_snr", "uniform_t", "karras"])
 @pytest.mark.parametrize("corrector", [False, True])
 def test_nfe_of_the_solver_is_the_number_of_network_calls(
@@ -295,11 +360,22 @@ def test_bad_grids_are_refused(grid: object, message: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"nfe": 0}, {"order": 0}, {"order": 5}, {"eta": 1.1}, {"eta": -0.1}, {"temperature": -1}],
+    [
+        {"nfe": 0},
+        {"order": 0},
+        {"order": 5},
+        {"eta": -0.1},
+        {"eta": math.nan},
+        {"eta": -math.inf},
+        {"eta": math.inf, "prediction": "noise"},
+        {"eta": 0.1, "prediction": "velocity"},
+        {"eta": math.inf, "prediction": "velocity"},
+        {"temperature": -1},
+    ],
 )
-def test_bad_options_are_refused(options: dict[str, float]) -> None:
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
-        MRSampler(**options)  # type: ignore[arg-type]
+        MRSampler(**options)
 
 
 def test_unknown_options_and_presets_are_refused() -> None:

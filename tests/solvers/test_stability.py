@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -26,7 +27,7 @@ ALL: dict[str, GaussianPath] = {
     "vanished": MRProcess(CosineTheta(alpha_min=1e-30)),
     **{name: path for name, path in PATHS.items() if name != "mr"},
 }
-CLOCKS = [("data", 0.0), ("data", 0.5), ("data", 1.0)]
+CLOCKS = [("data", 0.0), ("data", 0.5), ("data", 1.0), ("data", 3.0), ("data", math.inf)]
 CLOCKS += [("noise", 0.0), ("noise", 1.0), ("velocity", 0.0)]
 SOME_NFE = (1, 2, 5, 30)
 MU = torch.linspace(0, 1, 48).reshape(1, 3, 4, 4)
@@ -95,7 +96,7 @@ def test_every_nfe_to_100_is_finite(name: str, prediction: str, eta: float) -> N
     check(name, prediction, eta, tuple(range(1, 101)), (torch.bfloat16,))
 
 
-@pytest.mark.parametrize("target", ["data", "noise", "velocity", "preconditioned"])
+@pytest.mark.parametrize("target", ["data", "noise", "velocity", "preconditioned", "boundary"])
 @pytest.mark.parametrize("prediction", ["data", "noise", "velocity"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_grid_target_and_clock_is_finite(grid: str, prediction: str, target: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from mrdiff import ConstantTheta, MRProcess, MRSampler
+from mrdiff import ConstantTheta, GaussianPath, MRProcess, MRSampler
 from mrdiff.solvers.gridfile import read_grid, write_grid
 from mrdiff.solvers.timegrid import make_times
 from mrdiff.system.names import GRIDS
-from tests.oracles import SCHEDULES
+from tests.oracles import PATHS, SCHEDULES
 
 F64 = torch.float64
 
@@ -56,6 +57,31 @@ def test_power_and_karras_take_rho() -> None:
     assert torch.allclose(near, make_times("uniform_log_snr", process, 5), atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.03, 0.1, 0.5])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_an_angle_has_the_scale_that_it_is_given(path: GaussianPath, scale: float) -> None:
+    times = make_times(f"uniform_angle({scale})", path, 7)
+    alpha, sigma = path.shares(times)
+    angles = torch.atan2(sigma, scale * alpha)
+    gaps = angles.diff()
+    torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=1e-6, atol=0)
+    # The second of two calls: half-way from where nothing is left to nothing, if the path ends so.
+    middle = make_times(f"uniform_angle({scale})", path, 2)[1]
+    alpha, sigma = path.shares(middle)
+    half = torch.tan(0.5 * (angles[0] + angles[-1]))
+    assert float(sigma / alpha) == pytest.approx(float(scale * half), rel=1e-6)
+    if float(path.sigma(0.0)) < 1e-3 * scale:
+        near = 3 * scale / math.exp(-float(path.log_snr(times[0])))  # of how little is left
+        assert float(sigma / alpha) == pytest.approx(scale, rel=near)
+        assert near < 0.1 or scale > 0.1
+
+
+def test_an_angle_of_the_paths_own_scale_has_no_number() -> None:
+    process = MRProcess()
+    named = make_times(f"uniform_angle({process.scale!r})", process, 5)
+    torch.testing.assert_close(named, make_times("uniform_angle", process, 5), rtol=1e-12, atol=0)
+
+
 def test_leading_and_trailing_differ_from_the_repository_at_one_end_each() -> None:
     """There `leading` starts at nfe/(nfe+1) and `trailing` stops at 1/(nfe+1)."""
     assert make_times("leading", MRProcess(), 3).tolist() == [1.0, 0.5, 0.25, 0.0]
@@ -63,7 +89,22 @@ def test_leading_and_trailing_differ_from_the_repository_at_one_end_each() -> No
 
 
 @pytest.mark.parametrize(
-    "grid", ["power(0)", "power(-1)", "power(x)", "uniform_t(2)", "karras(", "karras()", "linear"]
+    "grid",
+    [
+        "power(0)",
+        "power(-1)",
+        "power(x)",
+        "power(inf)",
+        "power(nan)",
+        "uniform_angle(0)",
+        "uniform_angle(0.1, 2)",
+        "uniform_t(2)",
+        "leading(2)",
+        "karras(",
+        "karras()",
+        "linear",
+        "linear(2)",
+    ],
 )
 def test_bad_names_are_refused_when_the_sampler_is_made(grid: str) -> None:
     with pytest.raises(ValueError, match="grid"):
