@@ -4,6 +4,7 @@ from callbacks.ema import EMA
 from callbacks.finite_loss import FiniteLoss
 from callbacks.sampling_validation import SamplingValidation
 from callbacks.save_last import SaveLast
+from callbacks.teacher import Teacher
 from callbacks.throughput import Throughput
 
-__all__ = ["EMA", "FiniteLoss", "SamplingValidation", "SaveLast", "Throughput"]
+__all__ = ["EMA", "FiniteLoss", "SamplingValidation", "SaveLast", "Teacher", "Throughput"]

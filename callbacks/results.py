@@ -13,6 +13,7 @@ TITLES = {
     "psnr": "PSNR (dB), higher is better",
     "ssim": "SSIM, higher is better",
     "lpips": "LPIPS, lower is better",
+    "sw": "Distance of patches, lower is better",
 }
 
 
@@ -52,23 +53,25 @@ class Keys:
             return f"{stage}/{metric}@input"
         return f"{stage}/{metric}@{run.nfe}{self.suffix(run.sampler)}"
 
-    def panels(self, logged: Mapping[str, Tensor], stage: str) -> list[Panel]:
+    def panels(
+        self, logged: Mapping[str, Tensor], stage: str, runs: Sequence[SamplerAt]
+    ) -> list[Panel]:
         """Panels for those metrics that were logged."""
         panels = []
         for metric, label in TITLES.items():
             of_input = logged.get(self.key(stage, metric, None))
             if of_input is None or bool(of_input.isnan()):
                 continue
-            curves: dict[str, dict[int, float]] = {sampler: {} for sampler in self.samplers}
-            for run in self.runs:
+            curves: dict[str, dict[int, float]] = {run.sampler: {} for run in runs}
+            for run in runs:
                 curves[run.sampler][run.nfe] = float(logged[self.key(stage, metric, run)])
             panels.append(Panel(label=label, input_value=float(of_input), curves=curves))
         return panels
 
-    def charts(self, metrics: Sequence[str]) -> dict[str, list[str]]:
+    def charts(self, metrics: Sequence[str], runs: Sequence[SamplerAt]) -> dict[str, list[str]]:
         """Scalar tags that belong on one chart: a metric at every NFE and of the input."""
         charts = {
-            label: [self.key("val", metric, run) for run in (None, *self.runs)]
+            label: [self.key("val", metric, run) for run in (None, *runs)]
             for metric, label in TITLES.items()
             if metric in metrics
         }

@@ -11,23 +11,31 @@ from mrdiff.checkpoints.description import CheckpointError, build_process, descr
 from mrdiff.diffusion.denoiser import Denoiser
 
 
+def homes(denoiser: Denoiser) -> list[str]:
+    """The packages whose network, path and schedule it has: trusted in its checkpoints, too."""
+    parts = (denoiser.network, denoiser.process, getattr(denoiser.process, "schedule", None))
+    return [type(part).__module__.partition(".")[0] for part in parts if part is not None]
+
+
 def check_meaning(
-    config: Mapping[str, Any], denoiser: Denoiser, where: str, *, cure: str = "set the same"
+    config: Mapping[str, Any],
+    denoiser: Denoiser,
+    where: str,
+    *,
+    cure: str = "set the same",
+    nearly: bool = False,
 ) -> None:
-    """Refuse weights for ``denoiser`` that were trained to mean something else.
+    """Refuse weights for ``denoiser`` that were trained to mean something else, or not ``nearly``.
 
     Raises:
         CheckpointError: the process, the parameterization or ``data_std`` differ from those in the
             description ``config``; names the checkpoint ``where`` and the ``cure``.
     """
-    model = config["model"]
-    # Whose path and schedule the run already uses is trusted in the checkpoint too.
-    parts = (denoiser.process, getattr(denoiser.process, "schedule", None))
-    homes = [type(part).__module__.partition(".")[0] for part in parts]
-    ours = describe(denoiser.process)
+    model, ours = config["model"], describe(denoiser.process)
     same = {
-        "process": describe(build_process(model["process"], allow=homes)) == ours,
-        "parameterization": model["parameterization"] == denoiser.parameterization.name,
+        "process": describe(build_process(model["process"], allow=homes(denoiser))) == ours,
+        "parameterization": model["parameterization"] == denoiser.parameterization.name
+        or (nearly and denoiser.parameterization.takes(model["parameterization"])),
         "data_std": model["data_std"] == denoiser.data_std,
     }
     for key, equal in same.items():

@@ -8,7 +8,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from mrdiff.metrics.lpips import LPIPS, MIN_SIZE
 from mrdiff.metrics.protocol import PROTOCOLS, RGB, Protocol
-from mrdiff.system.names import METRICS
+from mrdiff.metrics.sliced import PATCH, sliced_wasserstein
+from mrdiff.system.names import METRICS, VALIDATION_METRICS
 
 SSIM_SIGMA = 1.5  # kornia's
 SSIM_WINDOW = 11
@@ -56,7 +57,7 @@ def ssim(restored: Tensor, target: Tensor, *, protocol: Protocol = RGB) -> Tenso
 
 def measurable(names: Sequence[str], height: int, width: int) -> list[str]:
     """Those of ``names`` whose windows fit into images of this size in px."""
-    least = {"ssim": SSIM_WINDOW, "ssim_y": SSIM_WINDOW, "lpips": MIN_SIZE}
+    least = {"ssim": SSIM_WINDOW, "ssim_y": SSIM_WINDOW, "lpips": MIN_SIZE, "sw": PATCH}
     return [name for name in names if min(height, width) >= least.get(name, 1)]
 
 
@@ -73,7 +74,8 @@ def measure(
     Args:
         restored: RGB in [0, 1], ``[B, 3, H, W]``; clamped and rounded to 8 bit first.
         target: the ground truth, same shape.
-        names: of ``METRICS``; "psnr" and "ssim" are on RGB, those with "_y" on luma.
+        names: of ``VALIDATION_METRICS``; "psnr" and "ssim" are on RGB, those with "_y" on luma;
+            "sw" is :func:`.sliced_wasserstein`, which takes 70 times an image's memory.
         lpips: the network, of whole images in all protocols; without it "lpips" is left out.
         protocol: one of ``PROTOCOLS``.
 
@@ -85,11 +87,15 @@ def measure(
     rgb, y = PROTOCOLS[protocol]
     results: dict[str, Tensor] = {}
     for name in names:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+        if name not in VALIDATION_METRICS:
+            raise ValueError(f"unknown metric {name!r}; known: {', '.join(VALIDATION_METRICS)}")
         if name == "lpips":
             if lpips is not None:
                 results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))
+        elif name == "sw":
+            pairs = zip(RGB.prepare(restored), RGB.prepare(target), strict=True)
+            each = [sliced_wasserstein(image[None], truth[None]) for image, truth in pairs]
+            results[name] = target.new_tensor(each)
         else:
             metric = psnr if name.startswith("psnr") else ssim
             chosen = y if name.endswith("_y") else rgb

@@ -5,12 +5,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import unfold
 
+PATCH = 7  # px a side
+
 
 def sliced_wasserstein(
     restored: Tensor,
     target: Tensor,
     *,
-    patch: int = 7,
+    patch: int = PATCH,
     stride: int = 3,
     projections: int = 64,
     seed: int = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from callbacks.pictures import GridRow, draw_grid
 from mrdiff import BrownianBridge, MRDiffusion, MRSampler, Prediction
 from mrdiff.diffusion.wrappers import AutocastDenoiser
 from mrdiff.metrics import psnr
+from mrdiff.metrics.sliced import sliced_wasserstein
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise
 from mrdiff.system.names import METRICS
@@ -117,6 +119,25 @@ def test_values_are_those_of_the_definition(tmp_path: Path) -> None:
         total["2"] += float(psnr(restored, gt)) / 5
     assert scores["val/psnr@input"] == pytest.approx(total["input"], abs=1e-4)
     assert scores["val/psnr@2"] == pytest.approx(total["2"], abs=1e-4)
+
+
+def test_the_distance_of_patches_is_of_each_image(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"metrics": ("psnr", "sw"), "nfes": (2,), "max_images": 5}
+    scores = validate(tmp_path, small(**options))
+    module, images = tiny_module().eval(), TinyImages()
+    each = []
+    for i in range(5):
+        lq, noise = images[i]["lq"][None], named_noise(0, [images[i]["name"]])
+        with torch.no_grad():
+            restored = MRSampler(nfe=2)(module.denoiser, lq, noise=noise)
+        shown = (restored.clamp(0, 1) * 255).round() / 255
+        truth = (images[i]["gt"][None] * 255).round() / 255
+        each.append(sliced_wasserstein(shown, truth))
+    assert scores["val/sw@2"] == pytest.approx(sum(each) / 5, abs=1e-5)
+    assert scores.keys() == {f"val/{m}@{run}" for m in ("psnr", "sw") for run in ("2", "input")}
+    tiny = validate(tmp_path, small(**options), size=6)  # smaller than a patch
+    assert tiny["val/psnr@2"] > 0
+    assert math.isnan(tiny["val/sw@2"])
 
 
 def test_result_does_not_depend_on_batches(tmp_path: Path) -> None:
@@ -252,7 +273,7 @@ class Mixed(TinyImages):
 def test_images_too_small_for_a_metric_do_not_count_in_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="lightning.pytorch")
     mixed = torch.utils.data.DataLoader(Mixed(4), batch_size=1)
     alone = torch.utils.data.DataLoader(torch.utils.data.Subset(Mixed(4), [1]), batch_size=1)
     found, expected = (

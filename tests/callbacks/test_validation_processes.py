@@ -14,11 +14,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from callbacks import SamplingValidation
+from callbacks import SamplingValidation, Teacher
 from datamodules import RestorationData
 from datamodules.datasets.base import RestorationDataset, Sample
 from datamodules.randomness import SampleKey
 from tests.places import ROOT
+from tests.tiny_model import write_tiny_checkpoint
 from tests.tiny_training import TinyImages, tiny_module, tiny_trainer
 
 # (what is run, images, max_images, images a batch, tasks)
@@ -69,7 +70,8 @@ class Keep(pl.Callback):
 def evaluate(folder: Path, run: int, processes: int) -> None:
     what, count, most, size, tasks = RUNS[run]
     options: Any = {"samplers": ("mr-ode-1",), "nfes": (1,), "metrics": ("psnr",), "crop": None}
-    validation = SamplingValidation(max_images=most, **options)
+    teacher = Teacher(str(folder / "teacher.ckpt"), nfes=(2,))
+    validation = SamplingValidation(max_images=most, teacher=teacher, **options)
     trainer = tiny_trainer(
         folder,
         validation,
@@ -88,6 +90,7 @@ def main(folder: str) -> None:
     """All runs, in one process and in two."""
     torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    write_tiny_checkpoint(Path(folder, "teacher.ckpt"))
     for run in range(len(RUNS)):
         for processes in (1, 2):
             evaluate(Path(folder), run, processes)
@@ -105,8 +108,10 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     for run, (what, *_, size, _) in enumerate(RUNS):
         one, two = (json.loads((tmp_path / f"{run}-{n}.json").read_text()) for n in (1, 2))
         assert one.keys() == two.keys(), RUNS[run]
+        assert ("val/psnr@2/teacher" in one) == (what == "fit")
         for key in one:
-            # The input needs no weights, which a step of two processes changes in another way; and
-            # the times of a loss are spread over a batch.
-            if "@input" in key or (what != "fit" and (size == 1 or "@" in key)):
+            # The input and a teacher need no weights, which a step of two processes changes in
+            # another way; and the times of a loss are spread over a batch.
+            alike = what != "fit" and (size == 1 or "@" in key)
+            if alike or "@input" in key or "/teacher" in key:
                 assert two[key] == pytest.approx(one[key], abs=1e-4), (RUNS[run], key)

@@ -22,6 +22,7 @@ from mrdiff.metrics import (
     Y,
     find_lpips_weights,
     luma,
+    measurable,
     measure,
     psnr,
     sliced_wasserstein,
@@ -29,7 +30,7 @@ from mrdiff.metrics import (
 )
 from mrdiff.photo import FORMATS
 from mrdiff.system import names
-from mrdiff.system.names import METRICS
+from mrdiff.system.names import METRICS, VALIDATION_METRICS
 
 SSIM_OPTIONS = {
     "gaussian_weights": True,
@@ -314,3 +315,41 @@ def test_sliced_wasserstein_is_blind_to_places_and_sees_blur() -> None:
         sliced_wasserstein(images[:2], images)
     with pytest.raises(ValueError, match="at least 7 px"):
         sliced_wasserstein(images[..., :5], images[..., :5])
+
+
+def test_sw_is_of_each_image_by_itself_as_it_is_saved(pair: tuple[Tensor, Tensor]) -> None:
+    jitter = 0.4 / 255 * torch.rand(pair[0].shape, generator=torch.Generator().manual_seed(1))
+    ours, theirs = pair
+    found = measure(ours + jitter, theirs, names=["sw", "psnr"])
+    assert list(found) == ["sw", "psnr"]
+    each = [
+        sliced_wasserstein(a[None], b[None]) for a, b in zip(ours.clamp(0, 1), theirs, strict=True)
+    ]
+    assert found["sw"].tolist() == pytest.approx(each, rel=1e-5)
+    assert each[0] > 2 * each[1] > 0
+    assert found["sw"].dtype == torch.float32
+    # Of a crowd of patches nothing is lost by turning it upside down but the patches themselves.
+    assert float(measure(theirs, theirs, names=["sw"])["sw"].max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "fitting"),
+    [
+        (64, 31, ["psnr", "ssim", "psnr_y", "ssim_y", "lpips", "sw"]),
+        (30, 64, ["psnr", "ssim", "psnr_y", "ssim_y", "sw"]),
+        (64, 10, ["psnr", "psnr_y", "sw"]),
+        (7, 7, ["psnr", "psnr_y", "sw"]),
+        (6, 64, ["psnr", "psnr_y"]),
+    ],
+)
+def test_metrics_whose_windows_do_not_fit_are_left_out(
+    height: int, width: int, fitting: list[str], random_features: dict[str, Tensor]
+) -> None:
+    """And those that are left can be measured."""
+    assert measurable(VALIDATION_METRICS, height, width) == fitting
+    a, b = torch.rand(2, 2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    found = measure(a, b, names=[name for name in fitting if name != "lpips"])
+    assert all(torch.isfinite(scores).all() for scores in found.values())
+    for name in {"sw", "ssim"} - {*fitting}:
+        with pytest.raises(ValueError, match="at least"):
+            measure(a, b, names=[name])
