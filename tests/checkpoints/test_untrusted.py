@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,15 @@ HOSTILE: dict[str, Edit] = {
     "too few times": setting(sampler={"nfe": 2, "grid": [1, 0]}),
     "times of another file": setting(sampler={"nfe": 2, "grid": "other.yaml"}),
     "order": setting(sampler={"nfe": 2, "order": [2]}),
+    "endless order": setting(sampler={"nfe": 2, "order": float("inf")}),
+    "endless noise": setting(sampler={"nfe": 2, "temperature": float("inf")}),
+    "endless times": setting(sampler={"nfe": 2, "grid": {2: [1, float("inf"), 0]}}),
+    "eta that is text": setting(sampler={"nfe": 2, "eta": "inf"}),
+    "eta that is none": setting(sampler={"nfe": 2, "eta": float("nan")}),
+    "eta below all": setting(sampler={"nfe": 2, "eta": -float("inf")}),
+    "eta of another clock": setting(
+        sampler={"nfe": 2, "eta": float("inf"), "prediction": "noise"},
+    ),
     "corrector": setting(sampler={"nfe": 2, "corrector": "x"}),
     "class in a sampler": setting(sampler={"nfe": 2, "grid": {"class_path": "os.system"}}),
     "ranges that are text": setting(int8={"head": "12"}),
@@ -258,7 +270,7 @@ def test_a_hostile_folder_is_refused(tmp_path: Path) -> None:
     assert "larger than its weights" in refused(folder)
 
 
-START = Start(init_from="x", ckpt_path=None, packages=(), classes=frozenset())
+START = Start(init_from="x", ckpt_path=None, packages=(), classes=frozenset(), has_data=True)
 TRAINED: dict[str, Edit] = {
     "network": network(middle=60_000),
     "text of a class": network(tasks=["evilmod.Net", "b"]),
@@ -283,3 +295,79 @@ def test_training_takes_nothing_hostile_over(
         architecture(START, read_checkpoint(tmp_path / "hostile.ckpt", merged=False))
     assert str(caught.value).count("hostile.ckpt") == 1
     assert not (tmp_path / "ran").exists()
+
+
+def learnt(**arguments: Any) -> dict[str, Any]:
+    """Data of which a run learns, with other arguments of its set."""
+    spec = {"class_path": "datamodules.PairedFolder", "init_args": {"lq": "lq", "gt": "gt"}}
+    return {"train": {**spec, "init_args": {**spec["init_args"], **arguments}}, "batch_size": 2}
+
+
+DATA: dict[str, tuple[Any, str]] = {
+    "class": ({"train": {"class_path": "evilmod.Net"}}, "class evilmod.Net is outside"),
+    "function": ({"train": {"class_path": "os.system"}}, "class os.system is outside"),
+    "class of another set": ({**learnt(), "val": {"class_path": "evilmod.Net"}}, "is outside"),
+    "class deep within": (learnt(a=[{"b": {"class_path": "evilmod.Net"}}]), "is outside"),
+    "what our packages import": (
+        {"train": {"class_path": f"datamodules.loading.{'DataLoader'}"}},
+        f"class datamodules.loading.{'DataLoader'} is outside",
+    ),
+    "text of a class": (learnt(degradation="evilmod.Net"), "'evilmod.Net' in its desc"),
+    "text of a deeper class": (learnt(degradation="evilmod.a.b.Net"), "could import evilmod"),
+    "key of a class": ({**learnt(), "evilmod.Net": 1}, "could import evilmod"),
+    "text of a description": (learnt(a="{class_path: evilmod.Net}"), "could be read as a config"),
+    "interpolation": (learnt(lq="${oc.env:HOME}"), "there is a '${oc.env:HOME}'"),
+    "interpolation of a part": ({**learnt(), "root": "a/${b}"}, r"there is a 'a/${b}'"),
+    "text of all": ("{train: {class_path: evilmod.Net}}", "could be read as a config"),
+    "file": (learnt(degradation="evil.txt"), "'evil.txt' in its description could be read"),
+    "file at home": ({**learnt(), "degradation": "~/evil.txt"}, "could be read"),
+    "file of all": ("evil.txt", "could be read"),
+    "nothing": (None, "does not say what it was trained on: name data.train"),
+    "nothing to learn from": ({"val": learnt()["train"]}, "does not say what it was trained on"),
+    "a list": ([1], "does not say what it was trained on"),
+}
+
+
+def architecture_with(data: Any, sound: Any, folder: Path, **start: Any) -> str:
+    content = copy.deepcopy(sound)
+    content["mrdiff"]["data"] = data
+    torch.save(content, folder / "data.ckpt")
+    wanted = replace(START, **{"has_data": False, **start})
+    return architecture(wanted, read_checkpoint(folder / "data.ckpt", merged=False))
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what must neither be imported nor read, which is at home, too."""
+    (tmp_path / "evilmod.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "evil.txt").write_text("class_path: evilmod.Net")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("data", "reason"), DATA.values(), ids=DATA)
+def test_nothing_hostile_is_learnt_from(sound: Any, data: Any, reason: str, evil: Path) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(reason)) as caught:
+        architecture_with(data, sound, evil)
+    assert str(caught.value).count("data.ckpt") == 1
+    assert "\n" not in str(caught.value)
+    # Whoever says what is learnt from does not look at it.
+    assert "data" not in json.loads(architecture_with(data, sound, evil, has_data=True))
+    assert not (evil / "ran").exists()
+
+
+def test_what_is_sound_is_learnt_from(sound: Any, evil: Path) -> None:
+    """Folders may be called anything, and a package that is allowed is imported."""
+    for name in ("evilmod/v1.2", "evilmod.v2/lq", "os.old-2", "../evilmod", "evil", "None", ""):
+        found = json.loads(architecture_with(learnt(lq=name), sound, evil))
+        assert found["data"] == learnt(lq=name)
+    mine = {"train": {"class_path": "kindmod.Pairs", "init_args": {"kind": "kindmod.Kind"}}}
+    (evil / "kindmod.py").write_text("class Pairs: pass")
+    with pytest.raises(CheckpointError, match="allow 'kindmod'"):
+        architecture_with(mine, sound, evil)
+    assert json.loads(architecture_with(mine, sound, evil, packages=("kindmod",)))["data"] == mine
+    # A resumed run, or one that is evaluated, need not learn.
+    resumed = {"init_from": None, "ckpt_path": "x"}
+    assert "data" not in json.loads(architecture_with(None, sound, evil, **resumed))

@@ -16,6 +16,7 @@ from mrdiff.cli.train import arguments as configs
 from mrdiff.cli.train import command as train
 from mrdiff.cli.train.arguments import find_config, prepare, resolve_config_flags
 from mrdiff.cli.train.resume import checkpoint_folders, find_checkpoint, run_version
+from mrdiff.cli.train.start import find_start
 from mrdiff.solvers.presets import EVIDENCE, PAPER
 from mrdiff.system.cores import available_cores, set_process_defaults
 from mrdiff.system.names import BASELINES, SAMPLERS
@@ -189,6 +190,50 @@ def test_threads_respect_the_user_and_the_quota(
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
+
+
+TRAIN = "data: {train: {class_path: mine.Pairs}}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "expected"),
+    [
+        (["fit"], "trainer: {}", False),
+        (["fit"], TRAIN, True),
+        (["fit"], "data: {train: mine.Pairs}", True),
+        (["fit"], "data: {train: {init_args: {patch_size: 8}}}", False),
+        (["fit"], "data: {train: null, batch_size: 3}", False),
+        (["fit"], "data: {val: mine.Pairs}", False),
+        (["fit"], "data: {val: mine.Pairs, root: here}", False),
+        (["fit", "--data.train", "mine.Pairs"], "", True),
+        (["fit", "--data.train=mine.Pairs"], "", True),
+        (["fit", "--data.train.class_path", "mine.Pairs"], "", True),
+        (["fit", "--data", "all.yaml"], "", True),
+        (["fit", "--data.train.init_args.patch_size=8"], "", False),
+        (["fit", "--data.batch_size=8", "--data.train.patch_size=8"], "", False),
+        (["fit", "--data.root=here"], TRAIN, True),
+        (["validate", "--ckpt_path=x"], TRAIN, True),
+        (["validate", "--ckpt_path=x"], "data: {val: {class_path: mine.Pairs}}", True),
+        (["validate", "--ckpt_path=x", "--data.val.init_args.crop_size=8"], "", False),
+        (["validate", "--ckpt_path=x", "--data.test=mine.Pairs"], "", False),
+        (["test", "--ckpt_path=x", "--data.test=mine.Pairs"], "", True),
+    ],
+)
+def test_who_says_what_is_learnt_from(
+    tmp_path: Path, arguments: list[str], file: str, expected: bool
+) -> None:
+    """Else it is what the checkpoint learnt from, with what is said besides."""
+    (tmp_path / "own.yaml").write_text(file)
+    found = find_start([*arguments, "--config", str(tmp_path / "own.yaml")])
+    assert found.has_data is expected
+
+
+@pytest.mark.parametrize("key", ["root", "degradation", "degradation.severity"])
+def test_what_would_change_nothing_is_refused(key: str) -> None:
+    reason = f"data.{key.split('.')[0]} alone changes nothing: name data.train"
+    for command in (["fit"], ["validate", "--ckpt_path=x"], ["test", "--ckpt_path=x"]):
+        with pytest.raises(CommandError, match=reason):
+            find_start([*command, f"--data.{key}", "here"])
 
 
 def test_last_is_the_newest_of_this_run(tmp_path: Path) -> None:

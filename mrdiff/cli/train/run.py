@@ -82,6 +82,8 @@ class MRDiffusionCLI(LightningCLI):
             self._packages = start.packages
             if found is not None:
                 arguments[1:1] = ["--config", architecture(start, found)]
+            if found is not None and arguments[0] == "fit":  # what ${init_from} is
+                arguments += ["--init_from", str(found.path) if start.init_from else "null"]
             super().parse_arguments(parser, arguments)
         except CheckpointError:
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mrdiff.checkpoints.description import (
@@ -27,9 +29,12 @@ from mrdiff.checkpoints.reading import Checkpoint, build_network, merge_adapters
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.train.arguments import read_yaml
 
-# Lets a configuration without a network be parsed, to find the run's folder in it.
-STAND_IN = json.dumps({"model": {"network": "mrdiff.networks.UNet"}})
+# Let a configuration that leaves them to a checkpoint be parsed, to find the run's folder in it.
+_PAIRS = {"class_path": "datamodules.PairedFolder", "init_args": {"lq": "", "gt": ""}}
+STAND_IN = json.dumps({"model": {"network": "mrdiff.networks.UNet"}, "data": {"train": _PAIRS}})
 
+_OURS = ("datamodules",)  # beside mrdiff
+_SETS = {"validate": "val", "test": "test"}  # what is used instead of data.train
 _MEANING = ("parameterization", "data_std")
 _TUNING = ("freeze", "lora")
 # Each a flag that ends a run, as ``minutes`` does.
@@ -45,6 +50,7 @@ class Start:
     packages: tuple[str, ...]  # whose classes a checkpoint may name
     # (package, name) of the classes in configs and flags, whatever module they are taken from
     classes: frozenset[tuple[str, str]]
+    has_data: bool  # whether they say what is learnt from, or evaluated on
 
 
 def add_options(parser: LightningArgumentParser) -> None:
@@ -106,6 +112,36 @@ def _as_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
+def _has_data(
+    command: str, flags: Sequence[tuple[str, str]], files: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether the class of a set is named, and not only options of one in a checkpoint.
+
+    Raises:
+        CommandError: a folder or a degradation is given, of which nothing would be made.
+    """
+    sections = [content.get("data") or {} for content in files]
+    roles = ("train", _SETS.get(command, "train"))
+    if any(_names_class(role, flags, sections) for role in roles):
+        return True
+    keys = {name.split(".")[1] for name, _ in flags if name.startswith("data.")}.union(*sections)
+    for key, config in (("root", "paired.yaml"), ("degradation", "photos.yaml")):
+        if key in keys and not _names_class("val", flags, sections):
+            cure = f"name data.train, too, such as by --config {config}"
+            raise CommandError(f"data.{key} alone changes nothing: {cure}", status=2)
+    return False
+
+
+def _names_class(
+    role: str, flags: Sequence[tuple[str, str]], sections: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether flags or ``data`` sections say of which class a set is."""
+    given = [section.get(role) for section in sections]
+    classes = [g.get("class_path") if isinstance(g, Mapping) else g for g in given]
+    names = ("data", f"data.{role}", f"data.{role}.class_path")
+    return any(classes) or any(name in names for name, _ in flags)
+
+
 def find_start(arguments: Sequence[str]) -> Start:
     """Look the start up in arguments, the subcommand first, that have not been parsed yet.
 
@@ -140,36 +176,42 @@ def find_start(arguments: Sequence[str]) -> Start:
         ckpt_path=given.get("ckpt_path"),
         packages=tuple(packages),
         classes=frozenset(map(_class, [*_strings(files), *(value for _, value in flags)])),
+        has_data=_has_data(command, flags, files),
     )
 
 
 def architecture(start: Start, checkpoint: Checkpoint) -> str:
     """A config, as text, of what a checkpoint's weights belong to.
 
-    A resumed run also goes on with what it froze and adapted.
+    A resumed run also goes on with what it froze and adapted. A run that does not say what it
+    learns from does so from what the checkpoint did.
 
     Raises:
         CheckpointError: one that names a class of a package that is neither allowed nor in the
-            run's own configuration, one whose network is none of its weights', or one with
-            interpolations.
+            run's own configuration, one whose network is none of its weights', one with
+            interpolations, or one without the data that is to be learnt from.
     """
-    model = checkpoint.config["model"]
-    named = class_paths([model["network"], model["process"]])
+    model, data = checkpoint.config["model"], checkpoint.config.get("data")
+    parts = [model["network"], model["process"], *([] if start.has_data else [data])]
+    named = class_paths(parts)
     try:
         for class_path in named:
             if _class(class_path) not in start.classes:  # else the user has it imported anyway
-                find_class(class_path, object, allow=start.packages)
-        _check_texts([model["network"], model["process"]], start.packages)
+                find_class(class_path, object, allow=(*_OURS, *start.packages))
+        _check_texts(parts, (*_OURS, *start.packages))
         # The command line builds it without bounds; what a flag changes is the user's affair.
         plain = merge_adapters(checkpoint)
         build_network(plain, allow=[name.partition(".")[0] for name in named])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    trained_on = data.get("train") if isinstance(data, Mapping) else None
+    if start.init_from and not start.has_data and trained_on is None:
+        cure = "name data.train, such as by --config paired.yaml --data.root ROOT"
+        raise CheckpointError(f"{checkpoint.path} does not say what it was trained on: {cure}")
     keys = _MEANING if start.ckpt_path is None else (*_MEANING, *_TUNING)
     taken = {key: model[key] for key in keys if model.get(key) is not None}
-    return json.dumps(
-        {"model": {"network": model["network"], "process": model["process"], **taken}}
-    )
+    found = {"model": {"network": model["network"], "process": model["process"], **taken}}
+    return json.dumps(found if start.has_data or not data else {**found, "data": data})
 
 
 def _check_texts(value: Any, allow: Sequence[str]) -> None:
@@ -181,17 +223,33 @@ def _check_texts(value: Any, allow: Sequence[str]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if key != "class_path":
-                _check_texts([key, item], allow)
+                _check_text(key, allow)
+                _check_texts(item, allow)
     elif isinstance(value, list):
         for item in value:
             _check_texts(item, allow)
     elif isinstance(value, str):
-        if "${" in value or "class_path" in value:
-            raise CheckpointError(f"there is a {value!r:.60} in its description")
-        package, dot, _ = value.partition(".")
-        foreign = dot and package.isidentifier() and package not in (*ALLOWED_PACKAGES, *allow)
-        if foreign and importlib.util.find_spec(package) is not None:
-            raise CheckpointError(f"{value!r:.60} in its description could import {package}")
+        _check_text(value, allow)
+        if os.path.isfile(os.path.expanduser(value)):
+            raise CheckpointError(f"{value!r:.60} in its description could be read as a config")
+
+
+def _check_text(text: str, allow: Sequence[str]) -> None:
+    try:
+        meant = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        meant = None
+    if isinstance(meant, (dict, list)):
+        raise CheckpointError(f"{text!r:.60} in its description could be read as a config")
+    if isinstance(meant, str) and meant != text:  # escapes hide nothing
+        _check_text(meant, allow)
+    if "${" in text or "class_path" in text:
+        raise CheckpointError(f"there is a {text!r:.60} in its description")
+    package, *rest = text.split(".")
+    dotted = bool(rest) and all(map(str.isidentifier, (package, *rest)))
+    foreign = dotted and package not in (*ALLOWED_PACKAGES, *allow)
+    if foreign and importlib.util.find_spec(package) is not None:
+        raise CheckpointError(f"{text!r:.60} in its description could import {package}")
 
 
 def refuse_two_ends(arguments: Sequence[str], section: Mapping[str, Any]) -> None:
