@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrdiff.diffusion.path import GaussianPath, Time, expand_like, like, remembered, wide
 
-ParameterizationName = Literal["data", "noise", "velocity", "preconditioned"]
+ParameterizationName = Literal["data", "noise", "velocity", "preconditioned", "boundary"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Parameterization:
     ``preconditioned`` is sigma y0 - alpha d² eps, divided by root = sqrt(alpha² d² + sigma²), with
     d = data_std. Read back, y0 = alpha d² / root² y + sigma / root out: what the state alone says
     of y0, were that Gaussian, and what it does not, which vanishes with sigma (Karras et al. 2022,
-    Table 1, in residual coordinates).
+    Table 1, in residual coordinates). ``boundary`` is the same with d = 0.1 data_std: ``data`` but
+    for the earliest times, at which the state itself is the answer, so that x0 at t = 0 is x_0.
     """
 
     name: ParameterizationName
@@ -28,11 +29,15 @@ class Parameterization:
     @classmethod
     def named(cls, name: str) -> Parameterization:
         """The instance of that name; ValueError for any other name."""
-        for known in (DATA, NOISE, VELOCITY, PRECONDITIONED):
+        for known in (DATA, NOISE, VELOCITY, PRECONDITIONED, BOUNDARY):
             if known.name == name:
                 return known
         names = ", ".join(get_args(ParameterizationName))
         raise ValueError(f"unknown parameterization {name!r}: use one of {names}")
+
+    def takes(self, name: str) -> bool:
+        """Whether a network that was trained to predict ``name`` can go on by learning this."""
+        return name == self.name or (self.name, name) == ("boundary", "data")
 
     def scaled(self, path: GaussianPath, t: Tensor, data_std: float) -> tuple[Tensor, ...]:
         """(a, b) at t, and the target's standard deviation for y0 of ``data_std``, image units."""
@@ -44,9 +49,10 @@ class Parameterization:
             frame = path.frame(wide(t))
             a, b = like(frame.y0_rate, t), like(frame.eps_rate, t)
         else:
+            d = data_std if self.name == "preconditioned" else 0.1 * data_std
             alpha, sigma = path.coefficients(wide(t))
-            root = torch.hypot(alpha * data_std, sigma)
-            a, b = like(sigma / root, t), like(-alpha * data_std**2 / root, t)
+            root = torch.hypot(alpha * d, sigma)
+            a, b = like(sigma / root, t), like(-alpha * d**2 / root, t)
         return a, b, torch.sqrt(a**2 * data_std**2 + (path.noise * b) ** 2)
 
 
@@ -54,6 +60,7 @@ DATA = Parameterization("data")
 NOISE = Parameterization("noise")
 VELOCITY = Parameterization("velocity")
 PRECONDITIONED = Parameterization("preconditioned")
+BOUNDARY = Parameterization("boundary")
 
 
 class Reading(NamedTuple):

@@ -147,6 +147,15 @@ def find_budget(trainer: Trainer) -> Budget | None:
     return next((callback for callback in callbacks if isinstance(callback, Budget)), None)
 
 
+def progress(trainer: Trainer) -> float:
+    """The share of a run's time, or else of its steps, that has gone by; 0 if it has no end."""
+    budget = find_budget(trainer)
+    if budget is not None:
+        return budget.progress()
+    steps = trainer.estimated_stepping_batches
+    return min(1.0, trainer.global_step / steps) if steps > 0 else 0.0
+
+
 def planned_validations(trainer: Any) -> int:
     """How many the ``trainer`` section of a configuration makes by steps; 7 if unknown."""
     steps, every = trainer.max_steps, trainer.val_check_interval

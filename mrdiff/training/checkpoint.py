@@ -31,6 +31,7 @@ def settings(module: Any) -> dict[str, Any]:
         model = describe_denoiser(module.denoiser)
     else:  # the live process: a configuration may name a function that makes the schedule
         model = {**module.config, "process": module.process}
+        model["parameterization"] = module.parameterization.name  # which the objective may change
         model["start"] = describe_start(module.denoiser)  # of which the configuration has the file
     said = {
         "format": FORMAT,

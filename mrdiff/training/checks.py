@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrdiff.diffusion.parameterization import NOISE, Parameterization
 from mrdiff.diffusion.path import GaussianPath
+from mrdiff.training.objective import Objective
 
 _VISIBLE = 0.002  # half a grey level
 
@@ -74,3 +75,19 @@ def not_finite(state: Mapping[str, Any]) -> str | None:
         if isinstance(value, Tensor) and not bool(value.isfinite().all()):
             return name
     return None
+
+
+def check_compared(loss: nn.Module, objective: Objective) -> None:
+    """Raise an error for a loss of other arguments, or of images where none are compared."""
+    check_call(loss, ("out", "target"), key="model.loss")
+    if getattr(loss, "images", False) and not objective.images:
+        kinds = f"{type(loss).__name__} compares images, {type(objective).__name__} makes none"
+        raise ValueError(f"model.loss: {kinds}: take another loss, or Consistency")
+
+
+def check_times(power: float, steps: int | None) -> None:
+    """Raise ValueError for what :func:`.losses.stratified_times` cannot draw by."""
+    if not power > 0:
+        raise ValueError(f"time_power must be positive, got {power}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"time_steps must be at least 1, got {steps}")

@@ -80,3 +80,12 @@ def schedule_settings(scheduler: LRScheduler | ReduceLROnPlateau) -> LRScheduler
             frequency=sys.maxsize,
         )
     return LRSchedulerConfigType(scheduler=scheduler, interval="step")
+
+
+def step_plateaus(trainer: Trainer) -> None:
+    """Let each ReduceLROnPlateau look at its metric, after a validation."""
+    for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
+        if isinstance(scheduler, ReduceLROnPlateau):
+            value = trainer.callback_metrics.get(plateau_key(scheduler))
+            if value is not None:
+                scheduler.step(value)

@@ -16,7 +16,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mrdiff.checkpoints.checks import check_optimizer
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
@@ -32,10 +31,18 @@ from mrdiff.networks.protocol import classifier_parameters, known_tasks
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler, begin
+from mrdiff.training.budget import progress
 from mrdiff.training.checkpoint import check_loaded, settings
-from mrdiff.training.checks import check_call, check_loss, check_noise, check_precision
+from mrdiff.training.checks import (
+    check_call,
+    check_compared,
+    check_loss,
+    check_noise,
+    check_precision,
+    check_times,
+)
 from mrdiff.training.compiling import Compile, CompiledStep, Losses, is_worth_it
-from mrdiff.training.factories import Factories, plateau_key, schedule_settings
+from mrdiff.training.factories import Factories, schedule_settings, step_plateaus
 from mrdiff.training.freezing import freeze as freeze_parameters
 from mrdiff.training.freezing import trainable
 from mrdiff.training.lora import LoRA, add_adapters
@@ -55,8 +62,8 @@ class MRDiffusion(pl.LightningModule):
     Args:
         network: ``forward(x, mu, t, context=None)``.
         process: the path from the clean to the degraded image.
-        parameterization: what the network predicts: ``data``, ``noise``, ``velocity`` or
-            ``preconditioned``.
+        parameterization: what the network predicts: ``data``, ``noise``, ``velocity``,
+            ``preconditioned`` or ``boundary``.
         start: a trained checkpoint or exported folder, whose x0 of one call, without noise, takes
             the degraded image's place on the path; it stays as it is.
         loss: ``(out, target) -> scalar`` on what the objective compares.
@@ -100,10 +107,7 @@ class MRDiffusion(pl.LightningModule):
         compile: Compile = "auto",
     ) -> None:
         super().__init__()
-        if not time_power > 0:
-            raise ValueError(f"time_power must be positive, got {time_power}")
-        if time_steps is not None and time_steps < 1:
-            raise ValueError(f"time_steps must be at least 1, got {time_steps}")
+        check_times(time_power, time_steps)
         if freeze and lora is not None:
             raise ValueError("model.lora freezes all but its adapters: leave model.freeze out")
         check_call(network, ("x", "mu", "t", "context"), key="model.network")
@@ -113,15 +117,15 @@ class MRDiffusion(pl.LightningModule):
             add_adapters(network, lora)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        target = Parameterization.named(parameterization)
+        self.objective = objective if objective is not None else ScaledTarget()
+        self.objective.check(process)
+        target = self.objective.parameterization(Parameterization.named(parameterization))
         check_noise(process, target)
         self.denoiser = Denoiser(network, process, target, data_std=data_std)
         if start is not None:
             self.start_from(start)
         self.loss = loss if loss is not None else L1()
-        check_call(self.loss, ("out", "target"), key="model.loss")
-        self.objective = objective if objective is not None else ScaledTarget()
-        self.objective.check(process)
+        check_compared(self.loss, self.objective)
         self.sampler = sampler if sampler is not None else make_sampler()
         self.sampler.check(process)  # a grid file of another process is refused
         self.sampler_options = None if sampler is None else describe_sampler(sampler)
@@ -179,6 +183,10 @@ class MRDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         check_description(settings(self))  # a model that cannot be saved fails here, not later
+        self.objective.begin(self.denoiser)
+
+    def on_fit_end(self) -> None:
+        self.objective.end()
 
     def on_train_start(self) -> None:
         self._step_losses = training_losses
@@ -190,11 +198,13 @@ class MRDiffusion(pl.LightningModule):
     def _parts(self) -> Parts:
         return Parts(self.denoiser, self.loss, self.objective)
 
-    def _drawn(self, batch: Batch, *key: int | str, blind: float) -> Drawn:
+    def _drawn(self, batch: Batch, *key: int | str, blind: float, progress: float) -> Drawn:
         """What the key alone decides, ``blind`` being a share of the images."""
         if "degradation" in batch:
             check_degradation(batch["degradation"], self.network)
-        return draw(batch, *key, blind=blind, power=self.time_power, steps=self.time_steps)
+        times = partial(self.objective.times, self.denoiser, progress=progress)
+        power, steps = self.time_power, self.time_steps
+        return draw(batch, *key, blind=blind, power=power, steps=steps, times=times)
 
     @torch.no_grad()
     def _begun(self, batch: Batch) -> Batch:
@@ -208,7 +218,8 @@ class MRDiffusion(pl.LightningModule):
         """The loss of denoising at stratified times, and of classifying the task."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = self.trainer.fit_loop.total_batch_idx
-        drawn = self._drawn(batch, seed, self.global_rank, step, blind=0.5)
+        gone = progress(self.trainer)
+        drawn = self._drawn(batch, seed, self.global_rank, step, blind=0.5, progress=gone)
         loss, task_loss = self._step_losses(self._parts, self._begun(batch), drawn)
         check_loss(self.loss, loss)
         size = len(batch["lq"])
@@ -229,7 +240,7 @@ class MRDiffusion(pl.LightningModule):
     def _evaluation_loss(self, stage: str, batch: Batch, batch_idx: int) -> None:
         """The training loss at fixed times and noise, the task being judged by the network."""
         # The same at every validation and in any process, so that the curve is comparable.
-        drawn = self._drawn(batch, *batch["name"], blind=1.0)
+        drawn = self._drawn(batch, *batch["name"], blind=1.0, progress=1.0)
         # As in use: large images are judged by windows.
         logits = judge(self.network, batch["lq"]).log() if known_tasks(self.network) else None
         loss = denoising_loss(self._parts, self._begun(batch), drawn, logits)
@@ -272,12 +283,8 @@ class MRDiffusion(pl.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Let a ReduceLROnPlateau look at its metric."""
-        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
-            if isinstance(scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
-                value = self.trainer.callback_metrics.get(plateau_key(scheduler))
-                if value is not None:
-                    scheduler.step(value)
+        if not self.trainer.sanity_checking:
+            step_plateaus(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = settings(self)

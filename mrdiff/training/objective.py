@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.diffusion.parameterization import read_at
+from mrdiff.diffusion.parameterization import Parameterization, read_at
 from mrdiff.diffusion.path import GaussianPath, expand_like
 from mrdiff.diffusion.process import MRProcess
 
@@ -18,8 +18,28 @@ from mrdiff.diffusion.process import MRProcess
 class Objective(ABC):
     """Noises a clean image, asks the network, and puts its answer beside the right one."""
 
+    images: ClassVar[bool] = False  # whether what it compares are images in [0, 1]
+
     def check(self, path: GaussianPath) -> None:  # noqa: B027  (most are for every path)
         """Raise ValueError for a path that it is not for."""
+
+    def begin(self, denoiser: Denoiser) -> None:  # noqa: B027  (most need nothing)
+        """Read, before a fit, what it needs besides; raise CheckpointError if it cannot."""
+
+    def end(self) -> None:  # noqa: B027
+        """Let go of it after the fit."""
+
+    def parameterization(self, given: Parameterization) -> Parameterization:
+        """What the network predicts under it, if it would predict ``given``."""
+        return given
+
+    def times(self, denoiser: Denoiser, t: Tensor, progress: float) -> Tensor:
+        """The times that it asks for, of those drawn, ``[B]`` on the CPU: ``[..., B]``.
+
+        ``progress`` is the share of the training that has gone by, in [0, 1].
+        """
+        del denoiser, progress
+        return t
 
     @abstractmethod
     def __call__(
@@ -36,7 +56,7 @@ class Objective(ABC):
         Args:
             denoiser: the network with its process and parameterization.
             x0, mu: the clean and the degraded image ``[B, C, H, W]`` in [0, 1].
-            t: times ``[B]`` in (0, 1].
+            t: times ``[B]`` in (0, 1], or what :meth:`times` made of them.
             eps: noise ``[B, C, H, W]`` of the state x_t.
             context: further conditions of the network.
         """

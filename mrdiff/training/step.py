@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -39,12 +40,19 @@ class Parts(NamedTuple):
 class Drawn(NamedTuple):
     """What chance says of a step."""
 
-    t: Tensor  # ``[B]`` in (0, 1]
+    t: Tensor  # ``[B]`` in (0, 1], or what the objective makes of them
     eps: Tensor  # ``[B, C, H, W]``
     judged: Tensor | None  # ``[B, 1]``: of which images the task is judged, although it is known
 
 
-def draw(batch: Batch, *key: int | str, blind: float, power: float, steps: int | None) -> Drawn:
+def draw(
+    batch: Batch,
+    *key: int | str,
+    blind: float,
+    power: float,
+    steps: int | None,
+    times: Callable[[Tensor], Tensor],
+) -> Drawn:
     """A function of the key and of the device's type alone.
 
     Args:
@@ -52,10 +60,11 @@ def draw(batch: Batch, *key: int | str, blind: float, power: float, steps: int |
         key: of the batch; whatever else is drawn has no say.
         blind: probability that an image is judged.
         power, steps: see :func:`.losses.stratified_times`.
+        times: those that are asked for, of those drawn; on the CPU.
     """
     gt = batch["gt"]
     host = keyed_generator(torch.device("cpu"), *key)
-    t = stratified_times(len(gt), host, power=power, steps=steps)
+    t = times(stratified_times(len(gt), host, power=power, steps=steps))
     generator = host if gt.is_cpu else keyed_generator(gt.device, *key)
     eps = torch.randn(gt.shape, generator=generator, device=gt.device, dtype=gt.dtype)
     judged = None

@@ -125,7 +125,7 @@ def init_from(
     stored = read_checkpoint(path)
     if not mismatch:
         cure = "set the same, or take them nevertheless with --init_mismatch true"
-        check_meaning(stored.config, denoiser, str(path), cure=cure)
+        check_meaning(stored.config, denoiser, str(path), cure=cure, nearly=True)
     transfer = load_fitting(denoiser.network, stored.weights)
     if not transfer.loaded and not transfer.widened:
         ours = _shortened([*transfer.new, *transfer.reshaped])

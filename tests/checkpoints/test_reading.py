@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 import operator
 import os
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mrdiff import MRDiffusion, MRProcess, MRSampler, TabulatedTheta, load_model
+from mrdiff import MRDiffusion, MRProcess, MRSampler, Restorer, TabulatedTheta, load_model
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
 from mrdiff.checkpoints.export import export_model
 from mrdiff.checkpoints.reading import open_checkpoint
+from mrdiff.training import Consistency
+from mrdiff.training.transfer import init_from
 from tests.tiny_model import write_tiny_checkpoint
 from tests.tiny_training import tiny_unet, trained
 
@@ -49,6 +52,33 @@ def test_a_checkpoint_alone_is_enough(name: Any, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "exported")) == ["config.yaml", "model.safetensors"]
     with pytest.raises(CheckpointError, match="not an empty folder"):
         export_model(path, tmp_path / "exported")
+
+
+def test_a_model_distilled_in_python_is_complete_as_well(tmp_path: Path) -> None:
+    """It predicts what its objective made of what it was told to."""
+    sampler = MRSampler(nfe=2, order=1, eta=math.inf, grid="uniform_angle(0.1)")
+    objective = Consistency(intervals=(1, 2))
+    module, path = trained(tmp_path, steps=4, objective=objective, sampler=sampler)
+    assert module.config is None
+    description = open_checkpoint(path).config
+    assert description["model"]["parameterization"] == "boundary"
+    assert description["sampler"]["eta"] == math.inf
+    loaded = load_model(path, "cpu")
+    mu = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(1))
+    x = mu + 0.01
+    assert float((loaded(x, torch.tensor(1e-6), mu).x0 - x).abs().max()) < 1e-4
+    ours = sampler(module.denoiser.eval(), mu, noise=torch.Generator().manual_seed(0))
+    export_model(path, tmp_path / "exported")
+    for source in (path, tmp_path / "exported"):
+        restorer = Restorer.from_checkpoint(source, device="cpu")
+        assert restorer.sampler.options() == sampler.options()
+        noise = torch.Generator().manual_seed(0)
+        assert torch.equal(restorer.sampler(restorer.denoiser, mu, noise=noise), ours)
+    plain = MRDiffusion(tiny_unet())
+    with pytest.raises(CheckpointError, match=r"model\.parameterization .* has boundary"):
+        init_from(plain.denoiser, path)
+    with pytest.raises(CheckpointError, match=r"model\.parameterization .* has boundary"):
+        plain.on_load_checkpoint(torch.load(path, weights_only=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -20,9 +21,14 @@ from mrdiff.cli.doctor import machine
 from mrdiff.cli.doctor.duplicates import near
 from mrdiff.cli.doctor.findings import span
 from mrdiff.cli.main import main
+from mrdiff.cli.train.arguments import prepare
+from mrdiff.cli.train.run import build_run
+from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.system import memory
 from mrdiff.system.cores import available_cores
+from mrdiff.training import Consistency
 from mrdiff.training.module import MRDiffusion
+from tests.tiny_model import write_tiny_checkpoint
 
 CONFIG = """
 model:
@@ -349,6 +355,49 @@ def test_generated_data_has_no_files(doctor: Doctor) -> None:
     assert doctor(*data) == 0
     assert "DeadLeaves makes its pictures" in doctor.text
     assert "there is no validation set" in doctor.text
+
+
+DISTILL = (
+    *("doctor", "--config", "distill.yaml", "--trainer.accelerator=cpu"),
+    *("--trainer.precision=32-true", "--trainer.logger.init_args.save_dir=runs"),
+)
+
+
+def test_a_distillation_is_tried_with_its_objective_on_the_data_of_its_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torch.load(write_tiny_checkpoint(Path("old.ckpt")), weights_only=True)
+    content["mrdiff"]["data"] = build_run(prepare(["--config", "tiny.yaml"])).model.data_config
+    torch.save(content, "old.ckpt")
+    compared = list[int]()
+    objective = Consistency.__call__
+
+    def noted(self: Consistency, denoiser: Denoiser, x0: torch.Tensor, *rest: Any) -> Any:
+        compared.append(len(x0))
+        return objective(self, denoiser, x0, *rest)
+
+    monkeypatch.setattr(Consistency, "__call__", noted)
+    before = tree()
+    assert main([*DISTILL, "--init_from", "old.ckpt"]) == 0
+    assert tree() == before
+    said = capsys.readouterr().out
+    assert "million parameters, boundary parameterization" in said
+    assert "train: 4 pairs in data/train/LQ and data/train/GT" in said
+    assert "consistency with NFE 2" in said
+    assert "hours for 4,000 steps" in said
+    assert "0 errors, 0 warnings" in said
+    assert compared == [2] * 7
+
+
+def test_a_distillation_of_nothing_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DISTILL]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "✗ error: no model.network: name one in a config, or start from a model with" in said
+    assert "1 error, nothing else was checked" in said
+    write_tiny_checkpoint(Path("old.ckpt"))
+    assert main([*DISTILL, "--init_from", "old.ckpt"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "old.ckpt does not say what it was trained on: name data.train, such as by" in said
 
 
 def test_a_run_without_an_end_and_of_gradients_put_together(doctor: Doctor) -> None:

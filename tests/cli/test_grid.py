@@ -107,7 +107,7 @@ def solver(*flags: str, checkpoint: Path) -> dict[str, Any]:
 
 def test_the_sampler_is_the_one_that_is_named(work: Path, checkpoint: Path) -> None:
     made_of = partial(solver, "--metric", "psnr", "--reference", "gt", checkpoint=checkpoint)
-    for name in ("fidelity", "perceptual", "mr-sde-1"):
+    for name in ("fidelity", "perceptual", "consistency", "mr-sde-1"):
         own = make_sampler(name, nfe=2).options()
         assert made_of("--sampler", name) == {key: own[key] for key in made_of("--sampler", name)}
     found = made_of("--sampler", "fidelity")
@@ -164,6 +164,16 @@ def test_the_spectrum_needs_no_network_call(
     for result in made["results"].values():
         assert result["after"] <= min(result["before"].values())
     assert "error of the Gaussian model" in capsys.readouterr().out
+
+
+def test_the_spectrum_chooses_where_a_state_is_noised_anew(work: Path, checkpoint: Path) -> None:
+    flags = ("--spectrum", "--reference", "gt", "--sampler", "consistency")
+    assert run(checkpoint, *flags) == 0
+    made = content()["made"]
+    assert made["solver"]["eta"] == float("inf")
+    (result,) = made["results"].values()
+    assert result["after"] <= min(result["before"].values())
+    assert 0 < content()["times"][2][1] < 1
 
 
 def test_unusable_photos_are_skipped_and_named(work: Path, checkpoint: Path, capsys) -> None:
@@ -229,6 +239,8 @@ def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) 
         (["--sampler", "heun-ode"], "--sampler heun-ode: the times of a baseline are fixed"),
         (["--sampler", "fast"], "unknown sampler fast"),
         (["--sampler", "mr-sde-2"], "--sampler mr-sde-2 draws noise at every step"),
+        (["--sampler", "consistency"], "--sampler consistency draws noise at every step"),
+        (["--sampler", "consistency", "--prediction", "noise"], "eta must be finite with"),
         (["--sampler", "fidelity"], "fidelity averages its predictions, it has no solution"),
         (["--sampler", "fidelity", "--spectrum", "--reference", "gt"], "or --sampler mr-ode-2"),
         (["--sampler", "mr-sde-1", "--prediction", "velocity"], "eta must be 0"),

@@ -23,6 +23,7 @@ from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
+from mrdiff.solvers.run import Sampler
 from mrdiff.training.budget import find_budget
 from mrdiff.training.losses import L1
 from mrdiff.training.objective import OptimalStep
@@ -58,12 +59,19 @@ COMBINED = {
     "photos.yaml": ["denoise.yaml", "photos.yaml"],
     "task_folders.yaml": ["universal.yaml", "task_folders.yaml"],
     "finetune.yaml": ["finetune.yaml"],
+    "distill.yaml": ["distill.yaml", "paired.yaml"],
     "irsde_paired.yaml": ["irsde_paired.yaml"],
     "refusion_paired.yaml": ["refusion_paired.yaml"],
     "noise.yaml": ["derain.yaml", "noise.yaml"],
     "velocity.yaml": ["derain.yaml", "velocity.yaml"],
 }
 
+# What their networks predict, if not ``data``.
+WANTED = {
+    "noise.yaml": "preconditioned",
+    "velocity.yaml": "velocity",
+    "distill.yaml": "boundary",
+}
 # The set-ups of others, with smaller networks.
 OFFICIAL = {
     "irsde_paired.yaml": ["--model.network.width", "8", "--model.network.depth", "2"],
@@ -117,7 +125,7 @@ def test_every_shipped_config_is_known_and_run() -> None:
     assert known == {*config_names()}, "a new config needs a row here"
 
 
-def check_run(run: Path, *, kept: MRSampler | None = None) -> Denoiser:
+def check_run(run: Path, *, kept: Sampler | None = None) -> Denoiser:
     """The checkpoints are there, and load, with the sampler of the recipe."""
     checkpoints = run / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
@@ -148,7 +156,8 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         write_pairs(tmp_path / "pairs", tasks=[*tasks] if name == "task_folders.yaml" else ())
         flags += ["--data.root", str(tmp_path / "pairs"), "--data.batch_size", "2"]
         flags += ["--data.train.patch_size", "32", "--data.val.crop_size", "16"]
-    others = {"finetune.yaml": "--init_from", "paths/pmrf.yaml": "--model.start"}
+    others = {"paths/pmrf.yaml": "--model.start"}
+    others |= dict.fromkeys(("finetune.yaml", "distill.yaml"), "--init_from")
     if name in others:
         write_tiny_checkpoint(tmp_path / "tiny.ckpt")
         flags += [others[name], str(tmp_path / "tiny.ckpt")]
@@ -159,8 +168,9 @@ def test_overlay_runs_and_its_checkpoint_loads(name: str, tmp_path: Path) -> Non
         denoiser, wanted = check_run(run, kept=posterior), "noise"
         assert denoiser.process.schedule == TabulatedTheta.irsde()
     else:
-        denoiser = check_run(run)
-        wanted = {"noise.yaml": "preconditioned", "velocity.yaml": "velocity"}.get(name, "data")
+        kept = make_sampler("consistency", nfe=2) if name == "distill.yaml" else None
+        denoiser = check_run(run, kept=kept)
+        wanted = WANTED.get(name, "data")
     assert denoiser.parameterization.name == wanted
     if name in PATHS:
         kind = yaml.safe_load(PATHS[name].read_text())["model"]["process"]["class_path"]

@@ -93,6 +93,10 @@ def test_candidates_are_combinations() -> None:
         *("mr-ode-2 power(2)", "mr-ode-2 power(2) tau=0", "posterior", "posterior tau=0")
     ]
     assert candidates(("mr-ode-2",), ("uniform_log_snr",), (1,)) == (Candidate("mr-ode-2"),)
+    middle = candidates(("consistency",), ("uniform_angle(0.05)", "uniform_angle(0.2)"), ())
+    assert [one.label for one in middle] == [
+        *("consistency uniform_angle(0.05)", "consistency uniform_angle(0.2)")
+    ]
     assert [one.label for one in candidates((), ("a/own.yaml",), ())] == [
         *("mr-ode-2 own.yaml", "perceptual own.yaml")
     ]
@@ -333,7 +337,8 @@ def test_ctrl_c_keeps_the_complete_rows(
         (["--sampler", "mr-ode2"], "unknown sampler mr-ode2 (did you mean mr-ode-2?)"),
         (["--metric", "psnr-y"], "unknown metric psnr-y (did you mean psnr_y?)"),
         (["--grid", "powr(2)"], "unknown grid powr (did you mean power?)"),
-        (["--grid", "power(x)"], "grid 'power(x)': only karras and power take a rho"),
+        (["--grid", "power(x)"], "grid 'power(x)': only karras, power, uniform_angle take a num"),
+        (["--grid", "uniform_angle(0)"], "grid 'uniform_angle(0)': only karras, power, uniform"),
         (["--grid", "none.yaml"], "no grid file none.yaml"),
         (["--grid", "x/g.yaml", "y/g.yaml"], "x/g.yaml and y/g.yaml: rename one of them"),
         (["--temperature", "2"], "temperature lies in [0, 1], got 2"),
@@ -460,6 +465,10 @@ def test_flags_say_only_what_differs() -> None:
     changed = replace(plain, settings={**plain.settings, "temperature": "1", "grid": "power(2)"})
     assert flags(changed)[4:] == ["--grid", "power(2)", "--temperature", "1"]
     assert flags(row("posterior", 3, 1.0)) == ["--sampler", "posterior", "--nfe", "3"]
+    middle = row("consistency", 2, 1.0)
+    assert flags(middle) == ["--sampler", "consistency", "--nfe", "2"]
+    swept = replace(middle, settings={**middle.settings, "grid": "uniform_angle(0.05)"})
+    assert flags(swept)[4:] == ["--grid", "uniform_angle(0.05)"]
 
 
 def test_the_table_stars_the_best_of_each_nfe() -> None:

@@ -23,13 +23,13 @@ from mrdiff import (
     MRProcess,
 )
 from mrdiff.checkpoints.description import build_process, describe
-from mrdiff.diffusion.parameterization import Parameterization
+from mrdiff.diffusion.parameterization import BOUNDARY, DATA, Parameterization
 from mrdiff.training.objective import ScaledTarget
 from tests.oracles import PATHS
 from tests.tiny_training import tiny_unet
 
 F64 = torch.float64
-TARGETS = ["data", "noise", "velocity", "preconditioned"]
+TARGETS = ["data", "noise", "velocity", "preconditioned", "boundary"]
 SCHEDULED = [name for name, path in PATHS.items() if hasattr(path, "schedule")]
 INNER = torch.tensor([0.05, 0.2, 0.5, 0.8, 0.95], dtype=F64)
 # A cold path has no noise that a network could learn.
@@ -174,6 +174,34 @@ def test_every_target_is_read_back(name: str, target: str) -> None:
         prediction = denoiser.read(answer[row], x[row], t, mu[row])
         assert float((prediction.x0 - x0[row]).abs().max()) < 1e-9
         assert float((prediction.eps - path.noise * eps[row]).abs().max()) < 1e-9
+
+
+@every_path
+def test_boundary_is_data_but_for_the_earliest_times(path: GaussianPath) -> None:
+    """x0 is read as under data to a share q² = (0.1 data_std alpha / sigma)², which ends at q."""
+    std = 0.2
+    boundary, data = (Denoiser(nn.Identity(), path, t, data_std=std) for t in (BOUNDARY, DATA))
+    x, mu, out = images(len(INNER))
+    alpha, sigma = (share.reshape(-1, 1, 1, 1) for share in path.shares(INNER))
+    ours, theirs = (denoiser.read(out, x, INNER, mu).x0 for denoiser in (boundary, data))
+    y, q = x - path.centred(mu, INNER), 0.1 * std * alpha / sigma
+    off = (ours - theirs).abs()
+    assert (off <= q**2 * ((y / alpha).abs() + std * out.abs())).all()
+    assert (off.amax(dim=(1, 2, 3)) > 0).all()
+    if float(path.sigma(0.0)) > 1e-6:  # there is no time at which the state is clean
+        return
+    shares = torch.tensor([1e-2, 1e-3, 1e-4], dtype=F64)  # of 0.1 std
+    early = path.t_of_log_snr(-torch.log(0.1 * std * shares))
+    x, mu, out = images(3)
+    off = (boundary.read(out, x, early, mu).x0 - x).abs().amax(dim=(1, 2, 3))
+    assert (off < 10 * std * shares).all()
+
+
+def test_weights_of_data_mean_nearly_the_same_under_boundary() -> None:
+    assert BOUNDARY.takes("data")
+    assert BOUNDARY.takes("boundary")
+    assert not BOUNDARY.takes("noise")
+    assert not DATA.takes("boundary")
 
 
 @every_target

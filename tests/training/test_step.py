@@ -34,9 +34,11 @@ from mrdiff.training import compiling
 from mrdiff.training.budget import Budget
 from mrdiff.training.checks import TrainingError
 from mrdiff.training.compiling import CompiledStep, is_worth_it
-from mrdiff.training.losses import L1, L2, Charbonnier
+from mrdiff.training.consistency import Consistency
+from mrdiff.training.losses import L1, L2, Charbonnier, Perceptual
 from mrdiff.training.objective import OptimalStep, ScaledTarget
-from mrdiff.training.step import Batch, draw, training_losses
+from mrdiff.training.step import Batch, training_losses
+from tests.tiny_model import write_tiny_checkpoint
 from tests.tiny_training import TinyNetwork, loader, tiny_trainer, weights
 
 TABLE, COSINE = MRProcess(TabulatedTheta.irsde()), MRProcess(CosineTheta())
@@ -66,6 +68,9 @@ MODULES: dict[str, Callable[[], MRDiffusion]] = {
         unet(), DDBMVP(), "preconditioned", objective=ScaledTarget("noise"), loss=L2()
     ),
     "resshift": lambda: MRDiffusion(unet(), ResShift(), "velocity", objective=ScaledTarget("x0")),
+    "consistency": lambda: MRDiffusion(
+        unet(), COSINE, loss=Perceptual(weight=0.1), objective=Consistency()
+    ),
 }
 
 
@@ -89,7 +94,7 @@ def gradients(
     losses: Callable[..., Any], module: MRDiffusion, batch: Batch
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The losses, and the gradients of their sum."""
-    drawn = draw(batch, 0, blind=0.5, power=2, steps=None)
+    drawn = module._drawn(batch, 0, blind=0.5, progress=0.5)
     found = [loss for loss in losses(module._parts, batch, drawn) if loss is not None]
     learning = [p for p in module.parameters() if p.requires_grad]
     return found, list(torch.autograd.grad(sum(found), learning, allow_unused=True))  # type: ignore[arg-type]
@@ -104,6 +109,7 @@ def test_a_step_is_one_graph_of_the_same_numbers(kind: str) -> None:
         return graph.forward
 
     module = made(kind)
+    torch.compiler.reset()  # programs of another kind: torch keeps eight of a function
     compiled = torch.compile(training_losses, fullgraph=True, dynamic=False, backend=backend)
     for name in ("one", "another"):  # nor is a name of an image compiled in
         batch = batch_of(kind, name)
@@ -111,6 +117,22 @@ def test_a_step_is_one_graph_of_the_same_numbers(kind: str) -> None:
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
     assert len(graphs) == 1
+
+
+def test_a_step_with_a_teacher_is_one_graph_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is read before the fit: no compiler follows that."""
+    file = write_tiny_checkpoint(tmp_path / "teacher.ckpt")
+
+    def taught() -> MRDiffusion:
+        objective = Consistency(target="teacher", teacher=str(file))
+        module = MRDiffusion(unet(), COSINE, objective=objective)
+        module.on_fit_start()
+        return module
+
+    monkeypatch.setitem(MODULES, "taught", taught)
+    test_a_step_is_one_graph_of_the_same_numbers("taught")
 
 
 class Count(TorchDispatchMode):
@@ -158,9 +180,9 @@ def test_a_step_makes_its_numbers_once_and_waits_for_nothing(
 
 def test_tasks_are_no_reason_to_wait() -> None:
     module, batch = made("tasks"), batch_of("tasks")
-    training_losses(module._parts, batch, draw(batch, 0, blind=0.5, power=1, steps=None))
+    training_losses(module._parts, batch, module._drawn(batch, 0, blind=0.5, progress=0.0))
     with Count() as count:
-        training_losses(module._parts, batch, draw(batch, 1, blind=0.5, power=1, steps=100))
+        training_losses(module._parts, batch, module._drawn(batch, 1, blind=0.5, progress=0.5))
     assert count.ops["aten::_local_scalar_dense"] == count.ops["aten::lift_fresh"] == 0
 
 
