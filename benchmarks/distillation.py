@@ -57,12 +57,12 @@ class PixelNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(4))
         self.times = nn.ModuleList(nn.Linear(32, width) for _ in range(4))
         self.tail = nn.Conv2d(width, 1, 1)
-        self.register_buffer("rates", math.pi / 2 * torch.arange(1, 17), persistent=False)
+        self.register_buffer("rates", torch.arange(1, 17), persistent=False)
         self.register_buffer("waves", torch.linspace(2, 32, 8)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: object = None) -> Tensor:
         alpha, sigma = (share.float()[:, None] for share in PROCESS.shares(t.double()))
-        clock = 2 / math.pi * torch.atan2(sigma, DATA_STD * alpha) * self.rates
+        clock = torch.atan2(sigma, DATA_STD * alpha) * self.rates
         time = torch.cat([torch.sin(clock), torch.cos(clock)], dim=1)
         size = torch.hypot(DATA_STD * alpha, sigma)[:, :, None, None]
         y = (x - mu) / size

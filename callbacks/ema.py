@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+
+from callbacks.stages import is_fitting
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -121,18 +122,18 @@ class EMA(EMAWeightAveraging):
         self._swap_models(pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _fitting(trainer):
+        if is_fitting(trainer):
             super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _fitting(trainer):
+        if is_fitting(trainer):
             super().on_validation_epoch_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Swap back if the run was interrupted within validation."""
-        if _fitting(trainer) and self._swapped:
+        if is_fitting(trainer) and self._swapped:
             self._swap_models(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -144,7 +145,7 @@ class EMA(EMAWeightAveraging):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Averaged weights in ``state_dict``, those being trained in ``current_model_state``."""
-        if self._average_model is None or not _fitting(trainer):
+        if self._average_model is None or not is_fitting(trainer):
             return
         if not self._swapped:
             self._follow_until_first_update(pl_module)
@@ -157,7 +158,7 @@ class EMA(EMAWeightAveraging):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if _fitting(trainer):  # ``state_dict`` is enough otherwise
+        if is_fitting(trainer):  # ``state_dict`` is enough otherwise
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _follow_until_first_update(self, pl_module: LightningModule) -> None:
@@ -173,7 +174,3 @@ class EMA(EMAWeightAveraging):
             self._follow_until_first_update(pl_module)
         super()._swap_models(pl_module)
         self._swapped = not self._swapped
-
-
-def _fitting(trainer: Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks.choosing import Choice
@@ -14,6 +13,7 @@ from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
 from callbacks.scoring import Scorer, Scores
+from callbacks.stages import is_fitting, stage_name
 from callbacks.teacher import Teacher, TeacherScores
 from mrdiff.checkpoints.checks import homes
 from mrdiff.diffusion.denoiser import Denoiser, widened
@@ -35,10 +35,6 @@ class _Images(NamedTuple):
     lq: Tensor
     gt: Tensor
     mask: Tensor | None
-
-
-def _stage(trainer: Trainer) -> str:
-    return "test" if trainer.testing else "val"
 
 
 class SamplingValidation(Callback):
@@ -112,8 +108,7 @@ class SamplingValidation(Callback):
         self.lpips_weights = lpips_weights
         self._keys = Keys(samplers=self.samplers, nfes=self.nfes)
         self._runs = {run: make_sampler(run.sampler, nfe=run.nfe) for run in self._keys.runs}
-        self.teacher = teacher if teacher is not None else Teacher()
-        self._teacher = TeacherScores(self.teacher)
+        self._teacher = TeacherScores(teacher if teacher is not None else Teacher())
         self._scorer = Scorer(self.metrics, lpips_weights)
         self._choice = Choice(max_images)
         self._warm = False
@@ -124,7 +119,7 @@ class SamplingValidation(Callback):
     def logged_keys(self) -> list[str]:
         """What a run that validates logs, for those who follow a metric."""
         metrics = self._scorer.expected()
-        runs = (*self._keys.runs, *self._teacher.runs)
+        runs = self._runs_of_fit()
         keys = [self._keys.key("val", metric, run) for metric in metrics for run in (None, *runs)]
         return keys + [self._keys.key("val", "seconds", run) for run in runs]
 
@@ -144,9 +139,7 @@ class SamplingValidation(Callback):
         self._teacher.load(allow=homes(cast(Denoiser, pl_module.denoiser)))
         writer = find_writer(trainer)
         if writer is not None and writer is not self._layout_written_for:
-            charts = self._keys.charts(
-                self._scorer.measured(), [*self._keys.runs, *self._teacher.runs]
-            )
+            charts = self._keys.charts(self._scorer.measured(), self._runs_of_fit())
             writer.add_custom_scalars(chart_layout(charts))
             self._layout_written_for = writer
 
@@ -179,14 +172,15 @@ class SamplingValidation(Callback):
         writer = find_writer(trainer)
         if writer is None or trainer.sanity_checking or not self._choice.seen:
             return
-        step, stage = trainer.global_step, _stage(trainer)
+        step, stage = trainer.global_step, stage_name(trainer)
         columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]
         for sampler, rows in self._rows.items():
             if rows:
                 grid = draw_grid(rows, columns=columns, title=f"{sampler}, step {step}")
                 tag = f"{stage}/grid{self._keys.suffix(sampler)}"
                 writer.add_image(tag, grid, step, dataformats="HWC")
-        panels = self._keys.panels(trainer.callback_metrics, stage, self._all_runs(trainer))
+        runs = self._runs_of_fit() if is_fitting(trainer) else self._keys.runs
+        panels = self._keys.panels(trainer.callback_metrics, stage, runs)
         if panels:
             figure = draw_quality(panels, title=f"Quality against NFE, step {step}")
             writer.add_figure(f"{stage}/quality_vs_nfe", figure, step, close=False)
@@ -195,10 +189,9 @@ class SamplingValidation(Callback):
     on_test_batch_end = on_validation_batch_end
     on_test_end = on_validation_end
 
-    def _all_runs(self, trainer: Trainer) -> list[SamplerAt]:
-        """With those of the teacher in a fit."""
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        return [*self._runs, *(self._teacher.runs if fitting else ())]
+    def _runs_of_fit(self) -> list[SamplerAt]:
+        """With those of the teacher, which an evaluation alone leaves out."""
+        return [*self._keys.runs, *self._teacher.runs]
 
     @torch.no_grad()
     def _measure_batch(
@@ -216,7 +209,7 @@ class SamplingValidation(Callback):
         images = _Images([batch["name"][i] for i in chosen], lq, gt, mask)
         results = self._restore_all(trainer, images)
         scores: dict[SamplerAt | None, Scores] = {r: each.scores for r, each in results.items()}
-        if trainer.state.fn == TrainerFn.FITTING:
+        if is_fitting(trainer):
 
             def measure(model: Denoiser, sampler: Sampler) -> Scores:
                 model = cast(Denoiser, trainer.precision_plugin.convert_module(model))
@@ -244,7 +237,7 @@ class SamplingValidation(Callback):
                 # Nor has what could not be measured any weight.
                 mean = (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean()
                 pl_module.log(
-                    self._keys.key(_stage(trainer), metric, run),
+                    self._keys.key(stage_name(trainer), metric, run),
                     mean if len(values) else 0.0,
                     on_step=False,
                     on_epoch=True,

@@ -87,6 +87,6 @@ class TeacherScores:
         """Go on with the teacher of a resumed run, which needs none if that is gone."""
         known = [path for path in (self._checkpoint, state.get("teacher")) if path is not None]
         there = [path for path in known if Path(path).exists()]
-        self._checkpoint, self._gone = next(iter([*there, *known]), None), not there
+        self._checkpoint, self._gone = (there or known or [None])[0], not there
         if known and self._gone:
             print(f"note: the teacher is not shown any more: no {known[0]}", file=sys.stderr)

@@ -32,10 +32,10 @@ def check_meaning(
             description ``config``; names the checkpoint ``where`` and the ``cure``.
     """
     model, ours = config["model"], describe(denoiser.process)
+    target, theirs = denoiser.parameterization, model["parameterization"]
     same = {
         "process": describe(build_process(model["process"], allow=homes(denoiser))) == ours,
-        "parameterization": model["parameterization"] == denoiser.parameterization.name
-        or (nearly and denoiser.parameterization.takes(model["parameterization"])),
+        "parameterization": target.takes(theirs) if nearly else target.name == theirs,
         "data_std": model["data_std"] == denoiser.data_std,
     }
     for key, equal in same.items():

@@ -139,27 +139,28 @@ class Consistency(Objective):
         t, r, start = t
         count = self._own(x0)
         own, rest = slice(count), slice(count, None)
-        given, target = x0, self._earlier(denoiser, x0[rest], images.part(rest), t[rest], r[rest])
+        x = path.marginal(x0, mu, t, eps)
+        target = self._earlier(denoiser, x0[rest], images.part(rest), x[rest], t[rest], r[rest])
         if count:
             first = _first_answer(denoiser, images.part(own), start[own])
-            given = torch.cat([first, x0[rest]])
+            x = torch.cat([path.marginal(first, mu[own], t[own], eps[own]), x[rest]])
             target = torch.cat([x0[own], target])
-        x = path.marginal(given, mu, t, eps)
         return denoiser(x, t, mu, context).x0, target
 
     @torch.no_grad()
     def _earlier(
-        self, denoiser: Denoiser, x0: Tensor, images: _Images, t: Tensor, r: Tensor
+        self, denoiser: Denoiser, x0: Tensor, images: _Images, x: Tensor, t: Tensor, r: Tensor
     ) -> Tensor:
-        """x0 as the network sees it at r ``[B]``, and as it is at r = 0."""
+        """x0 as the network sees it at r ``[B]``, before ``x`` at t, and as it is at r = 0."""
         path, (mu, eps, context) = denoiser.process, images
         at = r.clamp(min=1e-6)
-        x = path.marginal(x0, mu, at, eps)
-        for teacher in self._teachers:  # none beside a fit: then the data leads
-            x_t = path.marginal(x0, mu, t, eps)
-            x0 = teacher(x_t, t, mu, context).x0
-            x = _flow_step(path, x_t, x0, mu, t, at)
-        seen = denoiser(x, at, mu, context).x0
+        if self._teachers:  # none beside a fit: then the data leads
+            (teacher,) = self._teachers
+            x0 = teacher(x, t, mu, context).x0
+            before = _flow_step(path, x, x0, mu, t, at)
+        else:
+            before = path.marginal(x0, mu, at, eps)
+        seen = denoiser(before, at, mu, context).x0
         return torch.where(expand_like(r > 0, x0), seen, x0)
 
 
