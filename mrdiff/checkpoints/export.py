@@ -1,4 +1,4 @@
-"""Exported models: a folder of ``model.safetensors`` and ``config.yaml``."""
+"""Exported models: a folder of ``model.safetensors`` and a description."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors.torch import save
 from torch import Tensor
 
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
+from mrdiff.checkpoints.folder import CARD, YAML, config_text, hub_name
 from mrdiff.checkpoints.reading import WEIGHT_FILES, read_checkpoint
 from mrdiff.system.files import appearing, is_free
 
@@ -22,10 +22,12 @@ def write_model(
     config: Mapping[str, Any],
     *,
     start: Mapping[str, Tensor] | None = None,
+    card: str | None = None,
 ) -> None:
     """Write weights, by the network's names, and a description as :func:`mrdiff.load_model` reads.
 
-    ``start`` has those of the model that the path starts from.
+    ``start`` has those of the model that the path starts from. With the text of a ``card`` it is as
+    the Hub wants it: ``README.md``, and the description in JSON if JSON holds it, else in YAML.
 
     Raises:
         CheckpointError: ``folder`` exists and is not empty.
@@ -39,12 +41,29 @@ def write_model(
             if each is not None:
                 content = save({name: value.contiguous() for name, value in each.items()})
                 (made / file).write_bytes(content)
-        text = yaml.safe_dump({CONFIG_KEY: dict(config)}, sort_keys=False, allow_unicode=True)
-        (made / "config.yaml").write_text(text, encoding="utf-8")
+        described = {CONFIG_KEY: dict(config)}
+        name = YAML if card is None else hub_name(described)
+        (made / name).write_text(config_text(described, name), encoding="utf-8")
+        if card is not None:
+            (made / CARD).write_text(card, encoding="utf-8")
 
 
-def export_model(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Write a checkpoint's EMA weights and description as a folder, see :func:`write_model`."""
+def export_model(
+    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, half: bool = False
+) -> None:
+    """Write a checkpoint's EMA weights and description as a folder, see :func:`write_model`.
+
+    Weights in ``half`` precision are read as float32 again; CheckpointError if one is too large.
+    """
     stored = read_checkpoint(checkpoint)
-    start = None if stored.start is None else stored.start.weights
-    write_model(folder, stored.weights, stored.config, start=start)
+    every = [stored.weights, None if stored.start is None else stored.start.weights]
+    weights, start = (_halved(each) if half and each else each for each in every)
+    write_model(folder, weights or {}, stored.config, start=start)
+
+
+def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    for name, value in halved.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"the weight {name} is too large for 16 bits: export without")
+    return halved

@@ -27,16 +27,17 @@ from mrdiff.checkpoints.description import (
     build,
     build_process,
 )
+from mrdiff.checkpoints.folder import START, WEIGHTS, description_file, read_config
+from mrdiff.checkpoints.places import find_model
 from mrdiff.checkpoints.schema import check_description
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import Parameterization
 from mrdiff.system.devices import pick_device
 from mrdiff.system.saved import SavedFileError, load_saved
-from mrdiff.system.untrusted import read_yaml
 
 _PREFIX, _START = "denoiser.network.", "denoiser.start.network."
 # The files of an exported folder with weights, whose names are without these prefixes.
-WEIGHT_FILES = {_PREFIX: "model.safetensors", _START: "start.safetensors"}
+WEIGHT_FILES = {_PREFIX: WEIGHTS, _START: START}
 
 
 @dataclass(frozen=True)
@@ -81,36 +82,38 @@ def _read_ckpt(path: Path) -> tuple[Any, Any]:
 def _read_export(path: Path) -> tuple[Any, dict[str, Any]]:
     """The description and the weights of a folder, named as in a ``.ckpt`` file."""
     files = {prefix: path / name for prefix, name in WEIGHT_FILES.items()}
-    config_file = path / "config.yaml"
-    for file in (config_file, files[_PREFIX]):
+    described = description_file(path)
+    for file in (described, files[_PREFIX]):
         if not file.is_file():
             raise CheckpointError(f"{path} is not an exported model: it has no {file.name}")
     try:
-        config = read_yaml(config_file)
+        config = read_config(described)
         state = {
             prefix + name: value
             for prefix, file in files.items()
             if file.is_file()
             for name, value in load_file(file).items()
         }
-        return config[CONFIG_KEY], {"state_dict": state}
+        found = config.get(CONFIG_KEY) if isinstance(config, dict) else None
+        return found, {"state_dict": state}
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is not a readable exported model: {reason}") from error
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, merged: bool = True) -> Checkpoint:
-    """What a ``.ckpt`` file or an exported folder holds.
+    """What a ``.ckpt`` file, an exported folder or a model of the Hub, ``hf://``, holds.
 
     Adapters are ``merged`` into the weights and left out of the description; else all is as it was
     trained.
 
     Raises:
         CheckpointError: it is missing, unreadable, damaged or foreign.
+        PlaceError: as of :func:`mrdiff.checkpoints.places.find_model`.
     """
-    path = Path(path)
+    path = find_model(path)
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}")
     config, content = _read_export(path) if path.is_dir() else _read_ckpt(path)
@@ -181,7 +184,7 @@ def load_model(
     """The model of a checkpoint, with averaged weights, in evaluation mode.
 
     Args:
-        source: ``.ckpt`` file, exported folder, or opened checkpoint.
+        source: ``.ckpt`` file, exported folder, ``hf://ORG/NAME``, or opened checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         allow: packages besides mrdiff whose classes the checkpoint may name.
 

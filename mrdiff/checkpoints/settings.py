@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mrdiff.checkpoints.description import CONFIG_KEY, CheckpointError
+from mrdiff.checkpoints.folder import JSON, YAML, config_text, description_file, read_config
+from mrdiff.checkpoints.places import why_fixed
 from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.checkpoints.schema import check_plain
 from mrdiff.system.files import replacing
-from mrdiff.system.untrusted import read_yaml
 
 
 def write_setting(path: str | os.PathLike[str], key: str, value: Any) -> None:
@@ -27,26 +27,24 @@ def write_setting(path: str | os.PathLike[str], key: str, value: Any) -> None:
         ValueError: the value is not plain.
     """
     check_plain(value)
-    read_checkpoint(path, merged=False)
-    file = (Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)).resolve()
+    file = description_file(read_checkpoint(path, merged=False).path)
     refused = f"{path}: its {key} cannot be written"
-    if not os.access(file, os.W_OK):
-        raise CheckpointError(f"{refused}: {file.name} is read-only")
+    if reason := why_fixed(file):
+        raise CheckpointError(f"{refused}: {reason}")
     try:
-        with replacing(file) as temporary:
+        with replacing(file.resolve()) as temporary:
             _copy_with(file, key, value, temporary)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(f"{refused}: {reason}") from error
 
 
 def _copy_with(file: Path, key: str, value: Any, target: Path) -> None:
-    """Write to ``target`` what ``file`` (a checkpoint or a config.yaml) holds, and the value."""
-    if file.suffix == ".yaml":
-        config = read_yaml(file)
+    """Write to ``target`` what ``file`` (a checkpoint or a description) holds, and the value."""
+    if file.name in (YAML, JSON):
+        config = read_config(file)
         config[CONFIG_KEY][key] = value
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        target.write_text(text, encoding="utf-8")
+        target.write_text(config_text(config, file.name), encoding="utf-8")
     else:
         content = torch.load(file, map_location="cpu", weights_only=True)
         content[CONFIG_KEY][key] = value

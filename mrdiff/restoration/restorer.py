@@ -23,6 +23,7 @@ from mrdiff.photo.sheets import Comparison
 from mrdiff.restoration.ensemble import Ensemble, check_spread, draw, numbered
 from mrdiff.restoration.features import FeatureMaker, check_features, gather_features
 from mrdiff.restoration.graphs import Graphs, sample
+from mrdiff.restoration.sharing import Shared
 from mrdiff.restoration.tiled_denoiser import TiledDenoiser
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.noise import named_noise
@@ -36,10 +37,11 @@ __all__ = ["Restorer"]
 
 # Called as (step, nfe, x0) after each network call.
 Preview = Callable[[int, int, Tensor], None]
-OnTask = Callable[[list[str]], None]
+Judged = tuple[str, float]  # a task, and how probable it is
+OnTask = Callable[[list[Judged]], None]
 
 
-class Restorer:
+class Restorer(Shared):
     """Restore photos with a trained model.
 
     The result depends on (model, photo, seed, name) alone: not on the batch a photo is in, nor,
@@ -97,7 +99,7 @@ class Restorer:
         precision: str = "auto",
         allow: Sequence[str] = (),
     ) -> Restorer:
-        """Load a ``.ckpt``, an exported folder or an opened checkpoint.
+        """Load a ``.ckpt``, an exported folder, ``hf://ORG/NAME`` or an opened checkpoint.
 
         Without a sampler's name the checkpoint's own is used, else ``mr-ode-2``; without ``nfe``
         that sampler's, else 5. ``grid`` (a name, a ``.yaml`` file, times) and ``temperature``
@@ -123,7 +125,9 @@ class Restorer:
             raise CheckpointError(
                 f"{checkpoint.path}: the sampler in it does not fit ({error}): name a sampler"
             ) from error
-        return cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task, features=features)
+        made = cls(denoiser, sampler=chosen, seed=seed, tile=tile, task=task, features=features)
+        made.description = checkpoint.config
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +157,8 @@ class Restorer:
             features: of each image those that are known, ``[1, D]``; the restorer makes the others.
             callback: called as ``(step, nfe, x0)`` after each network call, from step 1 to nfe,
                 with what is believed of the clean images then, ``[B, 3, H, W]``, not clamped.
-            on_task: called with the task of each image, if the model knows several.
+            on_task: called with the task of each image and its probability, which is 1 of a task
+                that was named, if the model knows several.
 
         Raises:
             MemoryError: not even the smallest tiles fit.
@@ -239,8 +244,8 @@ class Restorer:
             features=gather_features(network, mu, features, self.features),
         )
         if context and "task" in context and on_task is not None:
-            tasks = known_tasks(network)
-            on_task([tasks[index] for index in context["task"].argmax(dim=1).tolist()])
+            tasks, (sure, best) = known_tasks(network), context["task"].max(dim=1)
+            on_task([(tasks[i], p) for i, p in zip(best.tolist(), sure.tolist(), strict=True)])
         return context
 
     def __call__(

@@ -1,10 +1,12 @@
-"""Files that somebody else wrote: regular ones alone, and YAML of bounded size and depth."""
+"""Files that somebody else wrote: regular ones alone, YAML and JSON of bounded size and depth."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, "is a pipe or a device, not a regular file", os.fspath(path))
 
 
+def _read_text(path: str | os.PathLike[str]) -> str:
+    """Raises OSError, or ValueError for what is not UTF-8 or larger than 4 MiB."""
+    check_regular(path)
+    file = Path(path)
+    if file.stat().st_size > _BYTES:
+        raise ValueError(f"it is larger than {_BYTES >> 20} MiB")
+    return file.read_text(encoding="utf-8")
+
+
 class BoundedLoader(yaml.SafeLoader):
     """Of a YAML file: refuses what is nested deeply, or grows when its aliases are followed.
 
@@ -35,15 +46,11 @@ class BoundedLoader(yaml.SafeLoader):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        check_regular(path)
-        file = Path(path)
-        if file.stat().st_size > _BYTES:
-            raise yaml.YAMLError(f"it is larger than {_BYTES >> 20} MiB")
         try:
-            super().__init__(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
+            super().__init__(_read_text(path))
+        except ValueError as error:
             raise yaml.YAMLError(str(error)) from error
-        self.name = file.name  # in messages
+        self.name = Path(path).name  # in messages
         self._depth, self._nodes, self._sizes = 0, 0, dict[int, int]()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -76,3 +83,25 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:  # PyYAML passes on what the constructor of a date or a number raises
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The plain values in a JSON file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is not JSON in UTF-8, larger than 4 MiB, nested too deeply, or says a thing
+            twice.
+    """
+    try:
+        return json.loads(_read_text(path), object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r:.40} stands twice in it")
+    return found

@@ -270,6 +270,36 @@ def test_a_hostile_folder_is_refused(tmp_path: Path) -> None:
     assert "larger than its weights" in refused(folder)
 
 
+def test_a_description_in_json_is_held_to_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    export_model(write_tiny_checkpoint(tmp_path / "tiny.ckpt"), folder)
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").unlink()
+    config, sound = folder / "config.json", json.dumps(content)
+    config.write_text(sound)
+    use(folder)
+    for text, reason in {
+        "[" * 2_000_000: "nested too deeply",
+        json.dumps({**content, "mrdiff": {**content["mrdiff"], "data": deep(100)}}): "too deeply",
+        json.dumps({**content, "x": "y" * (5 << 20)}): "larger than 4 MiB",
+        sound[:-1] + ', "mrdiff": {}}': "stands twice",
+        "{" + ", ".join(f'"{i % 200_000}": 1' for i in range(200_001)) + "}": "stands twice",
+        '{"mrdiff": ' + "9" * 10_000 + "}": "digits",
+        "[]": "not written by mrdiff",
+        sound[:-9]: "not a readable exported model",
+    }.items():
+        config.write_text(text)
+        assert reason in refused(folder)
+    config.write_bytes(b"\xff\xfe" + sound.encode("utf-16-le"))
+    refused(folder)
+    content["mrdiff"]["model"]["network"]["init_args"]["middle"] = 60_000
+    config.write_text(json.dumps(content))
+    assert "larger than its weights" in refused(folder)
+    # Of the two, YAML is the one that is read.
+    (folder / "config.yaml").write_text(sound)
+    use(folder)
+
+
 START = Start(init_from="x", ckpt_path=None, packages=(), classes=frozenset(), has_data=True)
 TRAINED: dict[str, Edit] = {
     "network": network(middle=60_000),
