@@ -23,7 +23,8 @@ from PIL import Image
 
 from datamodules.datasets.demo import write_demo
 from mrdiff import MRProcess, Restorer
-from mrdiff.cli.common.jobs import find_photos, plan_targets
+from mrdiff.cli.common.jobs import find_photos
+from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample.clips.restore import restore_clip
 from mrdiff.cli.sample.photos import restore_all
 from mrdiff.diffusion.denoiser import Denoiser

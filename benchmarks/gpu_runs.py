@@ -24,7 +24,8 @@ from benchmarks.official_nets import awake
 from benchmarks.throughput import fill
 from mrdiff import Denoiser, MRProcess, Restorer
 from mrdiff.acceleration.precision import set_precision
-from mrdiff.cli.common.jobs import find_photos, plan_targets
+from mrdiff.cli.common.jobs import find_photos
+from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample.photos import restore_all
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run

@@ -25,7 +25,8 @@ import numpy as np
 
 from datamodules import DemoPhotos
 from datamodules.degradations import Rain
-from mrdiff.cli.common.jobs import find_photos, plan_targets
+from mrdiff.cli.common.jobs import find_photos
+from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample.photos import restore_all
 from mrdiff.photo import write_image
 from mrdiff.restoration.restorer import Restorer

@@ -1,14 +1,8 @@
-"""Real photographs that come with scikit-image, under synthetic rain: nothing to download.
-
-``python -m datamodules.datasets.demo FOLDER`` writes the rainy ones and the originals as PNG files.
-"""
+"""Real photographs that come with scikit-image, spoilt: nothing to download."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,11 +10,11 @@ from torch.nn import functional
 
 from datamodules.datasets.base import RestorationDataset, Sample, check_sizes, index_of
 from datamodules.datasets.degraded import FixedSamples
-from datamodules.degradations import Degradation, Rain
+from datamodules.degradations import JPEG, Degradation, Haze, LowLight, Noise, Rain, Snow
 from datamodules.degradations.base import to_8_bit
 from datamodules.errors import DataError
 from datamodules.randomness import SampleKey
-from mrdiff.photo import PhotoError, centre_crop, read_rgb, write_image
+from mrdiff.photo import centre_crop, read_rgb, write_image
 
 # Everyday scenes whose files lie in the wheel itself (others of skimage.data are downloaded).
 _PNG = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left")
@@ -90,29 +84,23 @@ def write_demo(
     """
     photos = DemoPhotos(degradation or Rain(), size=size, seed=seed)
     photos.check()
-    samples = [photos[index] for index in range(len(photos))]
-    for sample in samples:
-        write_image(Path(folder) / "LQ" / f"{sample['name']}.png", sample["lq"])
-        write_image(Path(folder) / "GT" / f"{sample['name']}.png", sample["gt"])
-    return [sample["name"] for sample in samples]
+    return [_write(folder, photos[index]) for index in range(len(photos))]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m datamodules.datasets.demo FOLDER [--size N] [--seed N]``."""
-    program = "python -m datamodules.datasets.demo"
-    parser = argparse.ArgumentParser(prog=program, description=__doc__)
-    parser.add_argument("folder", help="where LQ/ and GT/ are written")
-    parser.add_argument("--size", type=int, default=384, help="side of the photos in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of the rain")
-    options = parser.parse_args(arguments)
-    try:
-        names = write_demo(options.folder, size=options.size, seed=options.seed)
-    except (DataError, PhotoError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(names)} photos in {options.folder}/LQ and {options.folder}/GT: {', '.join(names)}")
-    return 0
+def write_mixed(folder: Path | str, *, size: int = 384, seed: int = 0) -> list[str]:
+    """As :func:`write_demo`, but each photo under another degradation, named before its name."""
+    spoilt: dict[str, Degradation] = {"rainy": Rain(), "noisy": Noise(), "low-light": LowLight()}
+    spoilt |= {"jpeg-compressed": JPEG(), "snowy": Snow(), "hazy": Haze()}
+    names = []
+    for index, (task, degradation) in enumerate(spoilt.items()):
+        photos = DemoPhotos(degradation, size=size, seed=seed)
+        photos.check()
+        names.append(_write(folder, photos[index], f"{task}-"))
+    return names
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _write(folder: Path | str, sample: Sample, prefix: str = "") -> str:
+    name = prefix + sample["name"]
+    write_image(Path(folder) / "LQ" / f"{name}.png", sample["lq"])
+    write_image(Path(folder) / "GT" / f"{name}.png", sample["gt"])
+    return name

@@ -23,6 +23,7 @@ from mrdiff.photo.headers import open_image, upright_size
 from mrdiff.photo.metadata import Metadata
 from mrdiff.photo.reading import (
     PhotoFile,
+    limit_megapixels,
     read_image,
     read_mask,
     read_photo,
@@ -44,6 +45,7 @@ __all__ = [
     "find_images",
     "from_pil",
     "like_original",
+    "limit_megapixels",
     "list_images",
     "name_of",
     "open_image",

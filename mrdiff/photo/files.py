@@ -45,6 +45,14 @@ class Found:
     unread: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
+    def plus(self, other: Found) -> Found:
+        """Both together, each path once."""
+        photos, unread = (
+            [*dict.fromkeys([*mine, *theirs])]
+            for mine, theirs in ((self.photos, other.photos), (self.unread, other.unread))
+        )
+        return Found(photos, unread, self.failed | other.failed)
+
     def without(self, unwanted: Callable[[Path], bool]) -> Found:
         """All but the unwanted paths."""
         photos = [path for path in self.photos if not unwanted(path)]

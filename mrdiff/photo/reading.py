@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from mrdiff.photo.jxl import JXL_STARTS, decode_jxl
 from mrdiff.photo.metadata import ON_ITS_SIDE, Metadata, orientation_of, read_metadata
 from mrdiff.photo.tiffs import TIFF_STARTS, decode_tiff, is_plain
 
-__all__ = ["PhotoFile", "read_image", "read_mask", "read_photo", "read_rgb"]
+__all__ = ["PhotoFile", "limit_megapixels", "read_image", "read_mask", "read_photo", "read_rgb"]
 
 _LOSSY = ("JPEG", "AVIF", "JPEG2000", "JXL")  # or not known to be lossless
 
@@ -51,6 +52,13 @@ class PhotoFile:
     lossless: bool = True
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+
+
+def limit_megapixels(most: int) -> None:
+    """Refuse larger photos from now on, against decompression bombs."""
+    Image.MAX_IMAGE_PIXELS = most * 500_000  # Pillow warns from there on, and refuses twice that
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @contextlib.contextmanager

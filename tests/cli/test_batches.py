@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from mrdiff.cli.common.jobs import Job, find_photos, plan_targets
+from mrdiff.cli.common.jobs import Job, find_photos
+from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample import photos as module
 from mrdiff.cli.sample.batches import Failed, Loaded, batches
 from mrdiff.photo import PhotoFile
@@ -69,7 +70,7 @@ class FakeGPU:
     """A restorer on a card, which holds four photos."""
 
     device = torch.device("cuda")
-    sampler = SimpleNamespace(nfe=2)
+    sampler = SimpleNamespace(nfe=2, spec=None)
 
     def __init__(self) -> None:
         self.tiler = SimpleNamespace(photos=lambda *_: 4, side=lambda *_: None)

@@ -10,7 +10,8 @@ import pytest
 
 from mrdiff.cli import main
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.common.jobs import find_photos, plan_targets
+from mrdiff.cli.common.jobs import find_photos
+from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample import command as sample
 from mrdiff.cli.train import arguments as configs
 from mrdiff.cli.train import command as train
@@ -119,7 +120,7 @@ def test_fit_is_inserted(recipes: Path) -> None:
     [
         (train.main, ["--config", "nothing.yaml"], "mrdiff train: error: no config file"),
         (sample.main, ["--inptu", "x"], "unknown option --inptu (did you mean --input?)"),
-        (sample.main, [], "the following arguments are required: --checkpoint"),
+        (sample.main, [], "which photo?"),
         (main.main, ["smaple"], "mrdiff: error: unknown command smaple (did you mean sample?)"),
         (main.main, ["export", "--checkpoint", "x", "--output", "y"], "no checkpoint at x"),
     ],

@@ -43,7 +43,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(checkpoint: Path, *arguments: str, output: str = "grid.yaml") -> int:
-    fixed = ["grid", "--checkpoint", str(checkpoint), "--input", "lq", "--output", output]
+    given = [] if "--input" in arguments else ["--input", "lq"]
+    fixed = ["grid", "--checkpoint", str(checkpoint), *given, "--output", output]
     nfes = ["2"] if "--spectrum" in arguments else ["2", "3"]
     return main([*fixed, "--device", "cpu", "--nfe", *nfes, *arguments])
 
@@ -227,7 +228,7 @@ def test_identical_pairs_have_no_spectrum(work: Path, checkpoint: Path, capsys) 
         (["--metric", "fid"], "argument --metric: invalid choice"),
         (["--spectrum"], "--spectrum needs --reference"),
         (["--spectrum", "--metric", "psnr"], "--spectrum has an error of its own"),
-        (["--reference", "none"], "--reference none: no such folder"),
+        (["--reference", "none"], "--reference none: no such file or folder"),
         (["--reference", "empty", "--spectrum"], "no file there has the stem of any input"),
         (["--input", "none"], "--input none: no such file or folder"),
         (["--input", "empty"], "--input empty: no images in this folder"),

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrdiff.cli.common import jobs as jobs_module
 from mrdiff.cli.common import paths
+from mrdiff.cli.common import targets as targets_module
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.common.jobs import Photo, alike, find_photos, plan_targets
+from mrdiff.cli.common.jobs import Photo, find_photos
 from mrdiff.cli.common.paths import check_file, check_output, check_targets
+from mrdiff.cli.common.targets import alike, plan_targets
 
 SUFFIXES = st.sampled_from([".png", ".jpg", ".gif", ".PNG", ".ppm"])
 NAMES = st.tuples(st.sampled_from("aAé"), st.lists(SUFFIXES, min_size=1, max_size=3))
@@ -48,7 +49,7 @@ def test_no_two_photos_are_written_into_one_file(names, suffix) -> None:
 @given(FILES)
 def test_nor_where_case_makes_no_difference(names) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs_module, "folding", lambda _: alike)
+        patch.setattr(targets_module, "folding", lambda _: alike)
         written = targets(names)
     assert len({alike(name) for name in written}) == len(written)
 
@@ -59,7 +60,7 @@ def test_what_a_file_system_takes_for_one_is_said(
     twins = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
     assert targets(["A.png", "a.png", *twins]) == ["A.png", "a.png", *twins]
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(jobs_module, "folding", lambda _: alike)
+    monkeypatch.setattr(targets_module, "folding", lambda _: alike)
     assert targets(["A.png", "a.png"]) == ["A.png", "a.png.png"]
     assert "note: out does not tell a.png from another" in capsys.readouterr().err
 

@@ -22,7 +22,8 @@ __all__ = ["checkpoint", "work"]  # fixtures
 
 
 def run(checkpoint: Path, *flags: str, source: str = "lq", output: str = "out") -> int:
-    fixed = ["--checkpoint", str(checkpoint), "--input", source, "--output", output]
+    given = [] if "--input" in flags else ["--input", source]
+    fixed = ["--checkpoint", str(checkpoint), *given, "--output", output]
     return sample.main([*fixed, "--device", "cpu", "--nfe", "1", *flags], program="sample.py")
 
 
@@ -113,14 +114,14 @@ def test_a_report_that_fails_costs_nothing_else(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--log", "lq/a.png"], "--log would overwrite lq/a.png"),
-        (["--log", "out/s/../a.png"], "--log would overwrite out/s/../a.png"),
-        (["--reference", "gt", "--report", "gt/a.png"], "--report would overwrite gt/a.png"),
-        (["--reference", "gt", "--report", "lq"], "--report lq: is a folder"),
+        (["--log", "lq/a.png"], "--log lq/a.png: is named as a photo"),
+        (["--log", "lq/z.JPEG"], "--log lq/z.JPEG: is named as a photo"),
+        (["--reference", "gt", "--report", "gt/a.png"], "--report gt/a.png: is to be named .html"),
+        (["--reference", "gt", "--report", "lq.html"], "--report lq.html: is a folder"),
         (["--log", "lq/a.png/log"], "--log lq/a.png/log: lq/a.png is not a folder"),
         (["--log", "out"], "--log out: is a folder"),
         (["--log", "out/x"], "--log would overwrite out/x"),
-        (["--reference", "gt", "--log", "x", "--report", "x"], "--report would overwrite x"),
+        (["--reference", "gt", "--log", "x.html", "--report", "x.html"], "would overwrite x.html"),
         (["--output", "lq/a.png/out"], "lq/a.png is not a folder"),
         (["--compare"], "out/compare would hold restored photos and what a flag writes there"),
         (["--format", "webp"], "File name too long"),
@@ -144,6 +145,7 @@ def test_what_cannot_be_written_is_said_before_the_model_is_read(
         Image.new("RGB", (8, 8)).save("lq/x.gif")
         copies("x.png")
     Path("out/s").mkdir(parents=True)
+    Path("lq.html").mkdir()
     before = {path: path.read_bytes() for path in work.rglob("*.*") if path.is_file()}
     assert run(checkpoint, *flags) == 2
     error = capsys.readouterr().err

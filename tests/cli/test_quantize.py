@@ -35,7 +35,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*flags: str, checkpoint: str = "tiny.ckpt", photos: str = "lq") -> int:
-    fixed = ["--checkpoint", checkpoint, "--input", photos, "--nfe", "2"]
+    given = [] if "--input" in flags else ["--input", photos]
+    fixed = ["--checkpoint", checkpoint, *given, "--nfe", "2"]
     return quantize.main([*fixed, *flags], program="mrdiff quantize")
 
 
@@ -145,7 +146,7 @@ def test_a_broken_photo_is_named_and_left_out(work: Path, capsys) -> None:
     [
         (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),
         (["--input", "none"], "--input none: no such file or folder"),
-        (["--reference", "none"], "--reference none: no such folder"),
+        (["--reference", "none"], "--reference none: no such file or folder"),
         (["--mask", "lq"], "this model was trained without masks; leave it out"),
         (["--context", "none"], "--context none: no such file"),
         (["--task", "rainy"], "rainy"),

@@ -49,7 +49,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(checkpoint: Path, *arguments: str, source: str = "lq", output: str = "out") -> int:
-    fixed = ["--checkpoint", str(checkpoint), "--input", source, "--output", output]
+    given = [] if "--input" in arguments else ["--input", source]
+    fixed = ["--checkpoint", str(checkpoint), *given, "--output", output]
     return sample.main([*fixed, "--device", "cpu", "--nfe", "2", *arguments], program="sample.py")
 
 
@@ -313,7 +314,7 @@ def test_table_means_and_lpips() -> None:
         (["--nfe", "x"], "argument --nfe: must be at least 1, a whole number, got x"),
         (["--tile", "of"], "tile must be auto, off or a side of at least 64 pixels, got of"),
         (["--device", "nonsense"], "--device nonsense: "),
-        (["--reference", "none"], "--reference none: no such folder"),
+        (["--reference", "none"], "--reference none: no such file or folder"),
         (["--input", "none"], "--input none: no such file or folder"),
         (["--input", "empty"], "--input empty: no images in this folder"),
         (["--output", "lq"], "--output would overwrite lq/a.png: choose another"),

@@ -52,7 +52,8 @@ FEW = ("--nfe", "1", "2", "--images", "2", "--sampler", "mr-ode-1", "fidelity", 
 
 
 def run(checkpoint: Path, *arguments: str, output: str = "out") -> int:
-    fixed = ["--checkpoint", str(checkpoint), "--input", "lq", "--reference", "gt"]
+    given = [] if "--input" in arguments else ["--input", "lq"]
+    fixed = ["--checkpoint", str(checkpoint), *given, "--reference", "gt"]
     return sweep.main([*fixed, "--output", output, "--device", "cpu", *arguments])
 
 
@@ -357,7 +358,7 @@ def test_ctrl_c_keeps_the_complete_rows(
         (["--metric", "lpips"], "--metric lpips needs AlexNet's features: give --lpips_weights"),
         (["--input", "none"], "--input none: no such file or folder"),
         (["--input", "x"], "--input x: no images in this folder"),
-        (["--reference", "none"], "--reference none: no such folder"),
+        (["--reference", "none"], "--reference none: no such file or folder"),
         (["--reference", "x"], "--reference x: no file there has the stem of any input"),
         (["--output", "lq/a.png"], "--output lq/a.png: must be a folder"),
         (["--checkpoint", "none.ckpt"], "no checkpoint at none.ckpt"),

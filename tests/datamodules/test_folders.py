@@ -14,8 +14,8 @@ from torch import Tensor
 
 from datamodules import CleanFolder, DataError, DemoPhotos, LQFolder, PairedFolder, write_demo
 from datamodules.datasets.base import random_patches, random_turn
-from datamodules.datasets.demo import main
 from datamodules.degradations import Rain
+from datamodules.demo import main
 from datamodules.randomness import SampleKey
 from mrdiff.photo import centre_crop, read_rgb
 from tests.places import SHARED

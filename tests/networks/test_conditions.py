@@ -130,10 +130,10 @@ def test_tiles_see_their_part_of_the_mask_and_the_task_of_the_whole() -> None:
 
 def test_the_restorer_gives_the_task_and_reports_what_was_judged() -> None:
     denoiser, lq = denoiser_of(network()), images(3)
-    judged: list[str] = []
+    judged: list[tuple[str, float]] = []
     auto = Restorer(denoiser, nfe=2).restore(lq, ["a", "b"], on_task=judged.extend)
     assert len(judged) == 2
-    assert set(judged) <= {*TASKS}
+    assert all(task in TASKS and 0.5 <= sure <= 1 for task, sure in judged)  # of two
     results = {task: Restorer(denoiser, nfe=2, task=task).restore(lq, ["a", "b"]) for task in TASKS}
     assert not torch.allclose(results["dark"], results["striped"], atol=1e-3)
     holes = torch.zeros(2, 1, 24, 24)
@@ -180,9 +180,9 @@ def test_the_classifier_is_trained_along_and_stored_in_the_checkpoint(tmp_path: 
     trainer.save_checkpoint(tmp_path / "m.ckpt")
     loaded = load_model(tmp_path / "m.ckpt", "cpu")
     lq = torch.stack([TwoTasks()[i]["lq"] for i in range(4)])
-    judged: list[str] = []
+    judged: list[tuple[str, float]] = []
     Restorer(loaded, nfe=1).restore(lq, list("abcd"), on_task=judged.extend)
-    assert judged == ["dark", "striped", "dark", "striped"]
+    assert [task for task, _ in judged] == ["dark", "striped", "dark", "striped"]
 
 
 def test_a_degradation_beyond_the_tasks_is_refused(tmp_path: Path) -> None:

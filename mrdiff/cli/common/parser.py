@@ -6,25 +6,74 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
+from pathlib import Path
 from typing import NoReturn
 
+from mrdiff.checkpoints.places import BUNDLED, PlaceError, find_model
 from mrdiff.cli.common.errors import CommandError, did_you_mean
 
-__all__ = ["LineParser", "as_crop", "as_temperature", "bounded", "one_of", "positive", "whole"]
+__all__ = [
+    "LineParser",
+    "as_crop",
+    "as_path",
+    "as_temperature",
+    "bounded",
+    "one_of",
+    "positive",
+    "whole",
+]
 
 
 class LineParser(argparse.ArgumentParser):
     """Raises :class:`CommandError` with status 2 instead of printing a usage dump and exiting."""
 
-    def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse all of ``arguments``; an unknown, missing or wrong one is a CommandError."""
+    def parse(self, arguments: list[str], *, mixed: bool = False) -> argparse.Namespace:
+        """Parse all of ``arguments``; an unknown, missing or wrong one is a CommandError.
+
+        ``mixed`` lets those without a flag stand anywhere among the others; none of them is ``--``.
+        """
         # Left-overs are taken first: "unknown --inptu" helps more than "--input is required".
         known = [flag for action in self._actions for flag in action.option_strings]
-        for argument in arguments:
+        for argument in takewhile(lambda argument: argument != "--", arguments):
             flag = argument.split("=")[0]
             if flag.startswith("--") and not any(k.startswith(flag) for k in known):
                 raise CommandError(f"unknown option {flag}{did_you_mean(flag, known)}", status=2)
-        return self.parse_args(arguments)
+        return self.parse_intermixed_args(arguments) if mixed else self.parse_args(arguments)
+
+    def add_checkpoint(
+        self, group: argparse._ArgumentGroup | None = None, *, bundled: bool = False
+    ) -> None:
+        """Add the model's flag; without it the ``bundled`` model is taken, if a command wants."""
+        known = f".ckpt, exported folder, hf://ORG/NAME, or {BUNDLED.name}"
+        (group or self).add_argument(
+            "--checkpoint",
+            type=_as_model,
+            required=not bundled,
+            default=BUNDLED if bundled else None,
+            metavar="MODEL",
+            help=f"{known} (that)" if bundled else known,
+        )
+
+    def add_input(
+        self,
+        group: argparse._ArgumentGroup | None = None,
+        *,
+        metavar: str,
+        help: str,
+        required: bool = True,
+    ) -> None:
+        """Add the flag for one or several photos or folders, which may be given again."""
+        (group or self).add_argument(
+            "--input",
+            type=as_path,
+            nargs="+",
+            action="extend",
+            required=required,
+            default=None if required else [],
+            metavar=metavar,
+            help=help,
+        )
 
     def add_allow_package(self, group: argparse._ArgumentGroup | None = None) -> None:
         """Add the flag of every command that builds a checkpoint's model."""
@@ -35,6 +84,21 @@ class LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``message``; argparse calls this."""
         raise CommandError(f"{message} (see --help)", status=2)
+
+
+def as_path(text: str) -> Path:
+    """A path; not of an empty text, as which a shell has a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path: is a variable not set?")
+    return Path(text)
+
+
+def _as_model(text: str) -> Path:
+    as_path(text)
+    try:
+        return find_model(text)
+    except PlaceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def whole(text: str, *, least: int, most: float = math.inf, rule: str) -> int:

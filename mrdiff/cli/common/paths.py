@@ -8,35 +8,50 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain, count
 from pathlib import Path
 
+from mrdiff.checkpoints.folder import description_file
+from mrdiff.checkpoints.places import why_fixed
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.system.files import temporary_in
 
-__all__ = ["PIPE", "check_file", "check_inputs", "check_keepable", "check_output"]
-__all__ += ["check_targets", "folding", "writing"]
+__all__ = ["PIPE", "check_checkpoint", "check_file", "check_inputs", "check_keepable"]
+__all__ += ["check_output"]
+__all__ += ["check_targets", "folding", "name_beside", "real", "writing"]
 
 PIPE = Path("-")  # standard input or output
+
+
+def check_checkpoint(options: argparse.Namespace) -> None:
+    """Refuse a ``--checkpoint`` that is not there."""
+    if not options.checkpoint.exists():
+        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
 
 
 def check_inputs(options: argparse.Namespace, *, pipe: bool = False) -> None:
     """Refuse a checkpoint, photos, stored features or folders beside the photos that are missing.
 
-    ``options`` have ``--checkpoint`` and ``--input``, which may be ``-`` for a ``pipe``; of the
-    others, those that the command has. The CommandError names the flag.
+    ``options`` have ``--checkpoint`` and ``--input``, some paths, which may be ``-`` for a
+    ``pipe``; of the others, those that the command has. The CommandError names the flag.
     """
-    if not options.checkpoint.exists():
-        raise CommandError(f"no checkpoint at {options.checkpoint}", status=2)
-    if not options.input.exists() and not (pipe and options.input == PIPE):
-        raise CommandError(f"--input {options.input}: no such file or folder", status=2)
+    check_checkpoint(options)
+    for source in options.input:
+        if not source.exists() and not (pipe and source == PIPE):
+            raise CommandError(f"--input {source}: no such file or folder", status=2)
     for flag in ("daclip", "context"):
         file = getattr(options, flag, None)
         if file is not None and not file.is_file():
             raise CommandError(f"--{flag} {file}: no such file", status=2)
     for flag in ("reference", "mask"):
-        folder = getattr(options, flag, None)
-        if folder is not None and not folder.is_dir():
-            raise CommandError(f"--{flag} {folder}: no such folder", status=2)
+        partners = getattr(options, flag, None)
+        if partners is not None and not partners.exists():
+            raise CommandError(f"--{flag} {partners}: no such file or folder", status=2)
+
+
+def real(path: Path) -> Path:
+    """Where it is, links followed; Path.resolve fails at a link to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _nearest(folder: Path) -> Path:
@@ -82,20 +97,22 @@ def check_file(file: Path, *, flag: str) -> None:
         raise CommandError(f"{flag} {file}: is read-only", status=2)
 
 
-def check_targets(targets: Collection[Path], output: Path) -> None:
-    """Refuse files to be written below ``output`` whose names or folders do not allow it."""
+def check_targets(targets: Collection[Path], output: Path | None) -> None:
+    """Refuse files to be written below ``output`` whose names or folders do not allow it.
+
+    Without an output they are beside what is read.
+    """
     for folder in sorted({target.parent for target in targets}):
-        check_output(output, folder)
+        check_output(output or folder, folder)
     for target in targets:
         if os.path.isdir(target):
-            message = f"--output {output}: {target} is a folder already: rename it"
+            message = f"--output {output or target.parent}: {target} is a folder already: rename it"
             raise CommandError(message, status=2)
         try:
             _check_name(_nearest(target.parent), target.name)
         except OSError as error:
-            raise CommandError(
-                f"--output {output}: {target}: {error.strerror}", status=2
-            ) from error
+            message = f"--output {output or target.parent}: {target}: {error.strerror}"
+            raise CommandError(message, status=2) from error
 
 
 def folding(folder: Path) -> Callable[[str], str]:
@@ -116,6 +133,20 @@ def folding(folder: Path) -> Callable[[str], str]:
     return fold
 
 
+def name_beside(given: Path, *, again: bool) -> tuple[Path, str]:
+    """The folder that a file or a folder lies in, and the name of what becomes of it, there.
+
+    For ``rainy.jpg`` that is ``rainy_restored``, or if it is there with any suffix
+    ``rainy_restored_2``; ``again`` takes it all the same.
+    """
+    whole = real(given) if given.is_dir() else given  # . has a name, too
+    stem = whole.name if given.is_dir() else whole.stem
+    there = [] if again else os.listdir(whole.parent)
+    taken = {*there, *(Path(name).stem for name in there)}
+    wanted = chain([f"{stem}_restored"], (f"{stem}_restored_{n}" for n in count(2)))
+    return whole.parent, next(name for name in wanted if name not in taken)
+
+
 @contextlib.contextmanager
 def writing(output: Path) -> Iterator[None]:
     """An ``OSError`` becomes a CommandError that names ``output``, not a temporary file."""
@@ -126,11 +157,7 @@ def writing(output: Path) -> Iterator[None]:
 
 
 def check_keepable(checkpoint: Path, what: str) -> None:
-    """Refuse a checkpoint whose settings cannot be written: its file or its folder is read-only."""
-    file = (checkpoint / "config.yaml" if checkpoint.is_dir() else checkpoint).resolve()
-    if not file.exists():
-        return  # it is no checkpoint: loading it says so
-    for path in (file, file.parent):
-        if not os.access(path, os.W_OK):
-            message = f"{checkpoint} cannot keep {what}: {path} is read-only"
-            raise CommandError(message, status=2)
+    """Refuse a checkpoint whose settings cannot be written: read-only, or of somebody else."""
+    file = description_file(checkpoint)
+    if file.exists() and (reason := why_fixed(file)):  # else loading it says so
+        raise CommandError(f"{checkpoint} cannot keep {what}: {reason}", status=2)

@@ -39,8 +39,8 @@ def make_parser(program: str) -> LineParser:
     )
     parser = LineParser(prog=program, description=description)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
-    add("--input", type=Path, required=True, metavar="DIR", help="degraded photos to calibrate on")
+    parser.add_checkpoint()
+    parser.add_input(metavar="DIR", help="degraded photos to calibrate on")
     add("--output", type=Path, required=True, metavar="FILE", help=".yaml; replaced if it is there")
     add("--nfe", type=_nfe, nargs="+", default=_NFES, metavar="N", help="2 to 10 (2 3 4 5 8 10)")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem")

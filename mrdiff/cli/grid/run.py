@@ -189,7 +189,7 @@ def run_grid(options: argparse.Namespace) -> int:
     route = "spectrum" if options.spectrum else options.metric or "distance"
     paired = route != "distance"
     photos = find_photos(
-        options.input, reference=options.reference if paired else None, output=options.output
+        *options.input, reference=options.reference if paired else None, output=options.output
     )
     lpips = find_lpips(options) if route == "lpips" else None
     device = "cpu" if options.spectrum else options.device

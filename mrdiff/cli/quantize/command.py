@@ -24,8 +24,8 @@ def make_parser(program: str) -> LineParser:
     )
     parser = LineParser(prog=program, description=description)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
-    add("--input", type=Path, required=True, metavar="FILE|DIR", help="degraded photos")
+    parser.add_checkpoint()
+    parser.add_input(metavar="FILE|DIR", help="degraded photos")
     add("--reference", type=Path, metavar="DIR", help="ground truth by stem: PSNR against it, too")
     add("--mask", type=Path, metavar="DIR", help="masks by stem, for a model that takes them")
     add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")

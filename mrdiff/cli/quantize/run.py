@@ -83,7 +83,7 @@ def _format(rows: Mapping[str, list[float]]) -> str:
 
 def run_quantize(options: argparse.Namespace) -> int:
     """Run the command with the flags of :mod:`mrdiff.cli.quantize.command`."""
-    photos = find_photos(options.input, reference=options.reference, mask=options.mask)
+    photos = find_photos(*options.input, reference=options.reference, mask=options.mask)
     photos = spread(photos, options.images)
     features = read_features(options.context, task=options.task, daclip=options.daclip)
     restorer = _restorer(options, features, [photo.key for photo in photos])

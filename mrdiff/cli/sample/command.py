@@ -1,4 +1,4 @@
-"""``mrdiff sample`` = ``python sample.py``: restore a photo, a folder of photos or a clip.
+"""``mrdiff sample`` = ``python sample.py``: restore photos, folders of photos or a clip.
 
 What can be checked without torch is checked first, so that a wrong flag or path answers at once.
 """
@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, command
-from mrdiff.cli.common.parser import LineParser, as_temperature, one_of, positive
+from mrdiff.cli.common.parser import LineParser, as_path, as_temperature, one_of, positive
 from mrdiff.cli.common.paths import PIPE, check_file, check_inputs, check_output
 from mrdiff.cli.sample.clips.request import check_clip, is_clip
 from mrdiff.system.cores import set_process_defaults
@@ -21,6 +21,7 @@ __all__ = ["main", "make_parser"]
 
 # Nobody means a folder by them.
 _PHOTOS = {".jpeg", ".tiff", *(f".{name}" for name in FORMATS)}
+_IN_OUTPUT = ("compare", "trajectory")
 _FOR_FILES = ("reference", "mask", "compare", "trajectory", "skip_existing", "log")
 
 
@@ -29,22 +30,18 @@ def _batch_size(text: str) -> int | None:
 
 
 def _add_files(parser: LineParser) -> None:
-    add = parser.add_argument_group("input and output").add_argument
-    add(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the model: .ckpt or exported folder",
-    )
-    photos = "photos, or a clip; - is standard input"
-    add("--input", type=Path, required=True, metavar="FILE|DIR|-", help=photos)
-    kept = "with the paths of the input below it, or a clip's file; - is standard output"
-    add("--output", type=Path, required=True, metavar="DIR|-", help=kept)
+    group = parser.add_argument_group("input and output")
+    add = group.add_argument
+    photos = "photos, folders of photos, or a clip; - is standard input"
+    add("photos", type=as_path, nargs="*", default=[], metavar="PHOTO", help=photos)
+    parser.add_input(group, metavar="PHOTO", help="the same, by a flag", required=False)
+    parser.add_checkpoint(group, bundled=True)
+    kept = "folder for all, or a clip's file; - is standard output (photo_restored.jpg beside each)"
+    add("--output", type=as_path, metavar="DIR|-", help=kept)
     kinds = f"of all that is written: {', '.join(FORMATS)} (that of each photo)"
     add("--format", type=one_of("format", FORMATS), metavar="NAME", help=kinds)
     holes = "masks by stem, white where the photo is intact, black in holes"
-    add("--mask", type=Path, metavar="DIR", help=holes)
+    add("--mask", type=Path, metavar="FILE|DIR", help=holes)
     add("--skip_existing", action="store_true", help="leave what is in the output already")
     bomb = "larger photos are refused, against decompression bombs (180)"
     add("--max_megapixels", type=positive, default=180, metavar="N", help=bomb)
@@ -101,7 +98,8 @@ def _add_speed(parser: LineParser) -> None:
 
 def _add_report(parser: LineParser) -> None:
     add = parser.add_argument_group("report").add_argument
-    add("--reference", type=Path, metavar="DIR", help="ground truth by stem: print a table")
+    truth = "ground truth by stem: print a table"
+    add("--reference", type=Path, metavar="FILE|DIR", help=truth)
     ways = "standard, or ir-sde: a pixel less at each side, as its test scripts (standard)"
     known = one_of("protocol", PROTOCOLS)
     add("--protocol", type=known, default="standard", metavar="NAME", help=ways)
@@ -115,7 +113,7 @@ def _add_report(parser: LineParser) -> None:
 
 def make_parser(program: str) -> LineParser:
     """The flags of the command."""
-    description = "Restore a photo, a folder of photos or a clip."
+    description = "Restore photos, folders of photos or a clip."
     parser = LineParser(prog=program, description=description)
     for add_group in (_add_files, _add_model, _add_sampler, _add_speed, _add_report):
         add_group(parser)
@@ -124,29 +122,44 @@ def make_parser(program: str) -> LineParser:
 
 def _check_paths(options: argparse.Namespace) -> None:
     check_inputs(options, pipe=True)
-    of_files = _PHOTOS if is_clip(options) else {*_PHOTOS, *CLIPS}
-    if options.output.suffix.lower() in of_files and not options.output.is_dir():
-        raise CommandError(f"--output {options.output}: must be a folder", status=2)
     if is_clip(options):
         check_clip(options)
-        return
-    if options.report is not None and options.reference is None:
+    elif options.report is not None and options.reference is None:
         raise CommandError("--report needs --reference: what would it measure?", status=2)
-    if options.output != PIPE:
-        check_output(options.output, options.output)
+    _check_output(options)
+    if options.report is not None and options.report.suffix.lower() not in (".html", ".htm"):
+        raise CommandError(f"--report {options.report}: is to be named .html", status=2)
+    if options.log is not None and options.log.suffix.lower() in {*_PHOTOS, *CLIPS}:
+        raise CommandError(f"--log {options.log}: is named as a photo: give another", status=2)
     for flag in ("log", "report"):
         if (file := getattr(options, flag)) is not None:
             check_file(file, flag=f"--{flag}")
 
 
+def _check_output(options: argparse.Namespace) -> None:
+    output = options.output
+    if output is None:
+        wanting = [name for name in _IN_OUTPUT if getattr(options, name)]
+        wanting += ["samples"] if options.samples > 1 else []
+        if wanting:
+            raise CommandError(f"--{wanting[0]} needs --output DIR, for its pictures", status=2)
+        return
+    of_files = _PHOTOS if is_clip(options) else {*_PHOTOS, *CLIPS}
+    if output.suffix.lower() in of_files and not output.is_dir():
+        raise CommandError(f"--output {output}: must be a folder", status=2)
+    if output != PIPE and not is_clip(options):
+        check_output(output, output)
+
+
 def _check_pipe(options: argparse.Namespace) -> None:
-    if PIPE not in (options.input, options.output):
+    if PIPE not in (*options.input, options.output):
         return
     wrong = [name for name in _FOR_FILES if getattr(options, name)]
     wrong += ["samples"] if options.samples > 1 else []
     if wrong:
         raise CommandError(f"--{wrong[0]} is for files, not for a pipe: leave it out", status=2)
-    if options.output != PIPE or options.input.is_dir():
+    options.output = options.output or PIPE
+    if options.output != PIPE or len(options.input) > 1 or options.input[0].is_dir():
         raise CommandError("a pipe takes one photo: --input -|FILE --output -", status=2)
     if sys.stdout.isatty():
         raise CommandError("--output -: redirect standard output to a file or a pipe", status=2)
@@ -168,12 +181,23 @@ def _check_backend(options: argparse.Namespace) -> None:
     options.device = "cpu"
 
 
+def _parse(arguments: list[str], program: str) -> argparse.Namespace:
+    """All photos as ``input``, those after ``--`` whatever they begin with."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = make_parser(program).parse(arguments[:end], mixed=True)
+    photos = [*options.photos, *options.input, *map(Path, arguments[end + 1 :])]
+    options.input = [*dict.fromkeys(photos)]
+    return options
+
+
 @command("mrdiff sample")
 def main(arguments: list[str], program: str) -> int:
     """Run the command and return its exit status."""
-    options = make_parser(program).parse(arguments)
-    _check_paths(options)
+    options = _parse(arguments, program)
+    if not options.input:
+        raise CommandError(f"which photo? {program} photo.jpg (see --help)", status=2)
     _check_pipe(options)
+    _check_paths(options)
     _check_backend(options)
     set_process_defaults()
     from mrdiff.cli.sample.run import run_sampling  # torch: seconds

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +27,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from mrdiff.cli.common.facts import facts_of
 from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample.ahead import InTurn, WriteBehind, read_ahead
@@ -35,7 +35,7 @@ from mrdiff.cli.sample.batches import Failed, Loaded, batches, masks, try_load
 from mrdiff.cli.sample.pictures import write_uncertainty
 from mrdiff.cli.sample.table import Quality, measure_job
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
-from mrdiff.restoration.restorer import Restorer
+from mrdiff.restoration.restorer import Judged, Restorer
 from mrdiff.system.cores import available_cores
 from mrdiff.system.text import shown
 
@@ -49,21 +49,21 @@ _THREADS = 8  # at most, that read, and as many that write, beside a GPU
 
 @dataclass
 class Outcome:
-    """Reasons of failures, quality of photos with a reference, and how many had which task.
+    """What became of each photo: the facts of its restoration, or why it failed, and its quality.
 
     ``lost`` says which of the files beside the photos could not be written.
     """
 
+    done: dict[Job, dict[str, Any]] = field(default_factory=dict)
     failures: dict[Job, str] = field(default_factory=dict)
     quality: dict[Job, Quality] = field(default_factory=dict)
-    tasks: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
         """Take over what became of other photos."""
+        self.done |= other.done
         self.failures |= other.failures
         self.quality |= other.quality
-        self.tasks += other.tasks
         self.lost += other.lost
 
     def attempt(self, jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
@@ -131,7 +131,7 @@ class _Work:
         start = time.perf_counter()
         images = [to_rgb(loaded.photo.image)[None] for loaded in batch]
         rgb = torch.cat(images) if len(images) > 1 else images[0]  # a large photo is not copied
-        tasks = Counter[str]()
+        judged = list[Judged]()
         try:
             restored, std = self.restorer.draw(
                 rgb,
@@ -140,7 +140,7 @@ class _Work:
                 mask=masks(batch),
                 features=[self.features(loaded.job.key) for loaded in batch],
                 callback=None if on_call is None else lambda *_: on_call(),
-                on_task=tasks.update,
+                on_task=judged.extend,
             )
         except MemoryError:
             if len(batch) > 1:  # each by itself may fit
@@ -151,11 +151,12 @@ class _Work:
             job = batch[0].job
             yield partial(self.fail, job, f"{job.source}: {reason}")
             return
-        self.outcome.tasks += tasks
-        seconds = round((time.perf_counter() - start) / len(batch), 4)
-        tile = self.restorer.tiler.side(*rgb.shape[-2:])
-        facts = {"seconds": seconds, "nfe": self.restorer.sampler.nfe, "tile": tile}
-        for loaded, image, spread in zip(batch, restored, std, strict=True):
+        seconds = (time.perf_counter() - start) / len(batch)
+        tile = {"tile": self.restorer.tiler.side(*rgb.shape[-2:])}
+        tasks: list[Judged] | list[None] = judged or [None] * len(batch)
+        each = zip(batch, restored, std, tasks, strict=True)
+        for loaded, image, spread, task in each:
+            facts = facts_of(self.restorer.sampler, task, seconds) | tile
             yield partial(self.write, loaded, image, spread, facts)
 
     def write(self, loaded: Loaded, rgb: Tensor, std: Tensor, facts: dict[str, Any]) -> None:
@@ -188,6 +189,8 @@ class _Work:
                 print(f"note: {shown(job.source)}: {shown(note)}", file=sys.stderr)
             if "error" in facts:
                 self.outcome.failures[job] = facts["error"]
+            else:
+                self.outcome.done[job] = facts
             self.log({"file": str(job.source), **facts})
 
         self.in_turn(self.numbers[job], say)

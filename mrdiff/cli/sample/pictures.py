@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mrdiff.cli.common.jobs import Job, alike
+from mrdiff.cli.common.jobs import Job
+from mrdiff.cli.common.targets import alike
 from mrdiff.photo import PhotoFile, read_rgb, write_image, write_photo
 from mrdiff.photo.sheets import heat_map, side_by_side
 

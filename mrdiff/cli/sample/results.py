@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
+from mrdiff.checkpoints.places import name_of_model
 from mrdiff.cli.common.errors import CommandError
+from mrdiff.cli.common.facts import told
 from mrdiff.cli.common.features import PhotoFeatures
-from mrdiff.cli.common.jobs import Job, describe_unread, place_of
+from mrdiff.cli.common.jobs import Job, describe_unread
 from mrdiff.cli.common.paths import check_targets
+from mrdiff.cli.common.targets import place_of
 from mrdiff.cli.sample.photos import Outcome
 from mrdiff.cli.sample.pictures import (
     comparison_paths,
@@ -23,6 +28,7 @@ from mrdiff.cli.sample.pictures import (
     write_comparison,
 )
 from mrdiff.cli.sample.table import format_table
+from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import Found, PhotoError
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.system.text import shown
@@ -53,7 +59,8 @@ def check_outputs(options: argparse.Namespace, jobs: Sequence[Job], todo: Sequen
             message = f"{output / name} would hold restored photos and what a flag writes there"
             raise CommandError(f"{message}: rename {name} in the input", status=2)
     files = [job.target for job in todo] + [path for paths in pictures.values() for path in paths]
-    taken = [options.checkpoint, output, *files, *{path.parent for path in files}]
+    taken = [options.checkpoint, *files, *{path.parent for path in files}]
+    taken += [] if output is None else [output]
     taken += [path for job in jobs for path in job.originals]
     places = {place_of(path) for path in taken}
     for flag in ("log", "report"):
@@ -64,18 +71,43 @@ def check_outputs(options: argparse.Namespace, jobs: Sequence[Job], todo: Sequen
     check_targets(files, output)
 
 
-def print_numbers(options: argparse.Namespace, jobs: Sequence[Job], outcome: Outcome) -> None:
+def print_numbers(
+    options: argparse.Namespace,
+    restorer: Restorer | None,
+    jobs: Sequence[Job],
+    outcome: Outcome,
+) -> None:
     """What was missing, which tasks the model saw, and the table."""
     if options.mask is not None and (missing := sum(job.mask is None for job in jobs)):
         print(f"{missing} photos have no mask in {shown(options.mask)}")
-    if outcome.tasks:
-        print("tasks: " + ", ".join(f"{n} {count}" for n, count in outcome.tasks.most_common()))
+    if restorer is not None:
+        _print_done(options, known_tasks(restorer.denoiser.network), jobs, outcome.done)
     if options.reference is not None:
         rows = [outcome.quality[job] for job in jobs if job in outcome.quality]
         if rows:
             print(format_table(rows))
         if missing := sum(job.reference is None for job in jobs if job.target.is_file()):
             print(f"{missing} photos have no reference in {shown(options.reference)}")
+
+
+def _print_done(
+    options: argparse.Namespace,
+    tasks: Sequence[str],
+    jobs: Sequence[Job],
+    done: Mapping[Job, Mapping[str, Any]],
+) -> None:
+    """A line for each photo whose result lies beside it; of others how many had which task."""
+    if options.output is not None:
+        counts = Counter(facts["task"] for facts in done.values() if "task" in facts)
+        if counts:
+            print("tasks: " + ", ".join(f"{n} {count}" for n, count in counts.most_common()))
+        return
+    for job in jobs:
+        if job in done:
+            words = ", ".join(told(done[job], sure=options.task == "auto"))
+            print(f"{shown(job.source)} -> {shown(job.target)}: {words}")
+    if done and tasks and options.task == "auto":
+        print(f"if that is not what ails a photo, name it: --task {', '.join(tasks)}")
 
 
 def report_run(
@@ -87,7 +119,7 @@ def report_run(
     """Write the page of ``--report``; if that fails, the outcome says so."""
     from mrdiff.cli.sample.html import write_report  # matplotlib and jinja2: only if it is wanted
 
-    facts = [f"checkpoint {options.checkpoint.name}"]
+    facts = [f"checkpoint {Path(name_of_model(options.checkpoint)).name}"]
     if restorer is not None:
         sampler = f"sampler {options.sampler}" if options.sampler else "the checkpoint's sampler"
         facts += [sampler, f"{restorer.sampler.nfe} calls", f"seed {options.seed}"]

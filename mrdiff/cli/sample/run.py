@@ -6,12 +6,10 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from collections.abc import Collection
 from functools import partial
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
@@ -21,9 +19,10 @@ from mrdiff.acceleration.ranges import read_ranges
 from mrdiff.checkpoints.reading import read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.features import PhotoFeatures, read_features
-from mrdiff.cli.common.jobs import Job, Photo, find_photos, plan_targets
+from mrdiff.cli.common.jobs import Job, Photo, find_photos
 from mrdiff.cli.common.models import check_device, load_restorer
 from mrdiff.cli.common.paths import PIPE
+from mrdiff.cli.common.targets import plan_beside, plan_targets
 from mrdiff.cli.sample.clips.request import clip_target, is_clip
 from mrdiff.cli.sample.photos import Measured, Outcome, restore_all
 from mrdiff.cli.sample.pipe import restore_pipe
@@ -37,7 +36,7 @@ from mrdiff.cli.sample.results import (
 from mrdiff.cli.sample.table import measure_job
 from mrdiff.metrics import LPIPS
 from mrdiff.networks.local_pooling import localise
-from mrdiff.photo import Found
+from mrdiff.photo import Found, limit_megapixels
 from mrdiff.photo.kinds import channels_of
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Restorer
@@ -54,10 +53,7 @@ def run_sampling(options: argparse.Namespace) -> int:
         CommandError: nothing can be done at all.
         ValueError: of our own kinds, for LPIPS weights or a pipe's photo that cannot be used.
     """
-    # Pillow warns of decompression bombs from its limit on, and refuses twice that.
-    Image.MAX_IMAGE_PIXELS = options.max_megapixels * 500_000
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    limit_megapixels(options.max_megapixels)
     features = read_features(options.context, task=options.task, daclip=options.daclip)
     if options.output == PIPE:
         return _run_pipe(options, features)
@@ -108,17 +104,18 @@ def _processes(options: argparse.Namespace) -> int:
 
 
 def _run_pipe(options: argparse.Namespace, features: PhotoFeatures) -> int:
-    name = "stdin" if options.input == PIPE else Photo(options.input, options.input).name
+    (source,) = options.input
+    name = "stdin" if source == PIPE else Photo(source, source).name
     restorer = _open_model(options, features, [name])
     suffix = f".{options.format}" if options.format else None
-    restore_pipe(restorer, options.input, name=name, features=features(name), suffix=suffix)
+    restore_pipe(restorer, source, name=name, features=features(name), suffix=suffix)
     return 0
 
 
 def _run_clip(options: argparse.Namespace, features: PhotoFeatures) -> int:
     from mrdiff.cli.sample.clips.restore import restore_clip  # PyAV: not everybody has it
 
-    source, target = options.input, clip_target(options)
+    (source,), target = options.input, clip_target(options)
     if options.skip_existing and target.is_file():
         print(f"restored 0 frames, {target} is there already")
         return 0
@@ -140,7 +137,8 @@ def _run_clip(options: argparse.Namespace, features: PhotoFeatures) -> int:
             count, notes = restore_clip(source, target, work, max_pixels=most)
         except MemoryError as error:
             raise CommandError(f"{source}: out of memory, try --tile 256") from error
-    if target.suffix.lower() not in (source.suffix.lower(), options.output.suffix.lower()):
+    asked = options.output.suffix.lower() if options.output else ""
+    if target.suffix.lower() not in (source.suffix.lower(), asked):
         notes.append(f"written as {target.name}: no {source.suffix} can be written")
     for note in notes:
         print(f"note: {shown(source)}: {shown(note)}", file=sys.stderr)
@@ -167,7 +165,7 @@ def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
         attempted = {*todo}
         skipped = [job for job in jobs if job.reference and job not in attempted]
         outcome.attempt(skipped, lambda job: outcome.quality.update({job: measured(job)}))
-    print_numbers(options, jobs, outcome)
+    print_numbers(options, restorer, jobs, outcome)
     if options.report is not None and outcome.quality:
         report_run(options, restorer, outcome, jobs)
     write_pictures(options, restorer, outcome, jobs, features)
@@ -176,7 +174,8 @@ def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
     counts = f"restored {done}, skipped {len(jobs) - len(todo)}, failed {failed}"
     if found.unread:
         counts += f", left out {len(found.unread)}"
-    print(f"{counts} -> {shown(options.output)} ({seconds:.1f} s)")
+    where = "beside them" if options.output is None else shown(options.output)
+    print(f"{counts} -> {where} ({seconds:.1f} s)")
     return 1 if failed or outcome.lost else 0
 
 
@@ -184,7 +183,7 @@ def _plan(options: argparse.Namespace) -> tuple[list[Job], Found]:
     """The photos, and what of the input is none."""
     found: list[Found] = []
     photos = find_photos(
-        options.input,
+        *options.input,
         reference=options.reference,
         mask=options.mask,
         output=options.output,
@@ -192,7 +191,11 @@ def _plan(options: argparse.Namespace) -> tuple[list[Job], Found]:
         passed_over=found.append,
     )
     suffix = f".{options.format}" if options.format else None
-    return plan_targets(photos, options.output, suffix=suffix), found[0]
+    if options.output is None:
+        jobs = plan_beside(photos, suffix=suffix, again=options.skip_existing)
+    else:
+        jobs = plan_targets(photos, options.output, suffix=suffix)
+    return jobs, found[0]
 
 
 def _restore(

@@ -41,8 +41,8 @@ def make_parser(program: str) -> LineParser:
     """The flags of the command."""
     parser = LineParser(prog=program, description=_HELP)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="FILE", help=".ckpt or exported folder")
-    add("--input", type=Path, required=True, metavar="LQ_DIR", help="degraded photos")
+    parser.add_checkpoint()
+    parser.add_input(metavar="LQ_DIR", help="degraded photos")
     add("--reference", type=Path, required=True, metavar="GT_DIR", help="the clean ones, by stem")
     add("--output", type=Path, required=True, metavar="DIR", help="for the three files")
     metrics = f"what is best: {', '.join(METRICS)} (psnr)"

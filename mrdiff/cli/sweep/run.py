@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from mrdiff.checkpoints.places import name_of_model, why_fixed
 from mrdiff.cli.common.crops import read_crop, usable
 from mrdiff.cli.common.errors import CommandError, one_line
 from mrdiff.cli.common.jobs import Photo, find_photos, spread
@@ -189,7 +190,7 @@ def _report(options: argparse.Namespace, rows: list[Row], title: str, mark: str)
         found = recommend(rows, options.metric, budget=options.budget)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    text = words(found, checkpoint=str(options.checkpoint))
+    text = words(found, checkpoint=name_of_model(options.checkpoint))
     write_text(options.output / f"recommendation{mark}.txt", f"{title}.\n\n{text}\n")
     with replacing(options.output / f"sweep{mark}.png") as temporary:
         draw(rows, found, title=title).savefig(temporary, format="png")
@@ -200,7 +201,7 @@ def _report(options: argparse.Namespace, rows: list[Row], title: str, mark: str)
 def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
     """Run the command with the flags of :mod:`mrdiff.cli.sweep.command`; 130 if interrupted."""
     score = partial(_score, find_lpips(options))
-    photos = find_photos(options.input, reference=options.reference, output=options.output)
+    photos = find_photos(*options.input, reference=options.reference, output=options.output)
     paired = spread([photo for photo in photos if photo.reference], options.images)
     pairs = usable(paired, partial(_read_pair, side=options.crop, score=score))
     _, denoiser = load_denoiser(options, device=options.device)
@@ -233,5 +234,5 @@ def _save(options: argparse.Namespace, found: Recommendation, sampler: Sampler) 
     if options.save:
         save_sampler(options.checkpoint, describe_sampler(sampler))
         print(f"saved in {options.checkpoint}: sample.py uses {found.choice} by default")
-    elif found.improves:
+    elif found.improves and why_fixed(options.checkpoint) is None:
         print(f"To make {found.choice} this checkpoint's default for sample.py, add --save.")

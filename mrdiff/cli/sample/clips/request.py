@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
-from mrdiff.cli.common.paths import PIPE, check_output
+from mrdiff.cli.common.paths import PIPE, check_output, name_beside
 from mrdiff.system.names import CLIPS
 
 __all__ = ["KINDS", "check_clip", "clip_target", "is_clip"]
@@ -28,17 +28,24 @@ _PHOTOS = ("format", "mask", "reference", "lpips_weights", "report", "compare", 
 
 
 def is_clip(options: argparse.Namespace) -> bool:
-    """Whether ``--input`` is a clip by its name."""
-    return options.input.suffix.lower() in CLIPS and options.input.is_file()
+    """Whether ``--input`` is one clip, by its name."""
+    first = options.input[0]
+    return len(options.input) == 1 and first.suffix.lower() in CLIPS and first.is_file()
 
 
 def clip_target(options: argparse.Namespace) -> Path:
     """The file to write: ``--output`` if it has the suffix of a clip, else a file in that folder.
 
+    Without it ``clip_restored.mp4`` beside ``clip.mp4``, as :func:`plan_beside` names photos.
+
     Raises:
         CommandError: no such file can be written, or it is the clip itself.
     """
-    source, output = options.input, options.output
+    (source,), output = options.input, options.output
+    if output is None:
+        suffix = source.suffix if source.suffix.lower() in KINDS else ".mkv"
+        folder, stem = name_beside(source, again=options.skip_existing)
+        return folder / f"{stem}{suffix}"
     named = output.suffix.lower() in CLIPS and not output.is_dir()
     target = output if named else output / source.name
     if target.suffix.lower() not in KINDS:
@@ -56,7 +63,7 @@ def clip_target(options: argparse.Namespace) -> Path:
 def check_clip(options: argparse.Namespace) -> None:
     """Refuse the flags that are for photos, and an output that cannot be written."""
     if importlib.util.find_spec("av") is None:
-        raise CommandError(f"{options.input}: a clip needs PyAV: pip install 'mrdiff[video]'")
+        raise CommandError(f"{options.input[0]}: a clip needs PyAV: pip install 'mrdiff[video]'")
     if options.output == PIPE:
         raise CommandError("--output -: a clip is written to a file or a folder", status=2)
     wrong = [name for name in _PHOTOS if getattr(options, name)]
@@ -67,4 +74,4 @@ def check_clip(options: argparse.Namespace) -> None:
     target = clip_target(options)
     if target.is_dir():
         raise CommandError(f"--output {options.output}: {target} is a folder", status=2)
-    check_output(options.output, target.parent)
+    check_output(options.output or target, target.parent)
