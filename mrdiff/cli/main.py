@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "unpack a benchmark's archives into the folders that training reads",
     "preview": "draw the samples that training will see, and say what is odd about them",
     "sample": "restore a photo or a folder of photos",
+    "app": "restore photos on a page in the browser",
     "features": "store what DA-CLIP sees in photos, for sample --context",
     "sweep": "find the best sampler for a checkpoint by trying them on pairs",
     "grid": "optimise the times of a sampler for a checkpoint",
