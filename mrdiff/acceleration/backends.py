@@ -19,7 +19,8 @@ from mrdiff.networks.inference.fast import inference_copy
 from mrdiff.system.devices import computes_bf16
 from mrdiff.system.names import PRECISIONS
 
-__all__ = ["BackendError", "OpenVINONetwork", "as_built", "use_inductor"]
+__all__ = ["BackendError", "OpenVINONetwork", "Positional", "as_built", "first_line"]
+__all__ += ["use_inductor"]
 
 T = TypeVar("T")
 
@@ -31,17 +32,20 @@ class BackendError(ValueError):
     """A backend that is not there or does not take the network: one line."""
 
 
-class _Positional(nn.Module):
-    """A network with the values of its context as further arguments, as tracing wants it."""
+class Positional(nn.Module):
+    """A module with the values of its context, the last argument, one by one, as tracing wants it.
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+    ``names`` are the keys of the context, which is None without any.
+    """
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.network, self.names = network, names
+        self.module, self.names = module, names
 
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, *values: Tensor) -> Tensor:
-        context = dict(zip(self.names, values, strict=True))
-        out: Tensor = self.network(x, mu, t, context or None)
-        return out
+    def forward(self, *values: Tensor) -> Any:
+        count = len(values) - len(self.names)
+        context = dict(zip(self.names, values[count:], strict=True))
+        return self.module(*values[:count], context or None)
 
 
 class OpenVINONetwork(nn.Module):
@@ -136,7 +140,7 @@ class OpenVINONetwork(nn.Module):
             warnings.simplefilter("ignore")  # the sizes in the trace are constants: they are meant
             # OpenVINO's own trace runs the network several times.
             network = rounded(self.network, self.ranges) if self.ranges else self.network
-            whole = _Positional(network, names)
+            whole = Positional(network, names)
             traced = torch.jit.trace(whole, tuple(given), check_trace=False)
             sizes, example = [list(tensor.shape) for tensor in given], tuple(given)
             try:
@@ -144,7 +148,7 @@ class OpenVINONetwork(nn.Module):
                 return _alone(lambda: self._openvino.compile_model(model, "CPU", settings))
             except Exception as error:  # of many kinds, with pages of text
                 what = f"OpenVINO does not take {type(self.network).__name__}"
-                raise BackendError(f"{what}: {_first_line(error)}") from error
+                raise BackendError(f"{what}: {first_line(error)}") from error
 
 
 def _alone(work: Callable[[], T]) -> T:
@@ -177,7 +181,7 @@ def use_inductor(network: nn.Module, *, device: torch.device | None = None) -> N
         torch.compile(torch.nn.functional.silu)(torch.ones(64, device=device))
     except Exception as error:  # of torch's compiler, C++ and Triton
         what = "torch cannot compile here; it needs a C++ compiler"
-        raise BackendError(f"{what}: {_first_line(error)}") from error
+        raise BackendError(f"{what}: {first_line(error)}") from error
     dynamo.recompile_limit = 8 * _PROGRAMS  # it is that of all networks of a class
     inductor.freezing = device.type == "cpu"
     if callable(getattr(network, _BODY, None)):
@@ -208,7 +212,8 @@ def _compiled(network: nn.Module) -> Callable[..., Tensor]:
     return body
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says of an error first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -100,6 +100,9 @@ class GaussianPath(ABC):
 
     def centred(self, mu: Tensor, t: Time) -> Tensor:
         """centre(t) mu ``[B, C, H, W]``."""
+        if isinstance(t, float):  # a number, so that an exported run has it as a constant
+            share = _centre(self, t)
+            return mu if share is None else share * mu
         centre = self.centre(t)
         return mu if centre is None else expand_like(centre, mu).to(mu.dtype) * mu
 
@@ -205,6 +208,12 @@ class GaussianPath(ABC):
         from_x_t, from_x0, std = (expand_like(share.to(x_t.dtype), x_t) for share in shares)
         mean = self.centred(mu, s) + from_x_t * (x_t - self.centred(mu, t)) + from_x0 * (x0 - mu)
         return mean, std
+
+
+@remembered
+def _centre(path: GaussianPath, t: float) -> float | None:
+    share = path.centre(t)
+    return None if share is None else float(share)
 
 
 @remembered

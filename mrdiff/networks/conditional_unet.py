@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mrdiff.networks.blocks.borders import padded
 from mrdiff.networks.blocks.convolution import Conv
 from mrdiff.networks.blocks.parts import (
     LinearAttention,
@@ -17,7 +17,6 @@ from mrdiff.networks.blocks.parts import (
     Sinusoids,
     Upsample,
     downsample,
-    padding,
     plain_conv,
 )
 from mrdiff.networks.official import OfficialNetwork
@@ -79,10 +78,7 @@ class ConditionalUNet(OfficialNetwork):
         return self.init_conv
 
     def padded(self, image: Tensor) -> Tensor:
-        pad = padding(image, self.size_multiple)
-        # Reflection, as the official code has it, needs an image larger than its border.
-        fits = pad[1] < image.shape[-1] and pad[3] < image.shape[-2]
-        return F.pad(image, pad, mode="reflect" if fits else "replicate") if any(pad) else image
+        return padded(image, self.size_multiple, "reflect")  # as the official code
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         film = iter(films)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mrdiff.networks.blocks.borders import padded
 from mrdiff.networks.blocks.convolution import Conv
-from mrdiff.networks.blocks.parts import NAFBlock, SimpleGate, Sinusoids, padding
+from mrdiff.networks.blocks.parts import NAFBlock, SimpleGate, Sinusoids
 from mrdiff.networks.official import OfficialNetwork
 from mrdiff.networks.protocol import check_sizes
 
@@ -76,8 +76,7 @@ class RefusionNAFNet(OfficialNetwork):
         return self.intro
 
     def padded(self, image: Tensor) -> Tensor:
-        pad = padding(image, self.size_multiple)
-        return F.pad(image, pad) if any(pad) else image
+        return padded(image, self.size_multiple, "constant")
 
     def body(self, first: Tensor, films: Sequence[Tensor], token: Tensor | None) -> Tensor:
         film = iter(films)

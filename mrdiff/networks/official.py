@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mrdiff.networks.blocks.borders import cropped
 from mrdiff.networks.blocks.parts import raw_time
 from mrdiff.networks.inference.fast import inference_copy
 from mrdiff.networks.protocol import Context, Prepared, check_sizes, time_type
@@ -81,7 +82,7 @@ class OfficialNetwork(nn.Module, ABC):
     def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: Context | None = None) -> Tensor:
         first = self.entry(self.padded(torch.cat([x - mu, mu], dim=1)))
         out = self.body(first, self.films(t, context), self.token(context))
-        return out[..., : x.shape[-2], : x.shape[-1]]
+        return cropped(out, x)
 
     def prepare(self, mu: Tensor | None, times: Tensor, context: Context | None = None) -> Prepared:
         fast: Any = inference_copy(self)
@@ -102,7 +103,7 @@ class OfficialNetwork(nn.Module, ABC):
                 first = F.conv2d(fast.padded(x), state, padding=padding).add_(start)
             first = first.contiguous(memory_format=torch.channels_last)
             out: Tensor = fast.body(first, films[index], token)
-            return out[..., : x.shape[-2], : x.shape[-1]]
+            return cropped(out, x)
 
         return run
 

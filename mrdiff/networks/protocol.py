@@ -16,6 +16,7 @@ __all__ += [
     "known_features",
     "known_tasks",
     "prepare_network",
+    "size_multiple",
     "takes_mask",
     "time_type",
 ]
@@ -97,6 +98,10 @@ def image_channels(network: nn.Module) -> int:
     return int(getattr(network, "channels", Network.channels))
 
 
+def size_multiple(network: nn.Module) -> int:
+    return int(getattr(network, "size_multiple", Network.size_multiple))
+
+
 def known_tasks(network: nn.Module) -> tuple[str, ...]:
     return tuple(getattr(network, "tasks", Network.tasks))
 
@@ -138,9 +143,10 @@ def is_plain(network: nn.Module) -> bool:
 def prepare_network(
     network: nn.Module, mu: Tensor | None, times: Tensor, context: Context | None
 ) -> Prepared | None:
-    """What :meth:`Network.prepare` returns; None too for gradients, hooks and the like."""
+    """What :meth:`Network.prepare` returns; None too for gradients, exports, hooks and the like."""
     make = getattr(network, "prepare", None)
-    if make is None or torch.is_grad_enabled() or not is_plain(network):
+    wanted = not (torch.is_grad_enabled() or torch.compiler.is_exporting())
+    if make is None or not wanted or not is_plain(network):
         return None
     weight = next(network.parameters())
     times = times.to(weight.device, time_type(weight.dtype))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrdiff.networks.blocks.borders import cropped, padded
 from mrdiff.networks.blocks.classifier import DegradationClassifier
 from mrdiff.networks.blocks.convolution import Conv
-from mrdiff.networks.blocks.parts import padding
 from mrdiff.networks.blocks.residual_block import ResidualBlock, zero_conv
 from mrdiff.networks.conditions import with_task
 from mrdiff.networks.inference.fast import inference_copy
@@ -177,10 +177,8 @@ class UNet(nn.Module):
 
     def _folded(self, image: Tensor) -> Tensor:
         """Padded to the network's size, behind the pixel-unshuffle."""
-        pad = padding(image, self.size_multiple)
         # Replication works for any size; reflection needs an image larger than its border.
-        image = F.pad(image, pad, mode="replicate") if any(pad) else image
-        return F.pixel_unshuffle(image, self.patch)
+        return F.pixel_unshuffle(padded(image, self.size_multiple, "replicate"), self.patch)
 
     def _rest(self, mu: Tensor, context: Context) -> Tensor:
         """What the first convolution sees besides x - mu."""
@@ -200,9 +198,8 @@ class UNet(nn.Module):
 
     def _finished(self, out: Tensor, state: Tensor, time: Tensor) -> Tensor:
         """The last convolution's result ``[B, C patch², h, w]`` as a prediction."""
-        height, width = state.shape[-2:]
         direct = self.gain(time)[:, :, None, None] * state
-        return direct + F.pixel_shuffle(out, self.patch)[..., :height, :width]
+        return direct + cropped(F.pixel_shuffle(out, self.patch), state)
 
     def _embed(self, t: Tensor, context: Context) -> Tensor:
         """The embedding ``[B, time_width]`` of the time and, if there are any, the tasks."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.denoiser import widened
-from mrdiff.diffusion.path import GaussianPath
+from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.diffusion.prediction import Output, Prediction
 from mrdiff.diffusion.wrappers import BoundDenoiser, DenoiserLike, first_stage, prepared
 from mrdiff.solvers.noise import Noise, RunNoise
@@ -148,7 +148,7 @@ def solve(
     # With z = y / scale, the scale being the product of all decays, a step only adds to z.
     z, scale = torch.zeros_like(mu), 1.0
     path = predict.process
-    draw.add_to(z, 0, path.start_std(times[0]))
+    draw.add_to(z, 0, _start_std(path, times[0]))
     for i, step in enumerate(steps, start=1):
         del history[len(step.weights) - 1 :]
         x = torch.add(path.centred(mu, step.t), z, alpha=scale)
@@ -162,6 +162,11 @@ def solve(
         draw.add_to(z, i, path.noise * step.noise / scale)
     x = torch.add(path.centred(mu, last or 0.0), z, alpha=scale)
     return x if last is None else predict(x, last).x0
+
+
+@remembered
+def _start_std(path: GaussianPath, t: float) -> float:
+    return path.start_std(t)
 
 
 def begin(denoiser: DenoiserLike, mu: Tensor) -> Tensor:

@@ -20,16 +20,17 @@ import math
 import os
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mrdiff.diffusion.path import GaussianPath
+from mrdiff.diffusion.path import GaussianPath, remembered
 from mrdiff.diffusion.wrappers import DenoiserLike
 from mrdiff.solvers.clock import Clock, ClockName
 from mrdiff.solvers.corrections import AveragedDenoiser, ThresholdedDenoiser
 from mrdiff.solvers.multistep import plan_steps
 from mrdiff.solvers.noise import Noise
 from mrdiff.solvers.run import Sampler, StepCallback, check_run, solve
-from mrdiff.solvers.timegrid import Grid, as_function, make_times
+from mrdiff.solvers.timegrid import Grid, TimeGrid, as_function, make_times
 
 
 class MRSampler(Sampler):
@@ -42,7 +43,7 @@ class MRSampler(Sampler):
             with ``"data"``.
         grid: a name of :data:`mrdiff.system.names.GRIDS`, some with a number
             (``"power(2)"``); a ``.yaml`` file of ``mrdiff grid``, which is read here; a function
-            ``(process, nfe) -> times``; the times, or times by NFE.
+            ``(process, nfe) -> times`` of nothing else; the times, or times by NFE, which stay.
         prediction: the clock: a polynomial of ``"data"`` in log-SNR, of ``"noise"`` in
             sigma/alpha or of ``"velocity"`` in arccos(alpha), whatever the network was trained to
             predict. The noise form amplifies errors by 1 / alpha near t = 1: at few calls it
@@ -102,7 +103,7 @@ class MRSampler(Sampler):
 
     def times(self, process: GaussianPath) -> Tensor:
         """The grid: float64 ``[nfe + 1]``, from 1 down to 0; ValueError if it does not fit."""
-        return make_times(self._times, process, self.nfe)
+        return torch.tensor(_numbers(self._times, process, self.nfe), dtype=torch.float64)
 
     def __call__(
         self,
@@ -111,7 +112,7 @@ class MRSampler(Sampler):
         noise: Noise = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        *times, last, _ = self.times(denoiser.process).tolist()
+        *times, last, _ = _numbers(self._times, denoiser.process, self.nfe)
         steps = plan_steps(
             denoiser.process,
             (*times, last),
@@ -134,3 +135,8 @@ class MRSampler(Sampler):
             temperature=self.temperature,
             callback=callback,
         )
+
+
+@remembered
+def _numbers(grid: TimeGrid, process: GaussianPath, nfe: int) -> tuple[float, ...]:
+    return tuple(make_times(grid, process, nfe).tolist())

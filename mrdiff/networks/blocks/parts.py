@@ -183,9 +183,3 @@ def transposed_filter(weight: Tensor) -> Tensor:
 def downsample(inputs: int, outputs: int) -> Conv:
     """Half the size by a 4x4 convolution of stride 2."""
     return Conv(inputs, outputs, 4, stride=2, padding=1)
-
-
-def padding(image: Tensor, multiple: int) -> tuple[int, int, int, int]:
-    """What :func:`torch.nn.functional.pad` needs to make height and width multiples."""
-    height, width = image.shape[-2:]
-    return 0, -width % multiple, 0, -height % multiple
