@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.choosing import Choice
-from callbacks.loggers import chart_layout, find_writer
+from callbacks.loggers import can_draw, chart_layout, draw, find_writer
 from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
@@ -48,8 +48,8 @@ class SamplingValidation(Callback):
     ``ModelCheckpoint(monitor="val/psnr@5", mode="max")`` works. Images that a metric cannot take,
     being smaller than its window, do not count in its mean.
 
-    With TensorBoard there are also ``val/grid`` (degraded, restored at each NFE, ground truth),
-    ``val/quality_vs_nfe``, and a custom-scalars layout with all NFEs on one chart.
+    Loggers also get the pictures ``val/grid`` (degraded, restored at each NFE, ground truth) and
+    ``val/quality_vs_nfe``, and TensorBoard a custom-scalars layout with all NFEs on one chart.
 
     Noise comes from (seed, image name), so results neither depend on batches and processes nor
     touch the global random state. All work is done in the batch hook, because after a validation
@@ -169,21 +169,19 @@ class SamplingValidation(Callback):
         """Write the pictures."""
         if not trainer.sanity_checking:
             self._teacher.release()
-        writer = find_writer(trainer)
-        if writer is None or trainer.sanity_checking or not self._choice.seen:
+        if trainer.sanity_checking or not (can_draw(trainer) and self._choice.seen):
             return
         step, stage = trainer.global_step, stage_name(trainer)
         columns = ["degraded", *(f"NFE {nfe}" for nfe in self.nfes), "ground truth"]
         for sampler, rows in self._rows.items():
             if rows:
                 grid = draw_grid(rows, columns=columns, title=f"{sampler}, step {step}")
-                tag = f"{stage}/grid{self._keys.suffix(sampler)}"
-                writer.add_image(tag, grid, step, dataformats="HWC")
+                draw(trainer, f"{stage}/grid{self._keys.suffix(sampler)}", grid, step)
         runs = self._runs_of_fit() if is_fitting(trainer) else self._keys.runs
         panels = self._keys.panels(trainer.callback_metrics, stage, runs)
         if panels:
             figure = draw_quality(panels, title=f"Quality against NFE, step {step}")
-            writer.add_figure(f"{stage}/quality_vs_nfe", figure, step, close=False)
+            draw(trainer, f"{stage}/quality_vs_nfe", figure, step)
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
@@ -219,7 +217,7 @@ class SamplingValidation(Callback):
             of_teacher = self._teacher.of((batch_idx, *images.names), pl_module.device, measure)
             scores |= dict[SamplerAt | None, Scores](of_teacher.items())
         self._log(trainer, pl_module, scores, weight)
-        if weight and find_writer(trainer) is not None:
+        if weight and can_draw(trainer):
             for sampler, rows in self._rows.items():
                 columns = [r for run, r in results.items() if not run or run.sampler == sampler]
                 rows += grid_rows(images.names[: self.grid_images - len(rows)], gt, columns)

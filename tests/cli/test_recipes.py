@@ -34,6 +34,7 @@ from tests.tiny_model import write_tiny_checkpoint
 CONFIGS = ROOT / "configs"
 OVERLAYS = ["noise.yaml", "velocity.yaml"]
 BASES = ["base.yaml", "task.yaml", "local.yaml"]
+LOGGERS = ["loggers/mlflow.yaml", "loggers/wandb.yaml"]  # run by tests/callbacks/test_loggers.py
 TASKS = [
     "deblur.yaml",
     "dehaze.yaml",
@@ -121,7 +122,7 @@ def test_overlays_keep_the_patches_of_the_recipe(
 
 
 def test_every_shipped_config_is_known_and_run() -> None:
-    known = {*TASKS, *BASES, *COMBINED}
+    known = {*TASKS, *BASES, *LOGGERS, *COMBINED}
     assert known == {*config_names()}, "a new config needs a row here"
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     ThroughputMonitor,
     WeightAveraging,
 )
+from lightning.pytorch.loggers import MLFlowLogger
 
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.training.module import MRDiffusion
@@ -35,6 +36,7 @@ def check_run(
         CommandError: it cannot be meant; names the key and what there is instead.
     """
     _leave_out_monitors(trainer)
+    _refuse_file_store(trainer)
     averages = [
         type(callback).__name__
         for callback in _callbacks(trainer)
@@ -53,6 +55,20 @@ def check_run(
             raise CommandError(
                 f"{where} follows {monitor}, which nothing logs; {_near(monitor, known)}", status=2
             )
+
+
+def _refuse_file_store(trainer: Trainer) -> None:
+    """Refuse MLflow's store of files.
+
+    Its ``val/psnr1`` is a file, and ``val/psnr1/mr-ode-2`` one in a folder of that name: a run
+    would end at its first validation.
+    """
+    for logger in trainer.loggers:
+        uri = str(logger._tracking_uri or "") if isinstance(logger, MLFlowLogger) else "none://"
+        if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+            cure = "set MLFLOW_TRACKING_URI, or trainer.logger.tracking_uri sqlite:///mlflow.db"
+            message = f"trainer.logger: MLflow cannot keep a run in files: {cure}"
+            raise CommandError(message, status=2)
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:

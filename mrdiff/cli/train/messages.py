@@ -27,6 +27,7 @@ _NOT_THE_USERS = (
     *(str(_HOME / name) for name in ("mrdiff", "datamodules", "callbacks", "train.py")),
     "<",
 )
+_LOGGERS = ("wandb", "mlflow")  # whose errors speak to the user
 _LIMIT = 300  # characters: beyond that jsonargparse is listing types, not helping
 
 
@@ -74,6 +75,14 @@ _REWRITES: tuple[tuple[str, str | Callable[..., str]], ...] = (
         "{key}: expected one of {choices}, not {value}",
     ),
     (_KEY + _CLASS + r"the following arguments are required: (?P<names>[\w, ]+?) - ", _incomplete),
+    (
+        r"(?:Requirement|Module not found:|No module named) '(?P<package>wandb|mlflow)\b",
+        "trainer.logger needs {package}: pip install 'mrdiff[loggers]'",
+    ),
+    (
+        r"got unsupported URI '(?P<uri>sqlite:[^']*)'",
+        "trainer.logger: {uri} needs SQLAlchemy and Alembic: pip install 'mrdiff[loggers]'",
+    ),
     (
         _KEY + r"Expected a dot import path string: (?P<value>\S+)",
         "{key}: {value} names no class: give its import path, such as mine.{value}",
@@ -129,10 +138,12 @@ def explain(error: BaseException, keys: list[str]) -> str:
 
 
 def explain_failure(error: BaseException) -> str | None:
-    """The line for what a class of the user's own raised, or Lightning, with the place.
+    """The line for what a logger raised; or Lightning or a class of the user's, with the place.
 
     None for anything else, whose traceback is needed.
     """
+    if type(error).__module__.partition(".")[0] in _LOGGERS:
+        return f"trainer.logger: {one_line(error)}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     last = [frame for frame in frames if not frame.filename.startswith(_TORCH)][-1]
@@ -157,6 +168,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be del")
     # Megabytes of weights, which bf16-mixed keeps in float32 indeed.
     warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model")
+    # They do without the @; docs/training.md says so.
+    warnings.filterwarnings("ignore", message="MLFlow only allows")
     # A model that the path starts from.
     warnings.filterwarnings("ignore", message="Found \\d+ module\\(s\\) in eval mode")
     # Ours are the command line's arguments, with the subcommand and the paths filled in.

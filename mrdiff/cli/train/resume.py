@@ -9,9 +9,10 @@ from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from mrdiff.checkpoints.description import CheckpointError
+from mrdiff.checkpoints.places import find_model
 from mrdiff.checkpoints.reading import Checkpoint, read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 
@@ -37,14 +38,25 @@ def _logger_folder(logger: Any, root: Path) -> Path:
         return folder / (arguments.get("name", DEFAULT_LOGS) or "")
     if kind == "WandbLogger":
         return folder / (arguments.get("project") or DEFAULT_LOGS)
+    if kind == "MLFlowLogger":
+        return root / _experiment(arguments)
     return folder
+
+
+def _experiment(arguments: Mapping[str, Any]) -> str:
+    """The id of an experiment of MLflow, as which Lightning has its folder."""
+    from mlflow import MlflowClient  # an extra
+
+    name = arguments.get("experiment_name", DEFAULT_LOGS)
+    found = MlflowClient(arguments.get("tracking_uri")).get_experiment_by_name(name)
+    return name if found is None else str(found.experiment_id)
 
 
 def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
     """The folders in or below which a run of this ``trainer`` section writes its ``last.ckpt``.
 
-    They are the ``dirpath`` of its first ModelCheckpoint, else the loggers' folders, else that of
-    ``default_root_dir``.
+    They are the ``dirpath`` of its first ModelCheckpoint, else the first logger's folder, else that
+    of ``default_root_dir``.
     """
     for callback in _as_list(trainer.get("callbacks")):
         if dirpath := _init_args(callback).get("dirpath"):
@@ -54,7 +66,7 @@ def checkpoint_folders(trainer: Mapping[str, Any]) -> list[Path]:
     root = Path(trainer.get("default_root_dir") or ".")
     loggers = [each for each in _as_list(trainer.get("logger")) if isinstance(each, Mapping)]
     if loggers:
-        return [_logger_folder(logger, root) for logger in loggers]
+        return [_logger_folder(loggers[0], root)]
     if trainer.get("default_root_dir"):
         return [root]
     return [root / ("checkpoints" if trainer.get("logger") is False else DEFAULT_LOGS)]
@@ -82,9 +94,10 @@ def find_checkpoint(value: str, trainer: Mapping[str, Any]) -> Path:
     If there is none, CommandError: training never starts afresh in silence.
     """
     if value != "last":
-        if not Path(value).exists():
+        path = find_model(value)
+        if not path.exists():
             raise CommandError(f"no checkpoint {value}", status=2)
-        return Path(value)
+        return path
     found = last_checkpoints(trainer)
     if not found:
         where = ", ".join(str(folder) for folder in checkpoint_folders(trainer))
@@ -147,7 +160,13 @@ def go_on_beside(
     if logger in (None, True):
         root = trainer.get("default_root_dir") or "."
         return TensorBoardLogger(root, name=DEFAULT_LOGS, version=version)
-    for each in _as_list(logger):
-        if isinstance(each, (CSVLogger, TensorBoardLogger)):
-            each._version = version
+    match loggers := _as_list(logger):
+        case [WandbLogger() as first, *_]:
+            first._id = first._wandb_init["id"] = str(version)
+        case [MLFlowLogger() as first, *_]:
+            first._run_id = str(version)
+        case _:
+            for each in loggers:
+                if isinstance(each, (CSVLogger, TensorBoardLogger)):
+                    each._version = version
     return logger

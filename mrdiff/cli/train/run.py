@@ -87,7 +87,7 @@ class MRDiffusionCLI(LightningCLI):
             super().parse_arguments(parser, arguments)
         except CheckpointError:
             raise
-        except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+        except (jsonargparse.ArgumentError, ModuleNotFoundError, ValueError, TypeError) as error:
             raise CommandError(explain(error, self._keys()), status=2) from error
         section = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":

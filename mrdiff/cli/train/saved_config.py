@@ -6,10 +6,11 @@ import sys
 from itertools import chain, count
 from pathlib import Path
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 
 from mrdiff.system.files import write_text
 
@@ -28,6 +29,13 @@ def _free(path: Path) -> Path:
     return next(name for name in chain([path], names) if not name.exists())
 
 
+def _is_told(logger: Logger) -> bool:
+    """Whether it is a run of MLflow that goes on, whose parameters never change."""
+    if not isinstance(logger, MLFlowLogger):
+        return False
+    return bool(logger.experiment.get_run(logger.run_id).data.params)
+
+
 def keep_metrics(trainer: Trainer) -> None:
     """Put aside the ``metrics.csv`` of an earlier run of the same version: Lightning deletes it."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -37,13 +45,18 @@ def keep_metrics(trainer: Trainer) -> None:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` when a fit starts, without the checkpoint that it resumes.
+    """Gives the loggers the configuration and writes ``config.yaml`` when a fit starts.
 
-    It replaces only that of the run which is resumed.
+    The checkpoint that it resumes is not in it. It replaces only that of the run which is resumed.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass  # the parent writes here, over what is in the working folder if there are no logs
+        # The parent writes here, over what is in the working folder if there are no logs.
+        if stage == "fit" and trainer.is_global_zero:
+            settings = yaml.safe_load(self._text())
+            for logger in trainer.loggers:
+                if not _is_told(logger):
+                    logger.log_hyperparams(settings)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -58,6 +71,10 @@ class SaveConfig(SaveConfigCallback):
             path = _free(path)
         if path.name != self.config_filename or not trainer.loggers:
             print(f"note: the configuration is saved as {path}", file=sys.stderr)
+        write_text(path, self._text())
+
+    def _text(self) -> str:
         config = self.config.clone()
         config.ckpt_path = None
-        write_text(path, self.parser.dump(config, skip_none=False))
+        text: str = self.parser.dump(config, skip_none=False)
+        return text
