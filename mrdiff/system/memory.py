@@ -12,7 +12,10 @@ import torch
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _GROUP = Path("/sys/fs/cgroup")
 # What torch, its allocator on the CPU, and oneDNN say; none has a class of its own.
-_WORDS = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "bad_alloc")
+_WORDS = (
+    *("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "bad_alloc"),
+    "could not create a primitive",
+)
 
 
 def is_out_of_memory(failure: BaseException) -> bool:

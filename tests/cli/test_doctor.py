@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections import namedtuple
 from pathlib import Path
@@ -24,7 +26,6 @@ from mrdiff.cli.main import main
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.system import memory
 from mrdiff.system.cores import available_cores
 from mrdiff.training import Consistency
 from mrdiff.training.module import MRDiffusion
@@ -273,19 +274,28 @@ def test_a_batch_too_large_for_memory(
     assert doctor.says("data.batch_size 2: out of memory", "--data.batch_size 1", "patch_size 64")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit needs Linux")
-def test_a_limit_of_memory_is_met_with_an_error_not_with_a_kill(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import resource
+LIMITED = """
+import resource, sys
+from mrdiff.cli.doctor import trial
+from mrdiff.cli.main import main
+from mrdiff.system import memory
+memory.available = trial.available = lambda device: 200 * 2**20
+before = resource.getrlimit(resource.RLIMIT_DATA)
+status = main(["doctor", "--config", "tiny.yaml", *sys.argv[1:]])
+assert resource.getrlimit(resource.RLIMIT_DATA) == before
+sys.exit(status)
+"""
 
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    monkeypatch.setattr(memory, "available", lambda device: 200 * 2**20)
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit needs Linux")
+def test_a_limit_of_memory_is_met_with_an_error_not_with_a_kill(doctor: Doctor) -> None:
+    # In a process of its own: what oneDNN could not compile once, for want of memory, it never can.
     wide = ("--model.network.init_args.widths", "[128,128]", "--data.batch_size", "4")
-    monkeypatch.setattr("mrdiff.cli.doctor.trial.available", lambda device: 200 * 2**20)
-    assert doctor(*wide, "--data.train.init_args.patch_size", "512") == 1
+    command = [sys.executable, "-c", LIMITED, *wide, "--data.train.init_args.patch_size", "512"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    doctor.text = done.stdout
     assert doctor.says("data.batch_size 4: out of memory", "--data.batch_size 2", "patch_size 256")
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_channels_that_do_not_fit(doctor: Doctor) -> None:
