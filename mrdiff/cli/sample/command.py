@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -136,13 +137,18 @@ def _check_paths(options: argparse.Namespace) -> None:
             check_file(file, flag=f"--{flag}")
 
 
+def _refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuse the first of these flags that is given, or several samples."""
+    given = [name for name in names if getattr(options, name)]
+    given += ["samples"] if options.samples > 1 else []
+    if given:
+        raise CommandError(f"--{given[0]} {why}", status=2)
+
+
 def _check_output(options: argparse.Namespace) -> None:
     output = options.output
     if output is None:
-        wanting = [name for name in _IN_OUTPUT if getattr(options, name)]
-        wanting += ["samples"] if options.samples > 1 else []
-        if wanting:
-            raise CommandError(f"--{wanting[0]} needs --output DIR, for its pictures", status=2)
+        _refuse(options, _IN_OUTPUT, "needs --output DIR, for its pictures")
         return
     of_files = _PHOTOS if is_clip(options) else {*_PHOTOS, *CLIPS}
     if output.suffix.lower() in of_files and not output.is_dir():
@@ -154,10 +160,7 @@ def _check_output(options: argparse.Namespace) -> None:
 def _check_pipe(options: argparse.Namespace) -> None:
     if PIPE not in (*options.input, options.output):
         return
-    wrong = [name for name in _FOR_FILES if getattr(options, name)]
-    wrong += ["samples"] if options.samples > 1 else []
-    if wrong:
-        raise CommandError(f"--{wrong[0]} is for files, not for a pipe: leave it out", status=2)
+    _refuse(options, _FOR_FILES, "is for files, not for a pipe: leave it out")
     options.output = options.output or PIPE
     if options.output != PIPE or len(options.input) > 1 or options.input[0].is_dir():
         raise CommandError("a pipe takes one photo: --input -|FILE --output -", status=2)
