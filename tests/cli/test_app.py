@@ -144,6 +144,12 @@ def choose(page: Any, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def fill(page: Any, label: str, value: str) -> None:
+    field = page.get_by_label(label, exact=True).first
+    field.fill(value)
+    field.press("Tab")
+
+
 def test_a_photo_comes_back_as_from_the_command(page: Any, tmp_path: Path) -> None:
     drop(page, ODD, photo())
     assert "% sure) · fidelity, 5 calls · " in said(page, "fidelity, 5 calls")
@@ -164,7 +170,7 @@ def test_settings_are_the_commands_flags(page: Any, tmp_path: Path) -> None:
     choose(page, "Sampler", "perceptual")
     page.wait_for_function("document.querySelector('[aria-label=Temperature]')?.value != '0'")
     for label, value in {"Network calls": "2", "Seed": "3", "Samples": "2"}.items():
-        page.get_by_label(label, exact=True).first.fill(value)
+        fill(page, label, value)
     drop(page, "a.jpg", photo())
     assert said(page, "2 samples").startswith("rainy · perceptual, 2 calls · ")
     flags = ["--task", "rainy", "--sampler", "perceptual", "--nfe", "2", "--seed", "3"]
@@ -178,7 +184,7 @@ def test_what_is_painted_is_a_hole(page: Any, tmp_path: Path) -> None:
     said(page, "fidelity, 5 calls")
     page.get_by_text("Holes to fill", exact=True).click()
     # The canvas is ready when it has enlarged the small photo, by so many per cent.
-    page.wait_for_function("parseInt(document.querySelector('#canvas').innerText) > 100")
+    page.wait_for_function("parseInt(document.querySelector('#canvas')?.innerText) > 100")
     canvas = page.locator("#canvas canvas").first.bounding_box()
     x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
     page.mouse.move(x - 20, y)
@@ -230,9 +236,11 @@ def test_several_photos_come_back_in_a_zip(page: Any, tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_fit_are_told(page: Any) -> None:
-    page.get_by_text("Settings", exact=True).first.click()
-    page.get_by_label("Samples", exact=True).first.fill("2")
     drop(page, "a.jpg", photo())
+    said(page, "fidelity, 5 calls")
+    page.get_by_text("Settings", exact=True).first.click()
+    fill(page, "Samples", "2")
+    page.get_by_role("button", name="Restore", exact=True).click()
     page.wait_for_selector(".toast-body >> text=the sampler draws no noise")
 
 
