@@ -56,9 +56,9 @@ def export_model(
     Weights in ``half`` precision are read as float32 again; CheckpointError if one is too large.
     """
     stored = read_checkpoint(checkpoint)
-    every = [stored.weights, None if stored.start is None else stored.start.weights]
-    weights, start = (_halved(each) if half and each else each for each in every)
-    write_model(folder, weights or {}, stored.config, start=start)
+    written = _halved if half else dict
+    start = None if stored.start is None else written(stored.start.weights)
+    write_model(folder, written(stored.weights), stored.config, start=start)
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,8 +40,15 @@ def name_of_model(place: Path) -> str:
     """What :func:`find_model` found it by, but for the revision."""
     if place == BUNDLED:
         return place.name
-    cached = [way.name for way in place.parents if way.name.startswith(_CACHED)]
-    return HUB + cached[0].removeprefix(_CACHED).replace("--", "/", 1) if cached else str(place)
+    cached = _in_cache(place)
+    return str(place) if cached is None else HUB + cached.replace("--", "/", 1)
+
+
+def _in_cache(file: Path) -> str | None:
+    """``ORG--NAME`` of the model of the Hub's cache that a file, or a folder, is of."""
+    ways = (way for way in file.absolute().parents if way.name.startswith(_CACHED))
+    found = next((way.name for way in ways if (way / "blobs").is_dir()), None)
+    return None if found is None else found.removeprefix(_CACHED)
 
 
 def find_pretrained(source: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -65,8 +72,7 @@ def why_fixed(file: Path) -> str | None:
 
     Models of the package and of the Hub's cache stay what they are for everybody who names them.
     """
-    cached = (way.name.startswith(_CACHED) and way / "blobs" for way in file.absolute().parents)
-    if _MODELS in file.resolve().parents or any(blobs and blobs.is_dir() for blobs in cached):
+    if _MODELS in file.resolve().parents or _in_cache(file) is not None:
         return "it is of the package or of the Hub's cache: copy it first, with mrdiff export"
     for path in (file.resolve(), file.resolve().parent):
         if not os.access(path, os.W_OK):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrdiff.checkpoints.places import name_of_model
-from mrdiff.checkpoints.reading import open_checkpoint
 from mrdiff.cli.app.studio import Studio
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.models import check_device
@@ -29,17 +28,15 @@ __all__ = ["run_app"]
 def _open_studio(options: argparse.Namespace) -> Studio:
     check_device(options.device)
     try:
-        checkpoint = open_checkpoint(options.checkpoint)
-        restorer = Restorer.from_checkpoint(
-            checkpoint, device=options.device, allow=options.allow_package
+        loaded = Restorer.from_checkpoint(
+            options.checkpoint, device=options.device, allow=options.allow_package
         )
-        studio = Studio(checkpoint, restorer.denoiser)
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
-    if taken := known_features(restorer.denoiser.network):
+    if taken := known_features(loaded.denoiser.network):
         what = f"takes features of each photo, {' and '.join(taken)}: use mrdiff sample"
         raise CommandError(f"{options.checkpoint}: this model {what}", status=2)
-    return studio
+    return Studio(loaded)
 
 
 @contextlib.contextmanager
@@ -76,10 +73,7 @@ def run_app(options: argparse.Namespace) -> int:
         page = make_page(desk, title=Path(name).name)
         try:
             address = serve(page, options.host, options.port, max_upload=options.max_upload)
-            print(
-                f"{shown(name)} is at {address} (Ctrl-C ends it)",
-                flush=True,
-            )
+            print(f"{shown(name)} is at {address} (Ctrl-C ends it)", flush=True)
             if options.open:
                 webbrowser.open(address)
             with contextlib.suppress(KeyboardInterrupt):

@@ -11,12 +11,10 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
-from mrdiff.checkpoints.reading import Checkpoint
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.facts import facts_of, told
 from mrdiff.cli.common.jobs import Job, Photo
 from mrdiff.cli.common.targets import plan_targets
-from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.networks.protocol import known_tasks, takes_mask
 from mrdiff.photo import (
     PhotoError,
@@ -29,11 +27,11 @@ from mrdiff.photo import (
 )
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Judged, Preview, Restorer
-from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
+from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 from mrdiff.system.names import SAMPLERS
 from mrdiff.system.text import shown
-from mrdiff.tuning.checkpoint_sampler import read_sampler
+from mrdiff.tuning.checkpoint_sampler import describe_sampler
 
 __all__ = ["OWN", "Restored", "Settings", "Studio", "Upload", "plan", "read_upload"]
 __all__ += ["restore"]
@@ -92,13 +90,12 @@ class Studio:
     """A model with whatever sampler and task is asked for.
 
     Args:
-        checkpoint: for the sampler in it.
-        denoiser: its model.
+        loaded: has the model, and the sampler that comes with it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self._own = read_sampler(checkpoint) or {"name": DEFAULT_NAME}
+    def __init__(self, loaded: Restorer) -> None:
+        self._denoiser = denoiser = loaded.denoiser
+        self._own = describe_sampler(loaded.sampler)
         self.tasks, self.takes_mask = known_tasks(denoiser.network), takes_mask(denoiser.network)
         named = {name: make_sampler(name) for name in SAMPLERS}
         self.samplers = [name for name, one in named.items() if one.suits(denoiser.process)]
@@ -150,7 +147,8 @@ def restore(
     seconds = time.perf_counter() - start
     facts = facts_of(restorer.sampler, judged[0] if judged else None, seconds)
     said = told(facts, sure=restorer.task == "auto")
-    said[-1:-1] = [f"{samples} samples"] if samples > 1 else []
+    if samples > 1:
+        said.insert(-1, f"{samples} samples")
     image, notes = like_original(restored[0], photo.image), list(photo.notes)
     write_photo(job.target, image, photo, on_loss=notes.append)
     return Restored(image, std[0], [*said, *(f"note: {note}" for note in notes)])

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from mrdiff.checkpoints.places import BUNDLED, PlaceError, find_model
 from mrdiff.cli.common.errors import CommandError, did_you_mean
+from mrdiff.system.names import SAMPLERS
 
 __all__ = [
     "LineParser",
@@ -74,6 +75,14 @@ class LineParser(argparse.ArgumentParser):
             metavar=metavar,
             help=help,
         )
+
+    def add_sampler(self, group: argparse._ArgumentGroup | None = None) -> None:
+        """Add the flags of a sampler that the checkpoint has a default for."""
+        add = (group or self).add_argument
+        names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
+        add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
+        calls = "network calls a photo (the checkpoint's, or 5)"
+        add("--nfe", type=positive, metavar="N", help=calls)
 
     def add_allow_package(self, group: argparse._ArgumentGroup | None = None) -> None:
         """Add the flag of every command that builds a checkpoint's model."""

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from mrdiff.checkpoints.places import name_of_model
 from mrdiff.cli.common.errors import CommandError, command
-from mrdiff.cli.common.parser import LineParser, one_of, positive
+from mrdiff.cli.common.parser import LineParser, one_of
 from mrdiff.cli.common.paths import check_checkpoint
 from mrdiff.system.cores import set_process_defaults
-from mrdiff.system.names import SAMPLERS
 
 __all__ = ["main", "make_parser"]
 
@@ -29,9 +28,7 @@ def make_parser(program: str) -> LineParser:
     add("--half", action="store_true", help=half)
     kinds = one_of("kind", ("onnx", "torch"))
     add("--to", type=kinds, metavar="onnx|torch", help="write programs instead of weights")
-    names = "of the program that restores, as for sample (the checkpoint's, or mr-ode-2)"
-    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
-    add("--nfe", type=positive, metavar="N", help="its network calls (the checkpoint's, or 5)")
+    parser.add_sampler()
     parser.add_allow_package()
     return parser
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrdiff.cli.common.errors import command
-from mrdiff.cli.common.parser import LineParser, as_crop, one_of, positive
+from mrdiff.cli.common.parser import LineParser, as_crop, positive
 from mrdiff.cli.common.paths import check_inputs, check_keepable
 from mrdiff.system.cores import set_process_defaults
-from mrdiff.system.names import SAMPLERS
 
 __all__ = ["main", "make_parser"]
 
@@ -30,9 +29,7 @@ def make_parser(program: str) -> LineParser:
     add("--mask", type=Path, metavar="DIR", help="masks by stem, for a model that takes them")
     add("--images", type=positive, default=16, metavar="N", help="photos, spread over all (16)")
     add("--crop", type=as_crop, default=384, metavar="N", help="side of their centres (384)")
-    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
-    names = "as for sample (the checkpoint's, or mr-ode-2)"
-    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
+    parser.add_sampler()
     add("--task", default="auto", metavar="auto|NAME", help="as for sample")
     add("--daclip", type=Path, metavar="FILE", help="as for sample")
     add("--context", type=Path, metavar="FILE.safetensors", help="as for sample")

@@ -16,7 +16,7 @@ from mrdiff.cli.common.parser import LineParser, as_path, as_temperature, one_of
 from mrdiff.cli.common.paths import PIPE, check_file, check_inputs, check_output
 from mrdiff.cli.sample.clips.request import check_clip, is_clip
 from mrdiff.system.cores import set_process_defaults
-from mrdiff.system.names import CLIPS, FORMATS, PRECISIONS, PROTOCOLS, SAMPLERS
+from mrdiff.system.names import CLIPS, FORMATS, PRECISIONS, PROTOCOLS
 
 __all__ = ["main", "make_parser"]
 
@@ -63,10 +63,9 @@ def _add_model(parser: LineParser) -> None:
 
 
 def _add_sampler(parser: LineParser) -> None:
-    add = parser.add_argument_group("sampler").add_argument
-    names = f"{', '.join(SAMPLERS)} (the checkpoint's, or mr-ode-2)"
-    add("--sampler", type=one_of("sampler", SAMPLERS), metavar="NAME", help=names)
-    add("--nfe", type=positive, metavar="N", help="network calls a photo (the checkpoint's, or 5)")
+    group = parser.add_argument_group("sampler")
+    add = group.add_argument
+    parser.add_sampler(group)
     add("--grid", metavar="NAME|FILE", help="times of an mr sampler: a name or .yaml (its own)")
     scale = "of the noise, from 0, none, to 1, all (the sampler's)"
     add("--temperature", type=as_temperature, metavar="T", help=scale)
