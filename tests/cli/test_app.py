@@ -167,8 +167,11 @@ def test_a_photo_comes_back_as_from_the_command(page: Any, tmp_path: Path) -> No
 def test_settings_are_the_commands_flags(page: Any, tmp_path: Path) -> None:
     choose(page, "Task", "rainy")
     page.get_by_text("Settings", exact=True).first.click()
+    fill(page, "Network calls", "7")  # the sampler's own takes its place, as does its temperature
     choose(page, "Sampler", "perceptual")
-    page.wait_for_function("document.querySelector('[aria-label=Temperature]')?.value != '0'")
+    for label, value in {"Network calls": "5", "Temperature": "1"}.items():
+        field = f"document.querySelector('[aria-label=\"{label}\"]')"
+        page.wait_for_function(f"{field}?.value == '{value}'")
     for label, value in {"Network calls": "2", "Seed": "3", "Samples": "2"}.items():
         fill(page, label, value)
     drop(page, "a.jpg", photo())
