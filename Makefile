@@ -7,7 +7,7 @@ VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 RUN := $(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup demo derain test lint docs smoke clean
+.PHONY: setup demo derain test lint docs smoke results clean
 
 setup: $(VENV)/developing
 
@@ -43,6 +43,10 @@ lint: setup
 
 docs: setup
 	$(VENV)/bin/mkdocs build --strict --site-dir build/site
+
+# Every table and figure of README.md and docs/; PAIRS=FOLDER has TASK/{LQ,GT}. Stopped, it goes on.
+results: setup
+	$(VENV)/bin/python -m benchmarks.all $(if $(PAIRS),--pairs $(PAIRS))
 
 smoke: setup
 	$(VENV)/bin/python -m benchmarks.gpu --smoke --device cpu
