@@ -123,7 +123,11 @@ def run(block: Block, variables: dict[str, str], runs: Path) -> bool:
     if text is None:
         print(f"{block.name}: failed, see {log}", file=sys.stderr, flush=True)
         return False
-    facts = {"date": time.strftime("%Y-%m-%d"), "commit": commit, "machine": machine()}
+    facts: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit,
+        "machine": machine(),
+    }
     facts |= {"minutes": round((time.time() - begin) / 60, 1), "command": block.command}
     write_text(block.page, page(block, text, facts))
     write_text(runs / f"{block.name}.json", json.dumps(facts))

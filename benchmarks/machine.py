@@ -11,7 +11,7 @@ from mrdiff.system.cores import available_cores
 
 
 def machine() -> str:
-    """Such as ``2 cores of an AMD EPYC (AVX512, bf16), torch 2.13.0``, and the GPU if there is one."""
+    """Such as ``2 cores of an AMD EPYC (AVX512, bf16), torch 2.13.0+cpu``, and the GPU, if any."""
     cores, found = available_cores(), torch.backends.cpu.get_cpu_capability()
     bf16 = ", bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
     name = f"{cores} core{'s' * (cores > 1)} of an {_processor()} ({found}{bf16})"
