@@ -1,5 +1,5 @@
 # On a bare machine with Python 3.11 or newer:
-#   make demo     installs, restores six spoilt photos with the model that comes along: out/demo/
+#   make demo     installs, restores six degraded photos with the bundled model: out/demo/
 #   make derain   installs, trains derain.yaml for ten minutes, restores rainy photos, makes a comparison picture
 #   make test     installs, runs the test suite
 PYTHON ?= python3

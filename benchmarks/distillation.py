@@ -35,7 +35,7 @@ from callbacks import EMA
 from mrdiff import MRDiffusion, MRSampler, make_sampler
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS
+from mrdiff.metrics import Meter
 from mrdiff.solvers.oracle import MixtureOracle, wasserstein2
 from mrdiff.training import L2, Consistency
 from mrdiff.training.budget import TRAINER_OPTIONS, Budget
@@ -149,12 +149,12 @@ def photo_table(options: argparse.Namespace) -> Iterator[str]:
     yield ""
     yield f"| | sampler | NFE | {' | '.join(sets)} | seconds a photo |"
     yield "|---" * (4 + len(sets)) + "|"
-    lpips = LPIPS.find()
+    meter = Meter(("psnr", "lpips"))
     teacher = load_model(options.teacher, "cpu")
     for name, denoiser, runs in (("teacher", teacher, TEACHER), ("student", student, STUDENT)):
         for sampler, nfe in runs:
             run = make_sampler(sampler, nfe=nfe)
-            found = [scores(denoiser, samples, run, lpips) for samples in sets.values()]
+            found = [scores(denoiser, samples, run, meter) for samples in sets.values()]
             cells = [f"{psnr:.2f} / {lp:.3f} / {sw:.2f}" for psnr, lp, sw, _ in found]
             yield f"| {name} | {sampler} | {nfe} | {' | '.join(cells)} | {found[0][-1]:.3f} |"
 
@@ -170,6 +170,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired" / "rainy")
     parser.add_argument("--keep", type=Path, help="folder for the run")
     options = parser.parse_args(given)
+    print(f"## {options.what.capitalize()}\n", flush=True)
     if options.what == "oracle":
         print(oracle_table(options.minutes, tuple(options.intervals), options.target))
         return 0

@@ -62,14 +62,14 @@ def filled(document: Path, pages: Mapping[str, Path], listed: str) -> str:
     def fill_in(match: re.Match[str]) -> str:
         name, _, heading = match[2].partition("#")
         if name == "list":
-            return f"{match[1]}{listed}{match[4]}"
+            return f"{match[1]}\n{listed}{match[4]}"
         page = pages[name].read_text(encoding="utf-8")
         made = _MADE.search(page)
         if made is None:
             raise KeyError(name)
         place = os.path.relpath(pages[name], document.parent).replace(os.sep, "/")
         source = f"*[`python -m benchmarks.all {name}`]({place}), {made[1]}, {made[2]}.*"
-        return f"{match[1]}{section(page, heading)}\n\n{source}\n{match[4]}"
+        return f"{match[1]}\n{section(page, heading)}\n\n{source}\n\n{match[4]}"
 
     return _MARKED.sub(fill_in, document.read_text(encoding="utf-8"))
 

@@ -20,7 +20,7 @@ from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.wrappers import BoundDenoiser
-from mrdiff.metrics import LPIPS, measure
+from mrdiff.metrics import Meter
 from mrdiff.networks.conditions import make_context
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
@@ -194,7 +194,7 @@ def quality(
     sampler: str = "fidelity",
     nfe: int = 5,
     task: str | None = None,
-    lpips: LPIPS | None = None,
+    meter: Meter,
     keep: Callable[[str, Tensor], None] | None = None,
 ) -> Quality:
     """Restore samples one by one from the noise of their names, and measure before and after.
@@ -205,7 +205,7 @@ def quality(
         sampler: its name.
         nfe: network calls an image.
         task: that of the samples, for a model of several; None lets it judge.
-        lpips: None leaves LPIPS out.
+        meter: of PSNR and SSIM at least.
         keep: called with each name and its degraded, restored and true image ``[3, C, H, W]``.
     """
     run = make_sampler(sampler, nfe=nfe)
@@ -215,8 +215,7 @@ def quality(
         lq, gt = sample["lq"][None], sample["gt"][None]
         restored = restore(denoiser, sample, run, task=task)
         for image, rows in ((lq, before), (restored, after)):
-            scores = measure(image, gt, names=("psnr", "ssim", "lpips"), lpips=lpips)
-            rows.append({name: float(value[0]) for name, value in scores.items()})
+            rows.append({name: float(value[0]) for name, value in meter(image, gt).items()})
         if keep is not None:
             keep(sample["name"], torch.cat([lq, restored, gt]))
     return Quality(_mean(before), _mean(after), len(after))

@@ -25,7 +25,7 @@ from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
-from mrdiff.metrics import LPIPS
+from mrdiff.metrics import Meter
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import write_image
 
@@ -71,7 +71,7 @@ def main(given: Sequence[str] | None = None) -> int:
     source.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
     source.add_argument("--photos", type=Path, help="clean ones, to make pairs of")
     options = parser.parse_args(given)
-    lpips = LPIPS.find()
+    meter = Meter(("psnr", "ssim", "lpips"))
     recipe = f"{TASKS[options.task]}.yaml"
     with tempfile.TemporaryDirectory() as scratch:
         plain, named = Path(scratch) / "plain", Path(scratch) / "named"
@@ -94,11 +94,11 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"{options.task}: {options.count} pairs to train on, {len(samples)} others\n")
         print("| model | PSNR | gain | SSIM | LPIPS | trained |")
         print("|---|---|---|---|---|---|")
-        result = quality(untuned, samples, task=task, lpips=lpips)
+        result = quality(untuned, samples, task=task, meter=meter)
         print(f"| the model as it is | {result.row()} | |", flush=True)
         for way, arguments in ways.items():
             run = train_for(options.minutes, arguments, Path(scratch) / way)
-            result = quality(load_model(run.checkpoint, "cpu"), samples, lpips=lpips)
+            result = quality(load_model(run.checkpoint, "cpu"), samples, meter=meter)
             print(f"| {way} | {result.row()} | {run.spent} |", flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md: each task before and after, by the model that comes along.
+"""The pictures of docs/gallery.md: each task before and after, by the bundled model.
 
     python -m benchmarks.gallery docs/gallery [--checkpoint universal]
     python -m benchmarks.gallery docs --demo out/demo       # docs/demo.jpg, of what make demo made
@@ -21,6 +21,7 @@ from benchmarks.evaluation import own_photos, quality
 from datamodules import Sample
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
+from mrdiff.metrics import Meter
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import read_rgb, to_pil
 from mrdiff.photo.sheets import GAP, above, beside, fitted, label, side_by_side
@@ -30,9 +31,9 @@ SHOWN = ("chelsea", "motorcycle_left")
 
 def row(denoiser: Denoiser, task: str, samples: list[Sample], folder: Path) -> str:
     """Write the picture of a task; its line of the table."""
-    kept: dict[str, torch.Tensor] = {}
-    judged = quality(denoiser, samples, keep=kept.__setitem__)
-    named = quality(denoiser, samples, task=task)
+    kept, meter = dict[str, torch.Tensor](), Meter(("psnr",))
+    judged = quality(denoiser, samples, meter=meter, keep=kept.__setitem__)
+    named = quality(denoiser, samples, meter=meter, task=task)
     names = ("degraded", "restored", "original")
     shown = [images for name, images in kept.items() if name.endswith(SHOWN)]
     sheets = [side_by_side([*images.clamp(0, 1)], names, height=20) for images in shown]
@@ -42,7 +43,7 @@ def row(denoiser: Denoiser, task: str, samples: list[Sample], folder: Path) -> s
 
 
 def demo_sheet(made: Path) -> torch.Tensor:
-    """The six photos of `make demo`, a column each: spoilt, restored, original."""
+    """The six photos of `make demo`, a column each: degraded, restored, original."""
     names = sorted(file.stem for file in (made / "photos" / "LQ").glob("*.png"))
     folders = [made / "photos" / "LQ", made / "restored", made / "photos" / "GT"]
     columns = []

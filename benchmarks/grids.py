@@ -25,7 +25,7 @@ from datamodules import DemoPhotos, PairedFolder
 from datamodules.degradations import Rain
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, measure
+from mrdiff.metrics import Meter
 from mrdiff.solvers.gridfile import write_grid
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.sampler import MRSampler
@@ -122,7 +122,7 @@ def scores(
     references: Sequence[Tensor],
     *,
     seed: int,
-    lpips: LPIPS | None,
+    meter: Meter,
 ) -> dict[str, float]:
     """Means over the samples; the distance is the root of the mean square, in grey levels."""
     device = next(denoiser.parameters()).device
@@ -132,8 +132,7 @@ def scores(
             denoiser, sample["lq"][None].to(device), noise=named_noise(seed, [sample["name"]])
         ).cpu()
         total["distance"] += float((image - reference).square().mean())
-        names = ("psnr", "ssim", "lpips")
-        for name, value in measure(image, sample["gt"][None], names=names, lpips=lpips).items():
+        for name, value in meter(image, sample["gt"][None]).items():
             total[name] += float(value)
     means = {name: value / len(samples) for name, value in total.items()}
     means["distance"] = 255 * means["distance"] ** 0.5
@@ -157,7 +156,7 @@ def tables(
     options: argparse.Namespace,
 ) -> dict[str, dict[int, dict[str, float]]]:
     """Scores by sampler and NFE."""
-    lpips = LPIPS.find(options.lpips_weights)
+    meter = Meter(("psnr", "ssim", "lpips"), lpips_weights=options.lpips_weights)
     references = references_of(denoiser, samples, options.seed)
     rows: dict[str, tuple[dict[str, Any], Any]] = {name: (PLAIN, name) for name in NAMED}
     rows["uniform_log_snr, corrector"] = (CORRECTED, "uniform_log_snr")
@@ -167,7 +166,7 @@ def tables(
     for label, (solver, grid) in rows.items():
         for nfe in options.nfes:
             sampler = MRSampler(nfe=nfe, grid=grid, **solver)
-            row = scores(denoiser, samples, sampler, references, seed=options.seed, lpips=lpips)
+            row = scores(denoiser, samples, sampler, references, seed=options.seed, meter=meter)
             table.setdefault(label, {})[nfe] = row
     return table
 

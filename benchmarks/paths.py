@@ -35,7 +35,7 @@ from benchmarks.evaluation import (
 from datamodules import Sample
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
+from mrdiff.metrics import Meter, sliced_wasserstein
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
 
@@ -50,7 +50,7 @@ def scores(
     denoiser: Denoiser,
     samples: Sequence[Sample],
     sampler: Sampler,
-    lpips: LPIPS | None,
+    meter: Meter,
     *,
     task: str | None = None,
 ) -> list[float]:
@@ -61,10 +61,7 @@ def scores(
         images.append(restore(denoiser, sample, sampler, task=task))
         seconds.append(time.perf_counter() - began)
     truths = [sample["gt"][None] for sample in samples]
-    each = [
-        measure(image, truth, names=("psnr", "lpips"), lpips=lpips)
-        for image, truth in zip(images, truths, strict=True)
-    ]
+    each = [meter(image, truth) for image, truth in zip(images, truths, strict=True)]
     means = [
         statistics.mean(float(row.get(key, torch.nan)) for row in each) for key in ("psnr", "lpips")
     ]
@@ -78,11 +75,11 @@ def rows(
     name: str, trained: Trained, samples: Sequence[Sample], nfes: Sequence[int]
 ) -> Iterator[str]:
     """Cells of PSNR / LPIPS / SW, one a NFE, by sampler."""
-    denoiser, lpips = load_model(trained.checkpoint, "cpu"), LPIPS.find()
+    denoiser, meter = load_model(trained.checkpoint, "cpu"), Meter(("psnr", "lpips"))
     restore(denoiser, samples[0], make_sampler(nfe=1))  # warm up
     for sampler in SAMPLERS:
         runs = [make_sampler(sampler, nfe=nfe) for nfe in nfes]
-        found = [scores(denoiser, samples, run, lpips) for run in runs]
+        found = [scores(denoiser, samples, run, meter) for run in runs]
         cells = [f"{psnr:.2f} / {lpips:.3f} / {sw:.2f}" for psnr, lpips, sw, _ in found]
         seconds = " ".join(f"{values[-1]:.3f}" for values in found)
         yield f"| {name} | {sampler} | {' | '.join(cells)} | {seconds} | {trained.spent} |"

@@ -14,7 +14,6 @@ SW is the sliced Wasserstein distance between 7 x 7 patches, times 100.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.prediction import Prediction
 from mrdiff.diffusion.process import MRProcess
 from mrdiff.diffusion.wrappers import DenoiserLike
-from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
+from mrdiff.metrics import Meter, sliced_wasserstein
 from mrdiff.official.mars import MarsSampler, OfficialTables
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import make_sampler
@@ -44,7 +43,7 @@ OFFICIAL = {
     "official sde-1": ("sde", 1),
     "official sde-2": ("sde", 2),
 }
-DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "sw": 2}
+DIGITS = {"psnr": 2, "lpips": 3, "sw": 2}
 Sample = Callable[[Tensor, Callable[..., Tensor]], Tensor]
 
 
@@ -107,11 +106,10 @@ def table(options: argparse.Namespace) -> list[dict[str, Any]]:
     MarsSampler().check(denoiser.process)
     device = next(denoiser.parameters()).device
     lq, gt, names = pairs(options)
-    lpips = LPIPS.find(options.lpips_weights)
+    meter = Meter(("psnr", "lpips"), lpips_weights=options.lpips_weights)
 
     def score(images: Tensor) -> dict[str, float]:
-        values = measure(images, gt, names=("psnr", "ssim", "lpips"), lpips=lpips)
-        means = {name: float(value.mean()) for name, value in values.items()}
+        means = {name: float(value.mean()) for name, value in meter(images, gt).items()}
         return {**means, "sw": 100 * sliced_wasserstein(images.clamp(0, 1), gt)}
 
     rows: list[dict[str, Any]] = [{"sampler": "input", "nfe": 0, **score(lq)}]
@@ -126,17 +124,17 @@ def table(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One table a metric: samplers down, NFE across."""
+    """Samplers down, NFE across; in a cell PSNR / LPIPS / SW."""
     cells = {(row["sampler"], row["nfe"]): row for row in rows}
-    lines = []
-    for metric in (name for name in DIGITS if name in rows[0]):
-        digits = DIGITS[metric]
-        lines += ["", f"{metric} (input {rows[0][metric]:.{digits}f})", ""]
-        lines += ["| NFE | " + " | ".join(map(str, NFES)) + " |", "|---" * (len(NFES) + 1) + "|"]
-        for name in dict.fromkeys(row["sampler"] for row in rows[1:]):
-            found = [cells.get((name, nfe)) for nfe in NFES]
-            values = " | ".join(f"{row[metric]:.{digits}f}" if row else "" for row in found)
-            lines.append(f"| {name} | {values} |")
+
+    def cell(name: str, nfe: int) -> str:
+        row = cells.get((name, nfe), {})
+        return " / ".join(f"{row[key]:.{digits}f}" for key, digits in DIGITS.items() if key in row)
+
+    names = list(dict.fromkeys(row["sampler"] for row in rows[1:]))
+    lines = [f"PSNR / LPIPS / SW; of the input {cell('input', 0)}", ""]
+    lines += ["| NFE | " + " | ".join(map(str, NFES)) + " |", "|---" * (len(NFES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(cell(name, nfe) for nfe in NFES)} |" for name in names]
     return "\n".join(lines)
 
 
@@ -148,16 +146,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--crop", type=int, default=256, help="side of the centre crop")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--lpips_weights")
-    parser.add_argument("--csv", type=Path)
     options = parser.parse_args(given)
     with torch.inference_mode():
         rows = table(options)
     print(markdown(rows))
-    if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
     return 0
 
 

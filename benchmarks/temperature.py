@@ -25,7 +25,7 @@ from benchmarks.oracle_nfe import MIXTURES
 from benchmarks.presets import pairs
 from mrdiff import MRProcess, MRSampler, make_sampler
 from mrdiff.checkpoints.reading import load_model
-from mrdiff.metrics import LPIPS, measure, sliced_wasserstein
+from mrdiff.metrics import Meter, sliced_wasserstein
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.oracle import (
     GaussianOracle,
@@ -76,7 +76,7 @@ def network_rows(options: argparse.Namespace) -> Iterator[str]:
     denoiser = load_model(options.checkpoint, options.device)
     device = next(denoiser.parameters()).device
     lq, gt, names = pairs(options)
-    lpips = LPIPS.find(options.lpips_weights)
+    meter = Meter(("psnr", "lpips"), lpips_weights=options.lpips_weights)
     yield "\n| sampler | NFE | tau | PSNR | LPIPS | SW |\n|---|---|---|---|---|---|"
     for preset in ("mr-ode-2", "perceptual", "mr-sde-1"):
         for nfe in options.nfes:
@@ -88,7 +88,7 @@ def network_rows(options: argparse.Namespace) -> Iterator[str]:
                         for image, name in zip(lq, names, strict=True)
                     ]
                 )
-                scores = measure(restored, gt, names=("psnr", "lpips"), lpips=lpips)
+                scores = meter(restored, gt)
                 mean = {key: float(value.mean()) for key, value in scores.items()}
                 patches = 100 * sliced_wasserstein(restored.clamp(0, 1), gt)
                 yield (

@@ -31,7 +31,7 @@ from benchmarks.evaluation import (
 )
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS
+from mrdiff.metrics import Meter
 from mrdiff.photo import write_image
 
 # The recipes' own; beside it, on (i), one that draws from the distribution instead of its mean.
@@ -39,7 +39,7 @@ SAMPLERS = {"(i)": ("fidelity", "mr-ode-2"), "(ii)": ("fidelity",)}
 
 
 def measure_task(
-    task: str, denoiser: Denoiser, folder: Path, lpips: LPIPS | None, pictures: Path | None
+    task: str, denoiser: Denoiser, folder: Path, meter: Meter, pictures: Path | None
 ) -> dict[str, Quality]:
     """Quality by "(i)" and "(ii)" and sampler, and pictures of all that was restored."""
     sets = {"(i)": own_photos(f"{TASKS[task]}.yaml"), "(ii)": pairs_of(folder / task)}
@@ -56,7 +56,7 @@ def measure_task(
                 denoiser,
                 samples,
                 sampler=sampler,
-                lpips=lpips,
+                meter=meter,
                 keep=keep if sampler == SAMPLERS[name][0] else None,
             )
     return found
@@ -69,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=Path, default=SHARED / "data" / "paired")
     parser.add_argument("--keep", type=Path, help="folder for checkpoints and pictures")
     options = parser.parse_args(given)
-    lpips = LPIPS.find()
+    meter = Meter(("psnr", "ssim", "lpips"))
     print("| task | measured on | images | sampler | PSNR | gain | SSIM | LPIPS | trained |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,7 +78,7 @@ def main(given: Sequence[str] | None = None) -> int:
             run = trained_before(folder)
             run = run or train_for(options.minutes, ["--config", f"{TASKS[task]}.yaml"], folder)
             denoiser = load_model(run.checkpoint, "cpu")
-            found = measure_task(task, denoiser, options.pairs, lpips, options.keep)
+            found = measure_task(task, denoiser, options.pairs, meter, options.keep)
             for key, result in found.items():
                 where, sampler = key.split()
                 print(

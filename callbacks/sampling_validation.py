@@ -12,7 +12,7 @@ from callbacks.loggers import can_draw, chart_layout, draw, find_writer
 from callbacks.pictures import GridRow, draw_grid, draw_quality
 from callbacks.restoring import restore_timed
 from callbacks.results import Keys, Result, SamplerAt, grid_rows
-from callbacks.scoring import Scorer, Scores
+from callbacks.scoring import FEATURES, Scorer, Scores, SetScores
 from callbacks.stages import is_fitting, stage_name
 from callbacks.teacher import Teacher, TeacherScores
 from mrdiff.checkpoints.checks import homes
@@ -46,7 +46,9 @@ class SamplingValidation(Callback):
     plain keys, others append their name: ``val/psnr@5/mr-sde-1``. In ``trainer.test`` they begin
     with ``test/``. Means are over images, weighted rightly over batches and processes, so
     ``ModelCheckpoint(monitor="val/psnr@5", mode="max")`` works. Images that a metric cannot take,
-    being smaller than its window, do not count in its mean.
+    being smaller than its window, do not count in its mean. ``val/fid@5`` and ``val/kid@5`` are of
+    all images together, by the features of the network that the log names once; of fewer images
+    than it has features they compare runs on the same images and nothing else.
 
     Loggers also get the pictures ``val/grid`` (degraded, restored at each NFE, ground truth) and
     ``val/quality_vs_nfe``, and TensorBoard a custom-scalars layout with all NFEs on one chart.
@@ -71,7 +73,10 @@ class SamplingValidation(Callback):
             by one.
         grid_images: rows of the image grid; 0 for no grid.
         seed: of the noise.
-        lpips_weights: file with AlexNet's features; None looks where ``find_lpips_weights`` does.
+        lpips_weights: file with AlexNet's features; None looks for it.
+        vgg_weights: file with VGG16's features, for ``dists``; None looks for it.
+        backbone: of ``mrdiff.system.names.BACKBONES``, for ``fid`` and ``kid``; None takes the
+            first whose weights are here.
         teacher: a trained model, measured once a fit on the same images; its keys and curves have
             its name: ``val/psnr@10/teacher``.
 
@@ -91,6 +96,8 @@ class SamplingValidation(Callback):
         grid_images: int = 4,
         seed: int = 0,
         lpips_weights: str | None = None,
+        vgg_weights: str | None = None,
+        backbone: str | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         if not samplers or not nfes:
@@ -105,11 +112,13 @@ class SamplingValidation(Callback):
         self.batch_size = batch_size
         self.grid_images = grid_images
         self.seed = seed
-        self.lpips_weights = lpips_weights
         self._keys = Keys(samplers=self.samplers, nfes=self.nfes)
         self._runs = {run: make_sampler(run.sampler, nfe=run.nfe) for run in self._keys.runs}
         self._teacher = TeacherScores(teacher if teacher is not None else Teacher())
-        self._scorer = Scorer(self.metrics, lpips_weights)
+        self._scorer = Scorer(
+            self.metrics, lpips_weights=lpips_weights, vgg_weights=vgg_weights, backbone=backbone
+        )
+        self._sets = SetScores()
         self._choice = Choice(max_images)
         self._warm = False
         self._tiler: Tiler | None = None
@@ -118,7 +127,7 @@ class SamplingValidation(Callback):
 
     def logged_keys(self) -> list[str]:
         """What a run that validates logs, for those who follow a metric."""
-        metrics = self._scorer.expected()
+        metrics = self._scorer.measured
         runs = self._runs_of_fit()
         keys = [self._keys.key("val", metric, run) for metric in metrics for run in (None, *runs)]
         return keys + [self._keys.key("val", "seconds", run) for run in runs]
@@ -126,7 +135,7 @@ class SamplingValidation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for sampler in self._runs.values():
             sampler.check(cast(Denoiser, pl_module.denoiser).process)  # now, not at step 1000
-        self._scorer.load()
+        self._scorer.tell()
 
     def state_dict(self) -> dict[str, Any]:
         return self._teacher.state_dict()
@@ -139,13 +148,14 @@ class SamplingValidation(Callback):
         self._teacher.load(allow=homes(cast(Denoiser, pl_module.denoiser)))
         writer = find_writer(trainer)
         if writer is not None and writer is not self._layout_written_for:
-            charts = self._keys.charts(self._scorer.measured(), self._runs_of_fit())
+            charts = self._keys.charts(self._scorer.measured, self._runs_of_fit())
             writer.add_custom_scalars(chart_layout(charts))
             self._layout_written_for = writer
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start afresh."""
         self._choice.start(trainer)
+        self._sets.start()
         self._warm = False
         self._rows = {name: [] for name in self.samplers}
         whole = trainer.testing or self.crop is None
@@ -164,6 +174,12 @@ class SamplingValidation(Callback):
         """Restore and measure the images of a batch."""
         if dataloader_idx == 0 and not trainer.sanity_checking:
             self._measure_batch(trainer, pl_module, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the metrics of all images together."""
+        for (metric, run), value in self._sets.values(self._scorer.of_sets).items():
+            key = self._keys.key(stage_name(trainer), metric, run)
+            pl_module.log(key, value, sync_dist=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the pictures."""
@@ -185,6 +201,7 @@ class SamplingValidation(Callback):
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
     def _runs_of_fit(self) -> list[SamplerAt]:
@@ -217,6 +234,10 @@ class SamplingValidation(Callback):
             of_teacher = self._teacher.of((batch_idx, *images.names), pl_module.device, measure)
             scores |= dict[SamplerAt | None, Scores](of_teacher.items())
         self._log(trainer, pl_module, scores, weight)
+        if self._scorer.of_sets:  # of images without weight nothing is kept
+            kept = slice(len(gt) if weight else 0)
+            features = {run: of_run[FEATURES][kept] for run, of_run in scores.items()}
+            self._sets.add(self._scorer.features(gt)[kept], features)
         if weight and can_draw(trainer):
             for sampler, rows in self._rows.items():
                 columns = [r for run, r in results.items() if not run or run.sampler == sampler]
@@ -232,6 +253,8 @@ class SamplingValidation(Callback):
         """The means over a batch, which count as ``weight`` says."""
         for run, of_run in scores.items():
             for metric, values in of_run.items():
+                if metric == FEATURES:
+                    continue
                 # Nor has what could not be measured any weight.
                 mean = (values.clamp(max=MAX_PSNR) if "psnr" in metric else values).mean()
                 pl_module.log(

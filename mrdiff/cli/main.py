@@ -19,6 +19,7 @@ COMMANDS = {
     "app": "restore photos on a page in the browser",
     "features": "store what DA-CLIP sees in photos, for sample --context",
     "sweep": "find the best sampler for a checkpoint by trying them on pairs",
+    "evaluate": "measure a model on test pairs: quality by task, sampler and network calls",
     "grid": "optimise the times of a sampler for a checkpoint",
     "quantize": "make a checkpoint ready for 8-bit sampling, and tell the loss",
     "convert": "make a checkpoint of an official one of IR-SDE, Refusion or DA-CLIP",

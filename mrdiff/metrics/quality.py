@@ -1,15 +1,10 @@
-"""PSNR and SSIM of each image of a batch under a named protocol, and all metrics by name."""
-
-from collections.abc import Sequence
+"""PSNR and SSIM of each image of a batch under a named protocol."""
 
 from kornia.metrics import ssim as similarity
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from mrdiff.metrics.lpips import LPIPS, MIN_SIZE
-from mrdiff.metrics.protocol import PROTOCOLS, RGB, Protocol
-from mrdiff.metrics.sliced import PATCH, sliced_wasserstein
-from mrdiff.system.names import METRICS, VALIDATION_METRICS
+from mrdiff.metrics.protocol import RGB, Protocol
 
 SSIM_SIGMA = 1.5  # kornia's
 SSIM_WINDOW = 11
@@ -53,51 +48,3 @@ def ssim(restored: Tensor, target: Tensor, *, protocol: Protocol = RGB) -> Tenso
         )
     by_pixel: Tensor = similarity(a, b, SSIM_WINDOW, eps=0.0, padding="valid")
     return by_pixel.mean(dim=(1, 2, 3))
-
-
-def measurable(names: Sequence[str], height: int, width: int) -> list[str]:
-    """Those of ``names`` whose windows fit into images of this size in px."""
-    least = {"ssim": SSIM_WINDOW, "ssim_y": SSIM_WINDOW, "lpips": MIN_SIZE, "sw": PATCH}
-    return [name for name in names if min(height, width) >= least.get(name, 1)]
-
-
-def measure(
-    restored: Tensor,
-    target: Tensor,
-    *,
-    names: Sequence[str] = METRICS,
-    lpips: LPIPS | None = None,
-    protocol: str = "standard",
-) -> dict[str, Tensor]:
-    """Measure each image of a batch: one tensor ``[B]`` a metric, in the order of ``names``.
-
-    Args:
-        restored: RGB in [0, 1], ``[B, 3, H, W]``; clamped and rounded to 8 bit first.
-        target: the ground truth, same shape.
-        names: of ``VALIDATION_METRICS``; "psnr" and "ssim" are on RGB, those with "_y" on luma;
-            "sw" is :func:`.sliced_wasserstein`, which takes 70 times an image's memory.
-        lpips: the network, of whole images in all protocols; without it "lpips" is left out.
-        protocol: one of ``PROTOCOLS``.
-
-    Raises:
-        ValueError: for an unknown name, or images that a metric cannot take.
-    """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
-    rgb, y = PROTOCOLS[protocol]
-    results: dict[str, Tensor] = {}
-    for name in names:
-        if name not in VALIDATION_METRICS:
-            raise ValueError(f"unknown metric {name!r}; known: {', '.join(VALIDATION_METRICS)}")
-        if name == "lpips":
-            if lpips is not None:
-                results[name] = lpips(RGB.prepare(restored), RGB.prepare(target))
-        elif name == "sw":
-            pairs = zip(RGB.prepare(restored), RGB.prepare(target), strict=True)
-            each = [sliced_wasserstein(image[None], truth[None]) for image, truth in pairs]
-            results[name] = target.new_tensor(each)
-        else:
-            metric = psnr if name.startswith("psnr") else ssim
-            chosen = y if name.endswith("_y") else rgb
-            results[name] = metric(restored, target, protocol=chosen)
-    return results

@@ -1,7 +1,7 @@
 """From a name or plain options to a sampler.
 
 The names are the MR Sampler paper's, the best found at each NFE and the baselines. ``fidelity`` and
-``perceptual`` were chosen by measurement; docs/sampling.md has the evidence.
+``perceptual`` were chosen by measurement; docs/sampling.md says what each aims at.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Grid = str | PathLike[str] | TimeGrid | Tensor | Sequence[float] | Mapping[int, 
 
 # The grids that space log-SNR cannot reach t = 0, where it is infinite. They end where sigma is
 # invisible, at half a grey level. Calls nearer to 0 would only follow what a network believes where
-# it was hardly ever trained (benchmarks/small_times.py).
+# it was hardly ever trained.
 _SIGMA_END = 0.002
 ALPHA_MIN = 1e-3
 _CLOSEST = 1e-12  # relatively nearer times have no polynomial through them in float64

@@ -9,7 +9,12 @@ SAMPLERS = (*PAPER_SAMPLERS, *TUNED_SAMPLERS, *BASELINES)
 
 GRIDS = ("uniform_t", "uniform_log_snr", "uniform_angle", "karras", "power", "leading", "trailing")
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
-VALIDATION_METRICS = (*METRICS, "sw")  # of crops: a distance between their patches as a crowd
+IMAGE_METRICS = (*METRICS, "sw", "dists", "niqe", "piqe")  # of one image, or of it and its truth
+SET_METRICS = ("fid", "kid")  # of many
+VALIDATION_METRICS = (*IMAGE_METRICS, *SET_METRICS)
+LOWER_IS_BETTER = ("lpips", "sw", "dists", "niqe", "piqe", *SET_METRICS)
+METRIC_TITLES = {name: name.upper().replace("_", "-") for name in VALIDATION_METRICS}
+BACKBONES = ("inception", "vgg16", "alexnet")  # whose features "fid" and "kid" compare
 SEARCH_METRICS = ("distance", "psnr", "ssim", "lpips")  # that times can be chosen by
 PROTOCOLS = ("standard", "ir-sde")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")

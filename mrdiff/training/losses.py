@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from mrdiff.metrics import LPIPS
-from mrdiff.metrics.lpips import MIN_SIZE
 
 
 def stratified_times(
@@ -83,7 +82,7 @@ class Charbonnier(nn.Module):
 class Perceptual(nn.Module):
     """Charbonnier's loss of images, and a part of what the eye sees of their difference.
 
-    That is LPIPS where its weights are (:func:`mrdiff.metrics.find_lpips_weights`). Elsewhere, and
+    That is LPIPS where its weights are (:meth:`mrdiff.metrics.LPIPS.find`). Elsewhere, and
     for patches too small for it, it is the mean absolute difference of the gradients, on the image
     and on three halvings of it.
 
@@ -93,7 +92,7 @@ class Perceptual(nn.Module):
         lpips_weights: file with AlexNet's features; None looks for it.
 
     Raises:
-        LPIPSWeightsError: there is no such file.
+        WeightsError: there is no such file.
     """
 
     images = True  # what it compares has to be
@@ -114,7 +113,7 @@ class Perceptual(nn.Module):
         loss: Tensor = self.charbonnier(out, target)
         if not self.weight:
             return loss
-        if self._lpips and out.shape[1] == 3 and min(out.shape[-2:]) >= MIN_SIZE:
+        if self._lpips and out.shape[1] == 3 and min(out.shape[-2:]) >= LPIPS.min_size:
             seen = self._lpips[0].to(out.device)(out, target).mean()
         else:
             seen = gradient_difference(out - target)

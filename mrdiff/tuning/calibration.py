@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mrdiff.diffusion.wrappers import DenoiserLike
-from mrdiff.metrics import LPIPS, measure
+from mrdiff.metrics import Meter
 from mrdiff.solvers.noise import Noise, NoiseSource, RunNoise
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.system.names import SEARCH_METRICS
@@ -50,7 +50,7 @@ class Calibration:
         noise: as samplers take it; drawn once and used in every run.
         metric: one of :data:`mrdiff.system.names.SEARCH_METRICS`.
         truth: clean images like ``mu``, for the metrics other than distance.
-        lpips: for ``"lpips"``.
+        meter: that measures the metric; None makes one.
         chunk: images that go through the network at a time.
         options: of :func:`mrdiff.make_sampler`, but for ``nfe`` and ``grid``.
         progress: called as ``("reference", images done, images)``.
@@ -68,16 +68,20 @@ class Calibration:
         noise: Noise = None,
         metric: str = "distance",
         truth: Tensor | None = None,
-        lpips: LPIPS | None = None,
+        meter: Meter | None = None,
         chunk: int = 4,
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._options = dict(options or {})
         eta = grid_sampler(self._options, 2, "uniform_t").eta  # wrong options are known at once
-        _check_metric(metric, eta, truth, lpips)
+        _check_metric(metric, eta, truth)
         self.metric = metric
-        self._denoiser, self._mu, self._lpips = denoiser, mu, lpips
+        self._denoiser, self._mu = denoiser, mu
+        if metric != "distance":
+            self._meter = (Meter([metric]) if meter is None else meter).to(mu.device)
+            if metric in self._meter.missing:
+                raise ValueError(f"cannot search by {metric}: {self._meter.missing[metric]}")
         self._noise = _replayed(noise, mu)
         self._parts = [slice(i, i + chunk) for i in range(0, len(mu), chunk)]
         self._target = self._reference(progress) if metric == "distance" else truth
@@ -106,8 +110,7 @@ class Calibration:
             if self.metric == "distance":
                 total += float((restored - target).cpu().double().square().flatten(1).mean(1).sum())
             else:
-                scores = measure(restored, target, names=[self.metric], lpips=self._lpips)
-                total += float(scores[self.metric].sum())
+                total += float(self._meter(restored, target)[self.metric].sum())
         mean = total / len(self._mu)
         return GREY_LEVELS * math.sqrt(mean) if self.metric == "distance" else mean
 
@@ -117,7 +120,7 @@ class Calibration:
         return search_grids(self.value, self._denoiser.process, nfes, **more)
 
 
-def _check_metric(metric: str, eta: float, truth: Tensor | None, lpips: LPIPS | None) -> None:
+def _check_metric(metric: str, eta: float, truth: Tensor | None) -> None:
     if metric not in SEARCH_METRICS:
         raise ValueError(f"unknown metric {metric!r}: use one of {', '.join(SEARCH_METRICS)}")
     if metric == "distance" and eta > 0:
@@ -127,5 +130,3 @@ def _check_metric(metric: str, eta: float, truth: Tensor | None, lpips: LPIPS | 
         )
     if metric != "distance" and truth is None:
         raise ValueError(f"the metric {metric} needs the ground truth")
-    if metric == "lpips" and lpips is None:
-        raise ValueError("the metric lpips needs its network")

@@ -22,9 +22,10 @@ from mrdiff.diffusion.path import GaussianPath
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid, make_times, uniform_log_snr
+from mrdiff.system.names import LOWER_IS_BETTER, METRICS
 
 NAMED_GRIDS = ("uniform_log_snr", "uniform_t", "power(2)")
-MAXIMISED = ("psnr", "ssim")
+MAXIMISED = [name for name in METRICS if name not in LOWER_IS_BETTER]
 GREY_LEVELS = 255
 REFERENCE_CALLS = 100
 _NEAREST = 5e-5  # sigma up to which times are searched for, in image units

@@ -26,11 +26,12 @@ from callbacks import EMA, SamplingValidation
 from callbacks.pictures import GridRow, draw_grid
 from mrdiff import BrownianBridge, MRDiffusion, MRSampler, Prediction
 from mrdiff.diffusion.wrappers import AutocastDenoiser
-from mrdiff.metrics import psnr
+from mrdiff.metrics import Features, frechet_distance, kernel_distance, psnr
 from mrdiff.metrics.sliced import sliced_wasserstein
 from mrdiff.photo import centre_crop
 from mrdiff.solvers.noise import named_noise
-from mrdiff.system.names import METRICS
+from mrdiff.system.names import METRICS, VALIDATION_METRICS
+from tests.random_weights import ALEXNET, VGG16, write_random_features
 from tests.tiny_training import SIZE, TinyImages, TinyNetwork, loader, tiny_module, tiny_trainer
 
 PLAIN = [name for name in METRICS if name != "lpips"]
@@ -252,6 +253,75 @@ def test_lpips_where_its_weights_are(tmp_path: Path, shared: Path) -> None:
     assert not any("lpips" in key for key in without)
 
 
+@pytest.fixture
+def alexnet(tmp_path: Path) -> dict[str, Any]:
+    """Options for metrics of sets."""
+    file = write_random_features(tmp_path / "alexnet.pth", ALEXNET)
+    return {"lpips_weights": str(file), "backbone": "alexnet"}
+
+
+def test_distances_of_sets_are_of_all_images_together(
+    tmp_path: Path, alexnet: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    callback = small(metrics=("fid", "psnr", "kid"), nfes=(2,), max_images=5, **alexnet)
+    known = [key for key in callback.logged_keys() if "seconds" not in key]
+    scores = validate(tmp_path, callback, batch_size=2)
+    assert (
+        {*known}
+        == {*scores}
+        == {f"val/{m}@{r}" for m in ("fid", "psnr", "kid") for r in ("input", 2)}
+    )
+    assert [line for line in caplog.messages if "features" in line] == [
+        "FID: features of alexnet",
+        "KID: features of alexnet",
+    ]
+    features = Features.find("alexnet", alexnet["lpips_weights"])
+    assert features is not None
+    module, images = tiny_module().eval(), [TinyImages()[i] for i in range(5)]
+    lq, gt = (torch.stack([image[key] for image in images]) for key in ("lq", "gt"))
+    with torch.no_grad():
+        noise = named_noise(0, [image["name"] for image in images])
+        restored = MRSampler(nfe=2)(module.denoiser, lq, noise=noise)
+    for run, shown in (("2", restored), ("input", lq)):
+        pair = features(shown), features(gt)
+        assert scores[f"val/fid@{run}"] == pytest.approx(frechet_distance(*pair), rel=1e-3)
+        assert scores[f"val/kid@{run}"] == pytest.approx(kernel_distance(*pair), rel=1e-3)
+    assert scores["val/fid@2"] > 0
+
+
+def test_distances_of_sets_in_a_fit(tmp_path: Path, alexnet: dict[str, Any]) -> None:
+    """A checkpoint can follow them, a figure has them, and one image alone is no set."""
+    callback = small(metrics=("psnr", "fid"), **alexnet)
+    save = ModelCheckpoint(tmp_path, monitor="val/fid@2", mode="min")
+    trainer = tiny_trainer(tmp_path, callback, save, logger=TensorBoardLogger(tmp_path))
+    trainer.fit(tiny_module(), loader(), loader())
+    assert save.best_model_score == min(e.value for e in read_events(trainer).Scalars("val/fid@2"))
+    panels = callback._keys.panels(trainer.callback_metrics, "val", callback._keys.runs)
+    assert [panel.label for panel in panels] == [
+        "PSNR (dB), higher is better",
+        "FID, lower is better",
+    ]
+    alone = validate(tmp_path, small(metrics=("psnr", "fid"), max_images=1, **alexnet))
+    tiny = validate(tmp_path, small(metrics=("psnr", "fid"), **alexnet), size=24)
+    for scores in (alone, tiny):
+        assert scores["val/psnr@2"] > 0
+        assert math.isnan(scores["val/fid@2"])
+
+
+def test_any_metric_can_be_followed(tmp_path: Path, alexnet: dict[str, Any]) -> None:
+    """What cannot be measured is not logged, and told."""
+    vgg = str(write_random_features(tmp_path / "vgg.pth", VGG16))
+    callback = small(
+        metrics=VALIDATION_METRICS, max_images=2, nfes=(1,), vgg_weights=vgg, **alexnet
+    )
+    scores = validate(tmp_path, callback, size=192, count=2)
+    assert {*scores} == {f"val/{m}@{run}" for m in VALIDATION_METRICS for run in ("input", 1)}
+    assert all(math.isfinite(value) for value in scores.values())
+    without = small(metrics=("fid", "dists", "psnr")).logged_keys()
+    assert not any("fid" in key or "dists" in key for key in without)
+
+
 def test_perfect_input_keeps_the_mean_finite(tmp_path: Path) -> None:
     class Same(TinyImages):
         def __getitem__(self, index: int) -> dict[str, Any]:
@@ -365,7 +435,7 @@ def test_network_runs_in_the_trainers_precision() -> None:
     ("options", "message"),
     [
         ({"samplers": ("mr-ode-9",)}, "mr-ode-9"),
-        ({"metrics": ("psnr", "fid")}, "fid"),
+        ({"metrics": ("psnr", "mse")}, "mse"),
         ({"nfes": ()}, "at least one"),
         ({"nfes": (0,)}, "nfe"),
         ({"max_images": 0}, "positive"),

@@ -24,7 +24,7 @@ from callbacks.results import SamplerAt
 from callbacks.teacher import TeacherScores
 from mrdiff import BrownianBridge, MRDiffusion, MRProcess, load_model, make_sampler
 from mrdiff.checkpoints.description import CheckpointError
-from mrdiff.metrics import measure
+from mrdiff.metrics import Meter
 from mrdiff.networks import UNet
 from mrdiff.solvers.noise import named_noise
 from tests.callbacks.test_sampling_validation import no_lpips
@@ -106,7 +106,7 @@ def test_values_are_those_of_the_definition(tmp_path: Path, checkpoint: str) -> 
         for nfe in NFES:
             with torch.no_grad():
                 restored = make_sampler("perceptual", nfe=nfe)(model, lq, noise=noise)
-            for metric, value in measure(restored, gt, names=["psnr", "sw"]).items():
+            for metric, value in Meter(["psnr", "sw"])(restored, gt).items():
                 totals[nfe, metric] += float(value) / 5
     assert len(totals) == 4
     for (nfe, metric), mean in totals.items():
@@ -148,7 +148,7 @@ def test_a_chart_and_a_figure_have_its_curve(
     layout.ParseFromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     panels = {panel.label: panel for panel in drawn[0]}
-    labels = {"psnr": "PSNR (dB), higher is better", "sw": "Distance of patches, lower is better"}
+    labels = {"psnr": "PSNR (dB), higher is better", "sw": "SW, lower is better"}
     assert list(panels) == list(labels.values())
     assert list(charts) == [*labels.values(), "loss"]
     for metric, label in labels.items():

@@ -17,20 +17,19 @@ from mrdiff.metrics import (
     LPIPS,
     PROTOCOLS,
     RGB,
-    LPIPSWeightsError,
+    Meter,
     Protocol,
+    WeightsError,
     Y,
-    find_lpips_weights,
     luma,
-    measurable,
-    measure,
     psnr,
     sliced_wasserstein,
     ssim,
 )
 from mrdiff.photo import FORMATS
 from mrdiff.system import names
-from mrdiff.system.names import METRICS, VALIDATION_METRICS
+from mrdiff.system.names import IMAGE_METRICS, METRICS
+from tests.random_weights import ALEXNET, write_random_features
 
 SSIM_OPTIONS = {
     "gaussian_weights": True,
@@ -120,7 +119,7 @@ def test_the_protocol_of_ir_sde_agrees_with_scikit_image(pair: tuple[Tensor, Ten
     from skimage.color import rgb2ycbcr
 
     a, b = (image + 0.3 / 255 for image in pair)  # they round what they measure
-    found = measure(a, b, protocol="ir-sde", names=("psnr", "ssim", "psnr_y", "ssim_y"))
+    found = Meter(("psnr", "ssim", "psnr_y", "ssim_y"), protocol="ir-sde")(a, b)
     for i in range(2):
         x, y = (array(image[i])[1:-1, 1:-1] for image in pair)
         assert float(found["psnr"][i]) == pytest.approx(
@@ -135,7 +134,7 @@ def test_the_protocol_of_ir_sde_agrees_with_scikit_image(pair: tuple[Tensor, Ten
         expected = structural_similarity(y, x, **SSIM_OPTIONS)
         assert float(found["ssim_y"][i]) == pytest.approx(expected, abs=2e-5)
     with pytest.raises(ValueError, match="known: standard, ir-sde"):
-        measure(a, b, protocol="irsde")
+        Meter(protocol="irsde")
 
 
 def test_the_commands_names_are_those_of_the_library() -> None:
@@ -198,33 +197,36 @@ def test_half_precision_is_measured_in_single() -> None:
     torch.testing.assert_close(psnr(lq, gt), psnr(lq.float(), gt))
 
 
-def test_measure_by_name(pair: tuple[Tensor, Tensor]) -> None:
-    scores = measure(*pair)
-    assert list(scores) == [name for name in METRICS if name != "lpips"]
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever weights this machine has."""
+    for name in ("LPIPS", "VGG", "INCEPTION"):
+        monkeypatch.delenv(f"MRDIFF_{name}_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_measured_by_name_is_what_can_be(pair: tuple[Tensor, Tensor]) -> None:
+    meter = Meter(["ssim_y", "lpips", "dists", "psnr"])
+    scores = meter(*pair)
+    assert list(scores) == [*meter.names] == ["ssim_y", "psnr"]
     torch.testing.assert_close(scores["ssim_y"], ssim(*pair, protocol=Y))
-    assert list(measure(*pair, names=["psnr"])) == ["psnr"]
-    with pytest.raises(ValueError, match="unknown metric 'mse'"):
-        measure(*pair, names=["mse"])
+    assert meter.missing == {
+        "lpips": "no weights of AlexNet here, see MRDIFF_LPIPS_WEIGHTS",
+        "dists": "no weights of VGG16 here, see MRDIFF_VGG_WEIGHTS",
+    }
+    assert Meter().names == METRICS[:-1]
+    with pytest.raises(ValueError, match="unknown metric 'fid'; known: psnr"):
+        Meter(["fid"])  # which is none of a single image
+    with pytest.raises(ValueError, match=r"two batches .* of one shape"):
+        meter(pair[0], pair[1][..., 1:])
 
 
 # ---- LPIPS -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def random_features() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3)}
-    shapes[10] = (256, 256, 3, 3)
-    state = {}
-    for index, shape in shapes.items():
-        scale = math.prod(shape[1:]) ** -0.5
-        state[f"features.{index}.weight"] = scale * torch.randn(shape, generator=generator)
-        state[f"features.{index}.bias"] = torch.zeros(shape[0])
-    return state
-
-
 def test_lpips_equals_the_reference(shared: Path) -> None:
-    network = LPIPS.from_file(shared / "lpips" / "alexnet-features.pth")
+    meter = Meter(["lpips"], lpips_weights=shared / "lpips" / "alexnet-features.pth")
     golden = json.loads((shared / "lpips" / "golden.json").read_text())
     for name, expected in golden.items():
         lq = shared / "data" / "paired" / name
@@ -233,16 +235,12 @@ def test_lpips_equals_the_reference(shared: Path) -> None:
             torch.from_numpy(np.asarray(Image.open(file).convert("RGB")) / np.float32(255))
             for file in (lq, gt)
         )
-        scores = measure(
-            a.permute(2, 0, 1)[None], b.permute(2, 0, 1)[None], names=["lpips"], lpips=network
-        )
+        scores = meter(a.permute(2, 0, 1)[None], b.permute(2, 0, 1)[None])
         assert float(scores["lpips"]) == pytest.approx(expected, abs=1e-4), name
 
 
-def test_lpips_of_a_batch_and_of_itself(random_features: dict[str, Tensor], tmp_path: Path) -> None:
-    file = tmp_path / "alexnet.pth"
-    classifier = {"classifier.1.weight": torch.zeros(2, 2)}  # as in the official file
-    torch.save({**random_features, **classifier}, file)
+def test_lpips_of_a_batch_and_of_itself(tmp_path: Path) -> None:
+    file = write_random_features(tmp_path / "alexnet.pth", ALEXNET)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     network = LPIPS.from_file(file).train()
@@ -261,21 +259,21 @@ def test_lpips_of_a_batch_and_of_itself(random_features: dict[str, Tensor], tmp_
 
 
 def test_bad_lpips_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LPIPSWeightsError, match=r"no such file: .*absent\.pth"):
+    with pytest.raises(WeightsError, match=r"no such file: .*absent\.pth"):
         LPIPS.from_file(tmp_path / "absent.pth")
     broken = tmp_path / "broken.pth"
     broken.write_text("<html>404</html>")
-    with pytest.raises(LPIPSWeightsError, match=r"cannot read LPIPS weights from .*broken\.pth"):
+    with pytest.raises(WeightsError, match=r"cannot read weights from .*broken\.pth"):
         LPIPS.from_file(broken)
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, other)
-    with pytest.raises(LPIPSWeightsError, match=r"other\.pth does not hold AlexNet"):
+    with pytest.raises(WeightsError, match=r"other\.pth does not hold AlexNet"):
         LPIPS.from_file(other)
 
 
-def test_where_lpips_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+@pytest.mark.usefixtures("no_weights")
+def test_where_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_lpips_weights = LPIPS.weights.find
     assert find_lpips_weights() is None
     assert LPIPS.find() is None
     cached = tmp_path / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
@@ -284,11 +282,11 @@ def test_where_lpips_weights_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert find_lpips_weights() == cached
     named, explicit = tmp_path / "named.pth", tmp_path / "explicit.pth"
     monkeypatch.setenv("MRDIFF_LPIPS_WEIGHTS", str(named))
-    with pytest.raises(LPIPSWeightsError, match=r"MRDIFF_LPIPS_WEIGHTS: no such file"):
+    with pytest.raises(WeightsError, match=r"MRDIFF_LPIPS_WEIGHTS: no such file"):
         find_lpips_weights()
     named.touch()
     assert find_lpips_weights() == named
-    with pytest.raises(LPIPSWeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match="no such file"):
         find_lpips_weights(explicit)
     explicit.touch()
     assert find_lpips_weights(str(explicit)) == explicit
@@ -320,7 +318,7 @@ def test_sliced_wasserstein_is_blind_to_places_and_sees_blur() -> None:
 def test_sw_is_of_each_image_by_itself_as_it_is_saved(pair: tuple[Tensor, Tensor]) -> None:
     jitter = 0.4 / 255 * torch.rand(pair[0].shape, generator=torch.Generator().manual_seed(1))
     ours, theirs = pair
-    found = measure(ours + jitter, theirs, names=["sw", "psnr"])
+    found = Meter(["sw", "psnr"])(ours + jitter, theirs)
     assert list(found) == ["sw", "psnr"]
     each = [
         sliced_wasserstein(a[None], b[None]) for a, b in zip(ours.clamp(0, 1), theirs, strict=True)
@@ -329,27 +327,27 @@ def test_sw_is_of_each_image_by_itself_as_it_is_saved(pair: tuple[Tensor, Tensor
     assert each[0] > 2 * each[1] > 0
     assert found["sw"].dtype == torch.float32
     # Of a crowd of patches nothing is lost by turning it upside down but the patches themselves.
-    assert float(measure(theirs, theirs, names=["sw"])["sw"].max()) == 0
+    assert float(Meter(["sw"])(theirs, theirs)["sw"].max()) == 0
 
 
 @pytest.mark.parametrize(
     ("height", "width", "fitting"),
     [
-        (64, 31, ["psnr", "ssim", "psnr_y", "ssim_y", "lpips", "sw"]),
-        (30, 64, ["psnr", "ssim", "psnr_y", "ssim_y", "sw"]),
+        (192, 192, ["psnr", "ssim", "psnr_y", "ssim_y", "sw", "niqe", "piqe"]),
+        (191, 200, ["psnr", "ssim", "psnr_y", "ssim_y", "sw", "piqe"]),
         (64, 10, ["psnr", "psnr_y", "sw"]),
         (7, 7, ["psnr", "psnr_y", "sw"]),
         (6, 64, ["psnr", "psnr_y"]),
     ],
 )
+@pytest.mark.usefixtures("no_weights")
 def test_metrics_whose_windows_do_not_fit_are_left_out(
-    height: int, width: int, fitting: list[str], random_features: dict[str, Tensor]
+    height: int, width: int, fitting: list[str]
 ) -> None:
     """And those that are left can be measured."""
-    assert measurable(VALIDATION_METRICS, height, width) == fitting
+    meter = Meter(IMAGE_METRICS)
+    assert meter.fitting(height, width) == fitting
     a, b = torch.rand(2, 2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    found = measure(a, b, names=[name for name in fitting if name != "lpips"])
+    found = meter(a, b)
+    assert list(found) == fitting
     assert all(torch.isfinite(scores).all() for scores in found.values())
-    for name in {"sw", "ssim"} - {*fitting}:
-        with pytest.raises(ValueError, match="at least"):
-            measure(a, b, names=[name])

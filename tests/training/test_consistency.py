@@ -24,7 +24,7 @@ from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.parameterization import BOUNDARY, DATA, VELOCITY, Parameterization
 from mrdiff.diffusion.path import Time, expand_like
 from mrdiff.diffusion.prediction import Prediction
-from mrdiff.metrics import LPIPS, LPIPSWeightsError, find_lpips_weights
+from mrdiff.metrics import LPIPS, WeightsError
 from mrdiff.networks.protocol import Context
 from mrdiff.solvers.oracle import GaussianOracle
 from mrdiff.solvers.timegrid import start_time
@@ -512,7 +512,7 @@ def test_bad_losses_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epsilon must be positive"):
         Perceptual(epsilon=0)
     absent = str(tmp_path / "absent.pth")
-    with pytest.raises(LPIPSWeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match="no such file"):
         Perceptual(lpips_weights=absent)
     Perceptual(weight=0.0, lpips_weights=absent)  # which asks for none
 
@@ -521,7 +521,7 @@ def test_bad_losses_are_refused(tmp_path: Path) -> None:
 def features(shared: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The file of LPIPS, which the environment names."""
     monkeypatch.setenv("MRDIFF_LPIPS_WEIGHTS", str(shared / "lpips" / "alexnet-features.pth"))
-    return str(find_lpips_weights())
+    return str(LPIPS.weights.find())
 
 
 def test_lpips_is_a_part_of_the_loss_and_none_of_the_model(features: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mrdiff import CosineTheta, MRProcess, MRSampler, make_sampler
-from mrdiff.metrics import measure
+from mrdiff.metrics import Meter, psnr
 from mrdiff.solvers.gridfile import read_grid, write_grid
 from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.oracle import GaussianOracle, MixtureOracle
@@ -113,12 +113,11 @@ def test_a_metric_is_maximised(metric: str, eta: float) -> None:
 
 
 def test_lpips_is_minimised() -> None:
-    class Distance(torch.nn.Module):
-        def forward(self, restored: Tensor, target: Tensor) -> Tensor:
-            return (restored - target).abs().mean(dim=(1, 2, 3))
+    class Distance(Meter):
+        def forward(self, restored: Tensor, target: Tensor) -> dict[str, Tensor]:
+            return {"lpips": (restored - target).abs().mean(dim=(1, 2, 3))}
 
-    lpips: Any = Distance()
-    found = calibration(metric="lpips", truth=truth(), lpips=lpips).search((3,))[3]
+    found = calibration(metric="lpips", truth=truth(), meter=Distance([])).search((3,))[3]
     assert found.after <= min(found.before.values())
 
 
@@ -127,12 +126,16 @@ def test_lpips_is_minimised() -> None:
     [
         ({"options": {"eta": 0.5}}, "stochastic sampler .eta=0.5. has no reference solution"),
         ({"metric": "psnr"}, "psnr needs the ground truth"),
-        ({"metric": "lpips", "truth": MU}, "lpips needs its network"),
+        ({"metric": "lpips", "truth": MU}, "cannot search by lpips: no weights of AlexNet here"),
         ({"metric": "fid"}, "unknown metric 'fid': use one of distance, psnr"),
         ({"options": {"order": 7}}, "order must be"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MRDIFF_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=message):
         calibration(**options)
 
@@ -244,7 +247,7 @@ def test_a_named_sampler_is_calibrated_on_other_times() -> None:
     options = {"name": "fidelity"}
     value = calibration(metric="psnr", truth=truth, options=options).value(torch.tensor(times))
     restored = make_sampler("fidelity", nfe=3, grid=times)(mixture(), MU)
-    assert value == pytest.approx(float(measure(restored, truth, names=["psnr"])["psnr"].mean()))
+    assert value == pytest.approx(float(psnr(restored, truth).mean()))
     with pytest.raises(ValueError, match="a grid is for the mr samplers"):
         calibration(metric="psnr", truth=truth, options={"name": "posterior"})
 

@@ -32,8 +32,8 @@ def _size(image: Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
 
 
-def read_crop(photo: Photo, side: int) -> Crop:
-    """The middles of at most ``side`` pixels.
+def read_crop(photo: Photo, side: int | None) -> Crop:
+    """The middles of at most ``side`` pixels, or all.
 
     Raises:
         PhotoError: a file cannot be read, or they differ in size.

@@ -1,4 +1,4 @@
-"""The networks that the flags of a command name: its model, and LPIPS."""
+"""The model that the flags of a command name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from mrdiff.checkpoints.reading import Checkpoint, load_model, open_checkpoint
 from mrdiff.cli.common.errors import CommandError, one_line
 from mrdiff.cli.common.features import PhotoFeatures
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS
 from mrdiff.networks.protocol import takes_mask
 from mrdiff.official.daclip import ImageController
 from mrdiff.restoration.restorer import Restorer
 
-__all__ = ["check_device", "find_lpips", "load_denoiser", "load_restorer"]
+__all__ = ["check_device", "load_denoiser", "load_restorer"]
 
 
 def check_device(device: str) -> None:
@@ -78,16 +77,3 @@ def load_restorer(
     if options.mask is not None and not takes_mask(restorer.denoiser.network):
         raise CommandError("--mask: this model was trained without masks; leave it out", status=2)
     return restorer
-
-
-def find_lpips(options: argparse.Namespace) -> LPIPS | None:
-    """LPIPS, if its weights are at hand.
-
-    Raises:
-        CommandError: they are not, and ``--metric`` needs them.
-    """
-    lpips = LPIPS.find(options.lpips_weights)
-    if lpips is None and options.metric == "lpips":
-        message = "--metric lpips needs AlexNet's features: give --lpips_weights FILE"
-        raise CommandError(message, status=2)
-    return lpips

@@ -17,10 +17,11 @@ from mrdiff.checkpoints.reading import Checkpoint
 from mrdiff.cli.common.crops import Crop, read_crop, usable
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.jobs import Photo, find_photos, spread
-from mrdiff.cli.common.models import find_lpips, load_denoiser
+from mrdiff.cli.common.measuring import find_meter
+from mrdiff.cli.common.models import load_denoiser
 from mrdiff.cli.common.paths import writing
 from mrdiff.diffusion.denoiser import Denoiser
-from mrdiff.metrics import LPIPS
+from mrdiff.metrics import Meter
 from mrdiff.networks.conditions import pick_features
 from mrdiff.photo import PhotoError, centre_crop, composite
 from mrdiff.solvers.gridfile import write_grid
@@ -28,6 +29,7 @@ from mrdiff.solvers.noise import named_noise
 from mrdiff.solvers.presets import DEFAULT_NAME, make_sampler
 from mrdiff.solvers.run import begin
 from mrdiff.solvers.sampler import MRSampler
+from mrdiff.system.names import METRICS
 from mrdiff.tuning.calibration import Calibration
 from mrdiff.tuning.checkpoint_sampler import read_sampler
 from mrdiff.tuning.search import MAXIMISED, NAMED_GRIDS, FoundGrid
@@ -133,7 +135,7 @@ def _calibration(
     options: argparse.Namespace,
     denoiser: Denoiser,
     crops: _Crops,
-    lpips: LPIPS | None,
+    meter: Meter | None,
     *,
     solver: dict[str, Any],
     bars: Progressed,
@@ -146,7 +148,7 @@ def _calibration(
         noise=named_noise(options.seed, crops.names),
         metric=options.metric or "distance",
         truth=None if crops.gt is None else crops.gt.to(device),
-        lpips=None if lpips is None else lpips.to(device),
+        meter=meter,
         chunk=max(1, _PIXELS_AT_ONCE // crops.lq.shape[-1] ** 2),
         options=solver,
         progress=bars,
@@ -191,7 +193,7 @@ def run_grid(options: argparse.Namespace) -> int:
     photos = find_photos(
         *options.input, reference=options.reference if paired else None, output=options.output
     )
-    lpips = find_lpips(options) if route == "lpips" else None
+    meter = find_meter(options, [route]) if route in METRICS else None
     device = "cpu" if options.spectrum else options.device
     checkpoint, denoiser = load_denoiser(options, device=device)
     solver = _solver(options, checkpoint, route)
@@ -201,7 +203,7 @@ def run_grid(options: argparse.Namespace) -> int:
             spectrum, process = _spectrum(options, denoiser, crops), denoiser.process
             found = search_spectrum(process, spectrum, options.nfe, options=solver, progress=bars)
         else:
-            calibration = _calibration(options, denoiser, crops, lpips, solver=solver, bars=bars)
+            calibration = _calibration(options, denoiser, crops, meter, solver=solver, bars=bars)
             found = calibration.search(options.nfe, progress=bars)
     made = _made(options.seed, crops, route, solver, found)
     with writing(options.output):

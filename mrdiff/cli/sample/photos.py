@@ -33,7 +33,7 @@ from mrdiff.cli.common.jobs import Job
 from mrdiff.cli.sample.ahead import InTurn, WriteBehind, read_ahead
 from mrdiff.cli.sample.batches import Failed, Loaded, batches, masks, try_load
 from mrdiff.cli.sample.pictures import write_uncertainty
-from mrdiff.cli.sample.table import Quality, measure_job
+from mrdiff.cli.sample.table import Quality
 from mrdiff.photo import PhotoError, like_original, to_rgb, write_photo
 from mrdiff.restoration.restorer import Judged, Restorer
 from mrdiff.system.cores import available_cores
@@ -112,7 +112,7 @@ class _Work:
     restorer: Restorer
     samples: int
     features: PhotoFeatures
-    measured: Measured
+    measured: Measured | None
     maps: Path | None
     log: _Log
     outcome: Outcome
@@ -169,7 +169,7 @@ class _Work:
             if self.maps is not None:
                 write_uncertainty(std, job.target, self.maps)
             told = notes
-            if job.reference is not None:
+            if job.reference is not None and self.measured is not None:
                 quality = self.outcome.quality[job] = self.measured(job)
                 facts = {**facts, "psnr": round(quality.after["psnr"], 4)}
         except PhotoError as error:
@@ -213,7 +213,7 @@ def restore_all(
     samples: int = 1,
     maps: Path | None = None,
     features: PhotoFeatures | None = None,
-    measured: Measured = measure_job,
+    measured: Measured | None = None,
     log: Path | None = None,
 ) -> Outcome:
     """Restore every job in order; none of their failures stops the others.
@@ -221,6 +221,7 @@ def restore_all(
     ``batch_size`` photos of equal size go through a GPU at once, or as many as it holds. Of several
     ``samples`` the mean is written, and pictures of their deviation below ``maps``, the folder of
     all outputs. To ``log`` a line of JSON is appended for each photo.
+    Those with a reference are ``measured``.
     """
     outcome, in_turn, cuda = Outcome(), InTurn(), restorer.device.type == "cuda"
     lines, numbers = _Log(log, outcome.lost), {job: i for i, job in enumerate(jobs)}

@@ -34,13 +34,14 @@ from mrdiff.cli.sample.results import (
     write_pictures,
 )
 from mrdiff.cli.sample.table import measure_job
-from mrdiff.metrics import LPIPS
+from mrdiff.metrics import Meter
 from mrdiff.networks.local_pooling import localise
 from mrdiff.photo import Found, limit_megapixels
 from mrdiff.photo.kinds import channels_of
 from mrdiff.restoration.ensemble import check_spread
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.system.devices import pick_device
+from mrdiff.system.names import METRICS
 from mrdiff.system.text import shown
 
 __all__ = ["run_sampling"]
@@ -150,8 +151,9 @@ def _run_photos(options: argparse.Namespace, features: PhotoFeatures) -> int:
     jobs, found = _plan(options)
     todo = [job for job in jobs if not (options.skip_existing and os.path.isfile(job.target))]
     check_outputs(options, jobs, todo)
-    lpips = LPIPS.find(options.lpips_weights) if options.reference else None
-    measured = partial(measure_job, lpips=lpips, protocol=options.protocol)
+    names = METRICS if options.reference else ()
+    meter = Meter(names, protocol=options.protocol, lpips_weights=options.lpips_weights)
+    measured = partial(measure_job, meter=meter)
     start, restorer, outcome = time.perf_counter(), None, Outcome()
     if wanted := jobs if options.trajectory else todo:
         restorer = _open_model(options, features, [job.key for job in wanted])
@@ -218,7 +220,13 @@ def _restore(
     )
     if _processes(options) == 1:
         return work(jobs)
-    from mrdiff.cli.sample.processes import restore_spread  # Lightning: seconds
+    from mrdiff.cli.common.processes import spread_out  # Lightning: seconds
 
-    devices, nodes = options.devices, options.num_nodes
-    return restore_spread(restorer, jobs, work, device=options.device, devices=devices, nodes=nodes)
+    model, devices, nodes = restorer.denoiser, options.devices, options.num_nodes
+    parts = spread_out(model, jobs, work, device=options.device, devices=devices, nodes=nodes)
+    if parts is None:
+        return None
+    whole = Outcome()
+    for part in parts:
+        whole.add(part)
+    return whole

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from mrdiff.cli.common.jobs import Job
-from mrdiff.metrics import LPIPS, measure
+from mrdiff.cli.common.measuring import measure
+from mrdiff.cli.common.tables import aligned
+from mrdiff.metrics import Meter
 from mrdiff.photo import PhotoError, read_rgb
-from mrdiff.system.names import METRICS
+from mrdiff.system.names import METRIC_TITLES
 from mrdiff.system.text import shown
 
-__all__ = ["TITLES", "Quality", "format_table", "mean_quality", "measure_job"]
-
-TITLES = {name: name.upper().replace("_", "-") for name in METRICS}
+__all__ = ["Quality", "format_table", "mean_quality", "measure_job"]
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,17 @@ class Quality:
     after: dict[str, float]
 
 
-def measure_job(job: Job, lpips: LPIPS | None = None, protocol: str = "standard") -> Quality:
+def measure_job(job: Job, meter: Meter) -> Quality:
     """Measure the file that was written, and the input, against the reference."""
     assert job.reference is not None
-    reference = read_rgb(job.reference)[None]
+    reference = read_rgb(job.reference)
     values: list[dict[str, float]] = []
     for path in (job.source, job.target):
-        image = read_rgb(path)[None]
+        image = read_rgb(path)
         if image.shape != reference.shape:
             sizes = [f"{i.shape[-1]} x {i.shape[-2]}" for i in (reference, image)]
             raise PhotoError(f"{job.reference}: size {sizes[0]}, but {path} has {sizes[1]}")
-        try:
-            measured = measure(image, reference, lpips=lpips, protocol=protocol)
-        except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
-            raise PhotoError(f"{path}: {error}") from error
-        values.append({name: float(value[0]) for name, value in measured.items()})
+        values.append(measure(meter, image, reference, path))
     return Quality(shown(job.relative.as_posix()), *values)
 
 
@@ -59,7 +55,7 @@ def _change(before: float, after: float, digits: int) -> str:
 def format_table(rows: list[Quality]) -> str:
     """A line a photo, ``degraded -> restored``, and the mean, then the gains of PSNR and LPIPS."""
     mean = mean_quality(rows)
-    header = ["", *(TITLES[name] for name in mean.before)]
+    header = ["", *(METRIC_TITLES[name] for name in mean.before)]
     table = [header]
     for row in (*rows, mean):
         cells = (
@@ -67,16 +63,12 @@ def format_table(rows: list[Quality]) -> str:
             for name, before in row.before.items()
         )
         table.append([row.name, *cells])
-    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]).rstrip()
-        for line in table
-    ]
+    lines = aligned(table)
     rule = "-" * max(map(len, lines))
     gains = []
     for name, digits, unit in (("psnr", 2, " dB"), ("lpips", 3, "")):
         if name in mean.before:
             before, after = mean.before[name], mean.after[name]
             gain = f"({after - before:+.{digits}f}{unit})"
-            gains.append(f"mean {TITLES[name]} {_change(before, after, digits)} {gain}")
+            gains.append(f"mean {METRIC_TITLES[name]} {_change(before, after, digits)} {gain}")
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], "", *gains])

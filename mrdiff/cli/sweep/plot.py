@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from mrdiff.cli.sweep.report import TITLES, Recommendation, better, with_unit
+from mrdiff.cli.common.curves import count_calls, limit, title_of
+from mrdiff.cli.common.scores import better
+from mrdiff.cli.sweep.report import Recommendation
 from mrdiff.cli.sweep.rows import Row
 
 __all__ = ["draw"]
@@ -39,26 +41,15 @@ def _draw_curves(axes: Axes, found: Recommendation, rows: Sequence[Row], horizon
     x, y = getattr(found.choice, horizontal), found.choice.mean(metric)
     star = axes.plot(x, y, "*", color="gold", markersize=18, zorder=4, label="recommended")
     star[0].set_markeredgecolor("black")
-    axes.set_xscale("log")
-    axes.grid(True, color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _limit(axes: Axes, found: Recommendation, rows: Sequence[Row]) -> None:
-    """Leave what is far worse than most outside, the degraded input above all."""
-    sign, metric = better(found.metric), found.metric
-    means = [row.mean(metric) for row in rows]
-    values = sorted(sign * mean for mean in means if math.isfinite(mean)) or [0.0]
+def _near(metric: str, rows: Sequence[Row]) -> list[float]:
+    """The means but for those that are far worse than most."""
+    sign = better(metric)
+    values = sorted(sign * v for row in rows if math.isfinite(v := row.mean(metric))) or [0.0]
     top, middle = values[-1], values[len(values) // 2]
-    low = max(values[0], top - 4 * (top - middle)) if top > middle else values[0]
-    margin = 0.08 * (top - low) or 0.1
-    axes.set_ylim(*sorted((sign * (low - margin), sign * (top + margin))))
-    before = found.before.mean(metric)
-    inside = low - margin <= sign * before <= top + margin
-    if inside:
-        axes.axhline(before, color="0.4", linestyle="--", linewidth=1.2)
-    text = f"degraded input {with_unit(metric, before)}{' (dashed)' if inside else ', outside'}"
-    axes.text(0.02, 0.02, text, transform=axes.transAxes, color="0.35", fontsize=9)
+    least = top - 4 * (top - middle) if top > middle else values[0]
+    return [sign * value for value in values if value >= least]
 
 
 def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
@@ -69,16 +60,15 @@ def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
     nfes = sorted({row.nfe for row in runs})
     _draw_curves(left, found, runs, "nfe")
     _draw_curves(right, found, runs, "seconds")
-    _limit(left, found, runs)
-    left.set_xticks(nfes, list(map(str, nfes)))
-    left.xaxis.set_minor_locator(NullLocator())
+    limit(left, found.metric, _near(found.metric, runs), found.before.mean(found.metric))
+    count_calls(left, nfes)
+    right.set_xscale("log")
+    right.grid(True, color="0.9")
+    right.spines[["top", "right"]].set_visible(False)
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     right.xaxis.set_minor_formatter(NullFormatter())
-    unit = " in dB" if found.metric.startswith("psnr") else ""
-    direction = "higher" if better(found.metric) > 0 else "lower"
-    left.set_ylabel(f"{TITLES[found.metric]}{unit} ({direction} is better)")
-    left.set_xlabel("NFE (network calls)")
+    left.set_ylabel(title_of(found.metric))
     right.set_xlabel("seconds an image")
     lines = left.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)

@@ -12,14 +12,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mrdiff.cli.sweep.rows import EXACT, Row
+from mrdiff.cli.common.scores import EXACT, better, number, with_unit
+from mrdiff.cli.common.tables import aligned
+from mrdiff.cli.sweep.rows import Row
 from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE, make_sampler
 from mrdiff.solvers.sampler import MRSampler
+from mrdiff.system.names import METRIC_TITLES
 
-__all__ = ["TITLES", "Recommendation", "better", "flags", "format_table", "recommend"]
-__all__ += ["with_unit", "words"]
+__all__ = ["Recommendation", "flags", "format_table", "recommend", "words"]
 
-TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
 # Less than this is invisible: 0.1 dB is 2 % of the squared error.
 TOLERANCE = {"psnr": 0.1, "psnr_y": 0.1, "ssim": 0.005, "ssim_y": 0.005, "lpips": 0.005}
 _FEW = 16  # images; with less, the words warn
@@ -45,11 +46,6 @@ class Recommendation:
         return gap(self.choice, self.before, self.metric)[0] > 0
 
 
-def better(metric: str) -> int:
-    """1 if higher values of the metric are better, -1 if lower ones are."""
-    return -1 if metric == "lpips" else 1
-
-
 def _valid(rows: Sequence[Row], metric: str, budget: float) -> list[Row]:
     """The runs within the budget whose images are all finite, the best first."""
     valid = [row for row in rows if 0 < row.nfe <= budget and not math.isnan(row.mean(metric))]
@@ -72,7 +68,7 @@ def recommend(rows: Sequence[Row], metric: str, *, budget: int | None = None) ->
     """
     within, everything = (_valid(rows, metric, most) for most in (budget or math.inf, math.inf))
     if not within:
-        raise ValueError(f"no run has a finite {TITLES[metric]}")
+        raise ValueError(f"no run has a finite {METRIC_TITLES[metric]}")
     best, (before,) = within[0], [row for row in rows if row.nfe == 0]
     rivals = [row for row in within if row.label != best.label and row.scores != best.scores]
     default = [row for row in rows if (row.label, row.nfe) == (DEFAULT_NAME, DEFAULT_NFE)]
@@ -99,11 +95,6 @@ def flags(row: Row) -> list[str]:
     if float(row.settings["temperature"]) != own.temperature:
         given += ["--temperature", row.settings["temperature"]]
     return given
-
-
-def with_unit(metric: str, value: float) -> str:
-    """``27.31 dB``, or a plain number of a metric without a unit."""
-    return f"{value:.2f} dB" if metric.startswith("psnr") else f"{value:.4f}"
 
 
 def gap(a: Row, b: Row, metric: str) -> tuple[float, float | None]:
@@ -161,7 +152,7 @@ def _doubts(found: Recommendation) -> list[str]:
     if any(math.inf in r.scores[metric] for r in (found.before, found.choice, found.best)):
         lines.append(f"An image equal to its reference counts as {with_unit(metric, EXACT)}.")
     if found.others:
-        others = (f"{TITLES[name]} {row}" for name, row in found.others.items())
+        others = (f"{METRIC_TITLES[name]} {row}" for name, row in found.others.items())
         lines.append(f"By the other metrics it would be: {'; '.join(others)}.")
     return lines
 
@@ -169,7 +160,7 @@ def _doubts(found: Recommendation) -> list[str]:
 def words(found: Recommendation, *, checkpoint: str) -> str:
     """The recommendation for people, with the command that follows it."""
     choice, metric = found.choice, found.metric
-    value = f"{TITLES[metric]} {with_unit(metric, choice.mean(metric))}"
+    value = f"{METRIC_TITLES[metric]} {with_unit(metric, choice.mean(metric))}"
     tolerance = f"{TOLERANCE[metric]:g}{' dB' if metric.startswith('psnr') else ''}"
     if choice == found.best:
         why = f"It is the best of {found.runs} runs, and none with fewer calls is within"
@@ -177,7 +168,8 @@ def words(found: Recommendation, *, checkpoint: str) -> str:
         why = "It has the fewest network calls of the runs within"
     command = ["python", "sample.py", "--checkpoint", checkpoint, "--input", "PHOTOS"]
     command += ["--output", "RESTORED", *flags(choice)]
-    head = f"Recommended by {TITLES[metric]}: {choice} ({value}, {choice.seconds:.3f} s an image)."
+    cost = f"{choice.seconds:.3f} s an image"
+    head = f"Recommended by {METRIC_TITLES[metric]}: {choice} ({value}, {cost})."
     lines = [head, "", f"  {shlex.join(command)}", "", f"{why} {tolerance} of the best."]
     lines += _comparisons(found)
     if found.unlimited.nfe > choice.nfe:
@@ -190,8 +182,7 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
     """The metric of every candidate (a line) at every NFE (a column), the best of each starred."""
     runs = [row for row in rows if row.nfe]
     nfes = sorted({row.nfe for row in runs})
-    digits = 2 if metric.startswith("psnr") else 4
-    cells = {(row.label, row.nfe): f"{row.mean(metric):.{digits}f}" for row in runs}
+    cells = {(row.label, row.nfe): number(metric, row.mean(metric)) for row in runs}
     for nfe in nfes:
         for row in _valid([row for row in runs if row.nfe == nfe], metric, nfe)[:1]:
             cells[row.label, nfe] = "*" + cells[row.label, nfe]
@@ -200,11 +191,8 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
         table.append([label, *(cells.get((label, nfe), "") for nfe in nfes)])
     seconds = [statistics.median(row.seconds for row in runs if row.nfe == nfe) for nfe in nfes]
     table.append(["seconds", *(f"{s:.3f}" for s in seconds)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in table
-    ]
     (before,) = [row for row in rows if not row.nfe]
-    title = f"{TITLES[metric]} (degraded input {with_unit(metric, before.mean(metric))}; * best)"
-    return "\n".join([title, *lines])
+    title = (
+        f"{METRIC_TITLES[metric]} (degraded input {with_unit(metric, before.mean(metric))}; * best)"
+    )
+    return "\n".join([title, *aligned(table)])

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrdiff.cli.common.scores import EXACT
 from mrdiff.system.files import write_text
 from mrdiff.system.names import METRICS
 
-__all__ = ["EXACT", "SETTINGS", "Row", "read_csv", "write_csv"]
+__all__ = ["SETTINGS", "Row", "read_csv", "write_csv"]
 
-EXACT = 100.0  # dB, for a PSNR that is infinite
 SETTINGS = ("order", "eta", "grid", "prediction", "corrector", "temperature")
 _PLAIN = ("label", "nfe", "sampler", *SETTINGS, "seconds")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import statistics
 import sys
@@ -13,27 +12,28 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from mrdiff.checkpoints.places import name_of_model, why_fixed
 from mrdiff.cli.common.crops import read_crop, usable
 from mrdiff.cli.common.errors import CommandError, one_line
 from mrdiff.cli.common.jobs import Photo, find_photos, spread
-from mrdiff.cli.common.models import find_lpips, load_denoiser
+from mrdiff.cli.common.measuring import find_meter, measure
+from mrdiff.cli.common.models import load_denoiser
+from mrdiff.cli.common.progress import counting_calls
+from mrdiff.cli.common.trials import restore_one, samplers_at
 from mrdiff.cli.sweep.candidates import Candidate
 from mrdiff.cli.sweep.plot import draw
 from mrdiff.cli.sweep.report import Recommendation, format_table, recommend, words
 from mrdiff.cli.sweep.rows import SETTINGS, Row, write_csv
 from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.diffusion.path import GaussianPath
-from mrdiff.metrics import LPIPS, measure
-from mrdiff.photo import PhotoError, composite, to_uint8
+from mrdiff.metrics import Meter
+from mrdiff.photo import PhotoError, composite
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.solvers.gridfile import is_grid_file, read_grid
-from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE, make_sampler
-from mrdiff.solvers.run import PathError, Sampler
+from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE
+from mrdiff.solvers.run import Sampler
 from mrdiff.solvers.sampler import MRSampler
 from mrdiff.solvers.timegrid import Grid
 from mrdiff.system.files import replacing, write_text
@@ -42,7 +42,7 @@ from mrdiff.tuning.checkpoint_sampler import describe_sampler, save_sampler
 __all__ = ["run_sweep"]
 
 Scores = Mapping[str, float]
-Score = Callable[[Tensor, Tensor], Scores]  # of an image and its reference
+Score = Callable[[Tensor, Tensor, str], Scores]  # of an image, its reference and its name
 
 
 class Pair(NamedTuple):
@@ -61,10 +61,10 @@ class Trial(NamedTuple):
     sampler: Sampler
 
 
-def _score(lpips: LPIPS | None, image: Tensor, target: Tensor) -> Scores:
+def _score(meter: Meter, image: Tensor, target: Tensor, name: str) -> Scores:
     # Rounded here, so that what is computed from the rows equals what the CSV says.
-    values = measure(image[None], target[None], lpips=lpips)
-    return {name: round(float(value[0]), 6) for name, value in values.items()}
+    values = measure(meter, image, target, name)
+    return {metric: round(value, 6) for metric, value in values.items()}
 
 
 def _read_pair(photo: Photo, *, side: int, score: Score) -> Pair:
@@ -74,10 +74,7 @@ def _read_pair(photo: Photo, *, side: int, score: Score) -> Pair:
     if torch.equal(shown, crop.gt):
         files = f"{photo.source}: equal to {photo.reference}"
         raise PhotoError(f"{files}, there is nothing to restore")
-    try:
-        return Pair(photo.name, crop.lq, crop.gt, score(shown, crop.gt))
-    except ValueError as error:  # too small a photo for SSIM's window or for LPIPS
-        raise PhotoError(f"{photo.source}: {error}") from error
+    return Pair(photo.name, crop.lq, crop.gt, score(shown, crop.gt, str(photo.source)))
 
 
 def _trials(
@@ -87,17 +84,16 @@ def _trials(
     grid: Grid | None = candidate.grid
     if candidate.grid is not None and is_grid_file(candidate.grid):
         grid = read_grid(candidate.grid).for_process(process)
-    for nfe in nfes:
-        if isinstance(grid, Mapping) and nfe not in grid:
-            left_out[f"{candidate.grid} has no times for NFE {nfe}"] = None
-            continue
-        temperature = candidate.temperature
-        sampler = make_sampler(candidate.sampler, nfe=nfe, grid=grid, temperature=temperature)
-        try:
-            sampler.check(process)
-        except PathError as error:
-            left_out[str(error)] = None
-            continue
+    timeless = [nfe for nfe in nfes if isinstance(grid, Mapping) and nfe not in grid]
+    left_out |= {f"{candidate.grid} has no times for NFE {nfe}": None for nfe in timeless}
+    for sampler in samplers_at(
+        [nfe for nfe in nfes if nfe not in timeless],
+        process,
+        candidate.sampler,
+        grid=grid,
+        temperature=candidate.temperature,
+        left_out=left_out,
+    ):
         yield Trial(candidate, sampler)
 
 
@@ -129,11 +125,9 @@ def _restore(
     trial: Trial, denoiser: Denoiser, pair: Pair, seed: int, step: Callable[[], None]
 ) -> tuple[Tensor, float]:
     """What ``sample.py`` would write as PNG, RGB in [0, 1] on the CPU, and the seconds it took."""
-    start = time.perf_counter()
     restorer = Restorer(denoiser, sampler=trial.sampler, seed=seed)
-    restored = restorer.channels(pair.lq, name=pair.name, callback=lambda *_: step())
-    seconds = time.perf_counter() - start
-    return composite(to_uint8(restored).float() / 255), seconds
+    restored = restore_one(restorer, pair.lq, pair.name, on_call=step)
+    return restored.image, restored.seconds
 
 
 def _row(trial: Trial, seconds: Sequence[float], scores: Sequence[Scores]) -> Row:
@@ -152,14 +146,6 @@ def _by_metric(scores: Sequence[Scores]) -> dict[str, tuple[float, ...]]:
     return {name: tuple(score[name] for score in scores) for name in scores[0]}
 
 
-@contextlib.contextmanager
-def _progress(calls: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("sweeping", total=calls)
-        yield lambda: progress.advance(task)
-
-
 def _sweep(
     trials: Sequence[Trial],
     pairs: Sequence[Pair],
@@ -169,13 +155,16 @@ def _sweep(
     score: Score,
 ) -> Iterator[Row]:
     """The row of each trial, as soon as it is complete; ends early on Ctrl+C."""
-    with _progress(len(pairs) * sum(trial.sampler.nfe for trial in trials)) as step:
+    calls = len(pairs) * sum(trial.sampler.nfe for trial in trials)
+    with counting_calls("sweeping", calls) as step:
         try:
             for pair in pairs:  # the first call at each size is slow
                 _restore(trials[0], denoiser, pair, seed, lambda: None)
             for trial in trials:
                 done = [_restore(trial, denoiser, pair, seed, step) for pair in pairs]
-                scores = [score(d[0], pair.gt) for d, pair in zip(done, pairs, strict=True)]
+                scores = [
+                    score(d[0], pair.gt, pair.name) for d, pair in zip(done, pairs, strict=True)
+                ]
                 yield _row(trial, [d[1] for d in done], scores)
         except torch.OutOfMemoryError as error:
             raise CommandError("out of GPU memory: try a smaller --crop") from error
@@ -200,7 +189,7 @@ def _report(options: argparse.Namespace, rows: list[Row], title: str, mark: str)
 
 def run_sweep(options: argparse.Namespace, tried: Sequence[Candidate]) -> int:
     """Run the command with the flags of :mod:`mrdiff.cli.sweep.command`; 130 if interrupted."""
-    score = partial(_score, find_lpips(options))
+    score = partial(_score, find_meter(options))
     photos = find_photos(*options.input, reference=options.reference, output=options.output)
     paired = spread([photo for photo in photos if photo.reference], options.images)
     pairs = usable(paired, partial(_read_pair, side=options.crop, score=score))
