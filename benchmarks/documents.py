@@ -22,7 +22,7 @@ from mrdiff.system.files import write_text
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/*.md", "mrdiff/models/*/README.md")
 _MARKED = re.compile(r"(<!-- results: ([\w#. ,'-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-_MADE = re.compile(r"^Made on (\S+) at .*? minutes, on (.*)\.$", re.MULTILINE)
+_MADE = re.compile(r"^Made on (\S+) at .*? minutes, on (.*)\.$", re.MULTILINE)  # by benchmarks.all
 
 
 def documents() -> list[Path]:
@@ -63,10 +63,11 @@ def filled(document: Path, pages: Mapping[str, Path], listed: str) -> str:
         name, _, heading = match[2].partition("#")
         if name == "list":
             return f"{match[1]}\n{listed}{match[4]}"
+        if not pages[name].is_file():
+            return f"{match[1]}\n*To be made: `python -m benchmarks.all {name}`.*\n\n{match[4]}"
         page = pages[name].read_text(encoding="utf-8")
         made = _MADE.search(page)
-        if made is None:
-            raise KeyError(name)
+        assert made is not None, f"{pages[name]} does not say when it was made"
         place = os.path.relpath(pages[name], document.parent).replace(os.sep, "/")
         source = f"*[`python -m benchmarks.all {name}`]({place}), {made[1]}, {made[2]}.*"
         return f"{match[1]}\n{section(page, heading)}\n\n{source}\n\n{match[4]}"
@@ -84,10 +85,11 @@ def fill(pages: Mapping[str, Path], listed: str) -> None:
 
 
 def results_list(blocks: Iterable[Any]) -> str:
-    """The pages by group, for docs/results.md."""
+    """The pages that have been made, by group, for docs/results.md."""
+    made = [block for block in blocks if block.page.is_file()]
 
     def lines() -> Iterator[str]:
-        for group, members in groupby(blocks, lambda block: block.group):
+        for group, members in groupby(made, lambda block: block.group):
             yield f"## {group}\n\n| page | what it answers |\n|---|---|"
             for block in members:
                 yield f"| [{block.title}](../benchmarks/results/{block.name}.md) | {block.asks} |"
