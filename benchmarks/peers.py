@@ -11,9 +11,9 @@ imports and validation outside it. The networks have about as many parameters:
 * ``regression``: the same network, loss and optimizer without diffusion: from the degraded to the
   clean image in one call. What diffusion has to pay for.
 * ``irsde``: IR-SDE (Luo et al. 2023): its process, noise prediction, loss and optimizer, restored
-  as by its authors in 100 steps, and by mr-ode-2. Its network is twenty times as large: so it
-  has the recipe's. Its rate of 1e-4 is meant for days:
-  ``irsde+`` has the recipe's optimizer instead.
+  as by its authors in 100 steps, and by mr-ode-2. Its network is twenty times as large, too large
+  for minutes on two cores: so it has the recipe's. Its rate of 1e-4 is meant for days: ``irsde+``
+  has the recipe's optimizer instead.
 * ``diffusers``: a DDPM conditioned on the degraded image (:mod:`benchmarks.peers_diffusers`) of the
   library diffusers; ``pip install diffusers``.
 
