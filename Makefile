@@ -46,6 +46,7 @@ docs: setup
 
 # Every table and figure of README.md and docs/; PAIRS=FOLDER has TASK/{LQ,GT}. Stopped, it goes on.
 results: setup
+	$(PIP) -e '.[results]'
 	$(VENV)/bin/python -m benchmarks.all $(if $(PAIRS),--pairs $(PAIRS))
 
 smoke: setup

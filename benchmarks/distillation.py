@@ -61,7 +61,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("waves", torch.linspace(2, 32, 8)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor, mu: Tensor, t: Tensor, context: object = None) -> Tensor:
-        alpha, sigma = (share.float()[:, None] for share in PROCESS.shares(t.double()))
+        alpha, sigma = (share.to(x.dtype)[:, None] for share in PROCESS.shares(t.double()))
         clock = torch.atan2(sigma, DATA_STD * alpha) * self.rates
         time = torch.cat([torch.sin(clock), torch.cos(clock)], dim=1)
         size = torch.hypot(DATA_STD * alpha, sigma)[:, :, None, None]

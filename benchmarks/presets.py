@@ -58,12 +58,12 @@ class Matched:
     def process(self) -> MRProcess:
         return self.denoiser.process
 
-    def __call__(self, x: Tensor, t: Tensor, mu: Tensor) -> Prediction:
-        raw = float(t) * (len(self.tables.times) - 1)
+    def __call__(self, x: Tensor, t: float, mu: Tensor) -> Prediction:
+        raw = t * (len(self.tables.times) - 1)
         (point,) = self.tables.at(torch.tensor([raw], dtype=self.tables.times.dtype))
         integral = -torch.log(torch.tensor(min(point.alpha, 1.0), dtype=torch.float64))
         time = self.process.schedule.inverse(integral).clamp(1e-6, 1.0)
-        return self.denoiser(x, time.to(t.dtype), mu)
+        return self.denoiser(x, float(time), mu)
 
 
 def samplers(denoiser: DenoiserLike) -> Iterator[tuple[str, int, Sample]]:

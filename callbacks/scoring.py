@@ -10,12 +10,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, device, distributed
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from mrdiff.metrics import Features, Meter, frechet_distance, kernel_distance
+from mrdiff.metrics import Features, Meter
+from mrdiff.metrics.sets import DISTANCES
 from mrdiff.system.names import METRIC_TITLES, SET_METRICS, VALIDATION_METRICS
 
 Scores = dict[str, Tensor]  # of images: a tensor ``[B]`` a metric
 FEATURES = "features"  # among the scores, for the metrics of sets
-_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
 
 
 class Scorer:
@@ -137,7 +137,7 @@ class SetScores:
             features = _gathered(parts)
             for name in metrics:
                 few = len(truth) < 2
-                found[name, run] = math.nan if few else _DISTANCES[name](features, truth)
+                found[name, run] = math.nan if few else DISTANCES[name](features, truth)
         return found
 
 

@@ -60,7 +60,8 @@ class Meter(nn.Module):
         for name in names:
             if name not in IMAGE_METRICS:
                 raise ValueError(f"unknown metric {name!r}; known: {', '.join(IMAGE_METRICS)}")
-        self._rgb, self._y = PROTOCOLS[protocol]
+        rgb, luma = PROTOCOLS[protocol]
+        self._protocols = {"psnr": rgb, "ssim": rgb, "psnr_y": luma, "ssim_y": luma}
         self._networks, self.missing = nn.ModuleDict(), dict[str, str]()
         for name, kind, file in (("lpips", LPIPS, lpips_weights), ("dists", DISTS, vgg_weights)):
             if name not in names:
@@ -73,7 +74,11 @@ class Meter(nn.Module):
 
     def fitting(self, height: int, width: int) -> list[str]:
         """Those of :attr:`names` whose windows fit into images of this size in px."""
-        return [name for name in self.names if min(height, width) >= _LEAST.get(name, 1)]
+        return [name for name in self.names if min(height, width) >= self._least(name)]
+
+    def _least(self, name: str) -> int:
+        protocol = self._protocols.get(name)
+        return _LEAST.get(name, 1) + (2 * protocol.crop_border if protocol else 0)
 
     def forward(self, restored: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One tensor ``[B]`` a metric, in the order of :attr:`names`, of those that fit.
@@ -92,15 +97,11 @@ class Meter(nn.Module):
         return {name: self._measured(name, restored, target) for name in names}
 
     def _measured(self, name: str, restored: Tensor, target: Tensor) -> Tensor:
-        match name:
-            case "psnr" | "psnr_y":
-                return psnr(restored, target, protocol=self._y if name == "psnr_y" else self._rgb)
-            case "ssim" | "ssim_y":
-                return ssim(restored, target, protocol=self._y if name == "ssim_y" else self._rgb)
-            case "niqe":
-                return niqe(restored)
-            case "piqe":
-                return piqe(restored)
+        if name in self._protocols:
+            similarity = psnr if name.startswith("psnr") else ssim
+            return similarity(restored, target, protocol=self._protocols[name])
+        if name in ("niqe", "piqe"):
+            return niqe(restored) if name == "niqe" else piqe(restored)
         restored, target = RGB.prepare(restored), RGB.prepare(target)
         if name == "sw":
             pairs = zip(restored, target, strict=True)

@@ -1,5 +1,6 @@
 """Distances of two sets of images by the features of a network: FID and KID."""
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -44,7 +45,8 @@ class _Inception(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network((255 * images).round().byte())
-        return features
+        broken = images.isnan().flatten(1).any(dim=1)  # which bytes do not tell
+        return torch.where(broken[:, None], torch.nan, features)
 
 
 class _Pooled(nn.Module):
@@ -151,10 +153,15 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         a: ``[N, D]``, N >= 2.
         b: ``[M, D]``, M >= 2.
 
+    Returns:
+        The distance, nan if any feature is not finite.
+
     Raises:
         ValueError: these are not such sets.
     """
     a, b = _checked(a, b)
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return math.nan
     (mean_a, root_a), (mean_b, root_b) = _gaussian(a), _gaussian(b)
     # With covariances A'A and B'B the trace of the root of their product is the sum of the singular
     # values of AB'. These are exact for singular covariances too; the eigenvalues of the product,
@@ -191,3 +198,6 @@ def kernel_distance(
 
     count = 1 if len(a) == len(b) == size else subsets
     return float(sum(float(poly_mmd(chosen(a), chosen(b))) for _ in range(count)) / count)
+
+
+DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}

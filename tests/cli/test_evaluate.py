@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 import shutil
 import statistics
@@ -19,15 +20,16 @@ from PIL import Image
 
 from mrdiff.cli.evaluate import command as evaluate
 from mrdiff.cli.evaluate import published, work
+from mrdiff.cli.evaluate.parts import INPUT, Part, write_part
 from mrdiff.cli.evaluate.published import Published, published_of
 from mrdiff.cli.evaluate.report import best_run
-from mrdiff.cli.evaluate.rows import Row
+from mrdiff.cli.evaluate.rows import Row, rows_of
 from mrdiff.cli.sample import command as sample
 from mrdiff.metrics import Features, frechet_distance, psnr
-from mrdiff.metrics.backbones import alexnet_layers
 from mrdiff.photo import read_mask, read_rgb, write_image
 from mrdiff.restoration.restorer import Restorer
 from tests.places import ROOT
+from tests.random_weights import ALEXNET, random_features, write_random_features
 from tests.tiny_model import write_pairs, write_tiny_checkpoint
 
 TASKS = ("rainy", "inpainting")
@@ -236,9 +238,10 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert calls == [1, 2] * 5
 
 
-def test_distances_of_sets_are_named_with_their_backbone(data: Path, checkpoint: Path) -> None:
-    state = {f"features.{key}": value for key, value in alexnet_layers().state_dict().items()}
-    torch.save(state, "random.pth")
+def test_distances_of_sets_are_named_with_their_backbone(
+    data: Path, checkpoint: Path, capsys
+) -> None:
+    write_random_features(Path("random.pth"), ALEXNET)
     own = ("--backbone", "alexnet", "--backbone_weights", "random.pth")
     assert run(checkpoint, "out", "--nfe", "1", "--metrics", "fid", *own) == 0
     features = Features.find("alexnet", "random.pth")
@@ -249,14 +252,18 @@ def test_distances_of_sets_are_named_with_their_backbone(data: Path, checkpoint:
         if row["nfe"] == "0":
             assert float(row["fid_alexnet"]) == pytest.approx(frechet_distance(*sets), abs=1e-5)
     assert "FID on alexnet ↓" in Path("out/evaluate.md").read_text()
+    torch.save({k: v + 0.01 for k, v in random_features(ALEXNET).items()}, "random.pth")
+    assert run(checkpoint, "out", "--nfe", "1", "--metrics", "fid", *own) == 2
+    assert "holds an evaluation with weights of metrics " in capsys.readouterr().err
 
 
 def test_another_model_or_seed_is_refused(
     data: Path, checkpoint: Path, tmp_path: Path, capsys
 ) -> None:
-    few = ("--nfe", "1", "--metrics", "psnr", "--images", "1")
+    few = ("--nfe", "1", "--metrics", "psnr", "ssim", "--images", "1")
     assert run(checkpoint, "out", *few) == 0
     kept = parts("out")
+    assert run(checkpoint, "out", *few, "--metrics", "ssim", "psnr") == 0  # in another order
     other = write_tiny_checkpoint(tmp_path / "other.ckpt", identity=True, tasks=TASKS, mask=True)
     capsys.readouterr()
     for flags_of, told in (
@@ -271,6 +278,55 @@ def test_another_model_or_seed_is_refused(
         assert f"--output out holds an evaluation {told}" in said
         assert len(said.splitlines()) == 1
     assert parts("out") == kept
+
+
+def test_settings_may_change_as_long_as_nothing_is_kept(
+    data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def full(*given, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    few = ("--nfe", "1", "--metrics", "psnr")
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "restore_one", full)
+        assert run(checkpoint, "out", *few) == 1
+    assert "out of memory, try a smaller --crop" in capsys.readouterr().err
+    assert run(checkpoint, "out", *few, "--crop", "32") == 0
+
+
+def test_what_another_command_took_away_is_told(
+    data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Two that write at once keep one another's numbers by chance alone."""
+
+    def lossy(path: Path, part: Part) -> None:
+        write_part(path, replace(part, scores={INPUT: part.scores[INPUT]}))
+
+    monkeypatch.setattr(work, "write_part", lossy)
+    assert run(checkpoint, "out", "--nfe", "1", "--metrics", "psnr") == 1
+    assert "has been changed: run the same command again" in capsys.readouterr().err
+
+
+def test_names_of_all_kinds(data: Path, checkpoint: Path) -> None:
+    """A formula for matplotlib, no UTF-8, and what the rows of means are called."""
+    (data / "inpainting").rename(data / "mean")
+    strange = os.fsencode(data) + b"/a$b_$\xe9"
+    try:
+        os.rename(data / "rainy", strange)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    os.rename(strange + b"/LQ/a.png", strange + b"/LQ/caf\xe9.png")
+    os.rename(strange + b"/GT/a.png", strange + b"/GT/caf\xe9.png")
+    few = ("--nfe", "1", "--metrics", "psnr")
+    assert run(checkpoint, "out", *few) == 0
+    assert Path("out/photos/a$b_$\\xe9/caf\\xe9.png.safetensors").is_file()
+    before = parts("out")
+    assert run(checkpoint, "out", *few) == 0
+    assert parts("out") == before
+    page = Path("out/report.html").read_text()
+    assert "a$b_$\\xe9/caf\\xe9.png" in page
+    assert page.count('href="#task') == 4  # two rows a task, and none of the means
+    assert run(checkpoint, "one", *few, "--tasks", os.fsdecode(b"a$b_$\xe9")) == 0
 
 
 def test_bad_photos_are_named_and_the_others_go_on(data: Path, checkpoint: Path, capsys) -> None:
@@ -322,6 +378,8 @@ def test_one_pair_of_folders_and_few_of_its_photos(data: Path, checkpoint: Path,
         ("rainy", "2", "")
     ] * 2
     assert "note: rainy: no NIQE: a photo is too small for it" in capsys.readouterr().err
+    assert run(checkpoint, "no", *few, "--metrics", "niqe", data="data/rainy") == 0
+    assert Path("no/evaluate.png").is_file()
     assert run(checkpoint, "all", *few, data="data/rainy") == 0
     assert "not measured: LPIPS (" in capsys.readouterr().err
     assert run(checkpoint, "none", *few, "--metrics", "lpips", data="data/rainy") == 2
@@ -348,6 +406,13 @@ def test_the_best_is_what_the_metric_says() -> None:
     nowhere = replace(many, scores={"psnr": math.nan, "lpips": 0.1})
     assert best_run([before, few, nowhere], "psnr") is few
     assert best_run([before, nowhere, few], "lpips") is few  # the same with fewer calls
+
+
+def test_a_perfect_photo_counts_100_db_and_no_other_metric_ends_there() -> None:
+    one = Part("", scores={INPUT: {"psnr": math.inf, "niqe": 707.4}})
+    two = Part("", scores={INPUT: {"psnr": 30.0, "niqe": 3.0}})
+    (row,) = rows_of("rainy", [one, two], [], ["psnr", "niqe"], judged=False)
+    assert row.scores == {"psnr": 65.0, "niqe": 355.2}
 
 
 def test_published_numbers_stand_beside_the_same_test_set_alone(

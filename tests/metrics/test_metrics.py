@@ -222,6 +222,14 @@ def test_measured_by_name_is_what_can_be(pair: tuple[Tensor, Tensor]) -> None:
         meter(pair[0], pair[1][..., 1:])
 
 
+def test_a_border_that_is_cropped_holds_no_window() -> None:
+    meter = Meter(["psnr", "ssim", "ssim_y", "sw"], protocol="ir-sde")
+    fitting = {13: ["psnr", "ssim", "ssim_y", "sw"], 12: ["psnr", "sw"], 3: ["psnr"], 2: []}
+    for side, wanted in fitting.items():
+        image = torch.rand(1, 3, side, side)
+        assert list(meter(image, image)) == wanted
+
+
 # ---- LPIPS -------------------------------------------------------------------------------------
 
 

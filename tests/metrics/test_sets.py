@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.image.fid import _compute_fid
 
 from mrdiff.metrics import Features, WeightsError, frechet_distance, kernel_distance
+from mrdiff.metrics.sets import DISTANCES, _Inception
 from mrdiff.system.names import BACKBONES
 from tests.random_weights import ALEXNET, VGG16, write_random_features
 
@@ -90,6 +91,32 @@ def test_what_is_no_set_of_features_is_refused(distance: object) -> None:
     for a, b in [((1, 4), (5, 4)), ((5, 4), (5, 3)), ((5,), (5,))]:
         with pytest.raises(ValueError, match=r"two sets of features \[N, D\] with N >= 2"):
             distance(torch.zeros(a), torch.zeros(b))
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_of_what_is_not_finite_the_distance_is_not_known(metric: str) -> None:
+    """A model may diverge, which must not end its training."""
+    features = drawn(5, 8)
+    for value in (torch.nan, torch.inf):
+        broken = features.clone()
+        broken[1, 2] = value
+        assert np.isnan(DISTANCES[metric](broken, features))
+        assert np.isnan(DISTANCES[metric](features, broken))
+
+
+def test_inception_takes_no_nan_for_black() -> None:
+    class Mean(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            assert pixels.dtype == torch.uint8
+            return pixels.float().mean(dim=(2, 3))
+
+    inception = _Inception.__new__(_Inception)
+    nn.Module.__init__(inception)
+    inception.network = Mean()
+    images = torch.full((2, 3, 4, 4), 0.2)
+    images[1, 0, 0, 0] = torch.nan
+    assert inception(images)[0].tolist() == [51, 51, 51]
+    assert inception(images)[1].isnan().all()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ def aligned(table: Cells) -> list[str]:
     ]
 
 
-def markdown(table: Cells, *, left: int = 1) -> str:
-    """A table whose first row is its head, with so many columns to the left."""
+def markdown(table: Cells) -> str:
+    """A table whose first row is its head, the first column to the left."""
     head, *rows = table
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    rule = ["---", *["---:"] * (len(head) - 1)]
     lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (head, rule, *rows))
     return "\n".join(f"| {line} |" for line in lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.jobs import Photo, describe_unread, find_photos, spread
+from mrdiff.cli.evaluate.parts import FOLDER
 from mrdiff.photo import Found
 from mrdiff.system.text import shown
 
@@ -47,10 +48,6 @@ class Cases:
     failures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def of(self, task: str) -> list[Case]:
-        """The pairs of a task."""
-        return [case for case in self.pairs if case.task == task]
-
 
 def find_cases(
     options: argparse.Namespace, sets: Mapping[str, Path], known: Sequence[str]
@@ -67,8 +64,9 @@ def find_cases(
         chosen = spread(photos, options.images or len(photos))
         shown_ones = {photo.source for photo in spread(chosen, _SHOWN)}
         for photo in chosen:
-            below = Path(task, photo.relative)
-            kept = options.output / "photos" / below.with_name(f"{below.name}.safetensors")
+            # As shown, since safetensors opens no names that are not UTF-8.
+            below = Path(shown(Path(task, photo.relative)))
+            kept = options.output / FOLDER / below.with_name(f"{below.name}.safetensors")
             pictures = options.output / "pictures" / below if photo.source in shown_ones else None
             cases.pairs.append(Case(task, photo, told, kept, pictures))
     return cases

@@ -109,8 +109,6 @@ def _check(options: argparse.Namespace) -> None:
     if options.backbone_weights is not None and options.backbone is None:
         message = f"--backbone_weights: say whose they are: --backbone {'|'.join(BACKBONES)}"
         raise CommandError(message, status=2)
-    if options.output.is_file():
-        raise CommandError(f"--output {options.output}: must be a folder", status=2)
 
 
 @command("mrdiff evaluate")

@@ -21,8 +21,8 @@ from mrdiff.cli.evaluate.plot import draw
 from mrdiff.cli.evaluate.report import Results, write_up
 from mrdiff.cli.evaluate.rows import rows_of, write_csv
 from mrdiff.cli.evaluate.runs import Run
-from mrdiff.system.cores import available_cores
 from mrdiff.system.files import replacing, write_text
+from mrdiff.system.text import shown
 
 __all__ = ["facts_of_run", "gather", "write_all"]
 
@@ -34,7 +34,7 @@ def facts_of_run(
 ) -> dict[str, str]:
     """In words, by what they are of."""
     processes = options.devices * options.num_nodes
-    threads = max(1, available_cores() // options.devices)
+    threads = torch.get_num_threads()
     device = [
         str(settings["device"]),
         str(settings["precision"]),
@@ -58,10 +58,10 @@ def facts_of_run(
     return facts
 
 
-def _part(case: Case) -> Part:
+def _part(case: Case, runs: Sequence[Run]) -> Part:
     part = read_part(case.kept)
-    if part is None:
-        raise CommandError(f"{case.kept}: not readable any more: run the same command again")
+    if part is None or any(run.key not in part.scores for run in runs):  # another command's doing
+        raise CommandError(f"{case.kept}: has been changed: run the same command again")
     return part
 
 
@@ -78,7 +78,7 @@ def gather(
     for task in dict.fromkeys(case.task for case in done):
         cases = [case for case in done if case.task == task]
         judged = task in known and cases[0].told == "auto"
-        parts = [_part(case) for case in cases]
+        parts = [_part(case, runs) for case in cases]
         rows[task] = rows_of(task, parts, runs, measures.names, judged=judged)
         looked_up[task] = task if task in known or cases[0].told == "auto" else cases[0].told
     whole = options.images is None and options.crop is None
@@ -93,10 +93,9 @@ def write_all(
     runs: Sequence[Run],
 ) -> None:
     """Write ``evaluate.csv``, ``evaluate.md``, ``evaluate.png`` and ``report.html``."""
-    over = (
-        f"mean over {len(results.rows)} tasks" if len(results.rows) > 1 else "".join(results.rows)
-    )
-    figure = png(draw(results.mean, results.titles, title=f"{results.title}, {over}"))
+    count = len(results.rows)
+    over = f"mean over {count} tasks" if count > 1 else "".join(results.rows)
+    figure = png(draw(results.mean, results.titles, title=shown(f"{results.title}, {over}")))
     write_csv(output / "evaluate.csv", results.every, results.backbone)
     write_text(output / "evaluate.md", write_up(results))
     with replacing(output / "evaluate.png") as temporary:

@@ -16,8 +16,9 @@ from mrdiff.photo import PhotoError
 from mrdiff.restoration.restorer import Judged
 from mrdiff.system.files import replacing
 
-__all__ = ["INPUT", "TRUTH", "Part", "digest_of", "read_part", "write_part"]
+__all__ = ["FOLDER", "INPUT", "TRUTH", "Part", "digest_of", "read_part", "write_part"]
 
+FOLDER = "photos"  # of the output
 INPUT, TRUTH = "input", "truth"  # beside the keys of runs
 _KEY = "evaluation"
 

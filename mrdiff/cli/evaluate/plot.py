@@ -41,7 +41,7 @@ def draw(rows: Sequence[Row], titles: Mapping[str, str], *, title: str) -> Figur
     """Of the rows of a task, or of means; luma is left out beside RGB."""
     twins = {f"{name}_y" for name in titles}
     measured = {name for name in titles if any(math.isfinite(row.scores[name]) for row in rows)}
-    known = [name for name in titles if name in measured - twins]
+    known = [name for name in titles if name in measured - twins] or list(titles)[:1]
     columns = min(_COLUMNS, len(known))
     lines = math.ceil(len(known) / columns)
     figure = Figure(figsize=(4.4 * columns, 3.4 * lines + 0.8), dpi=100, layout="constrained")
@@ -53,5 +53,5 @@ def draw(rows: Sequence[Row], titles: Mapping[str, str], *, title: str) -> Figur
         axes.set_axis_off()
     legend = panels[0].get_legend_handles_labels()
     figure.legend(*legend, loc="outside lower center", ncols=3 * columns, frameon=False)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, parse_math=False)  # names may have a $
     return figure

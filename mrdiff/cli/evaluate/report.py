@@ -62,7 +62,7 @@ def unmeasured(results: Results) -> list[str]:
     for task, rows in results.rows.items():
         absent = [results.titles[n] for n, score in rows[0].scores.items() if math.isnan(score)]
         if absent:
-            why = "a photo is too small for it, or it is the only one"
+            why = "a photo is too small for it or flat, or it is the only one"
             lines.append(shown(f"{task}: no {', '.join(absent)}: {why}"))
     return lines
 
@@ -84,8 +84,8 @@ def cells(rows: Sequence[Row], titles: Mapping[str, str], *, mark: str = "") -> 
     for row in rows:
         scores = []
         for name in titles:
-            text, starred = number(name, row.scores[name]), row.nfe and row is best[name]
-            scores.append(f"{mark}{text}{mark}" if starred else text)
+            marks = mark * (row is best[name] and not math.isnan(row.scores[name]))
+            scores.append(f"{marks}{number(name, row.scores[name])}{marks}")
         seconds = f"{row.seconds:.3f}" if row.nfe else ""
         table.append([row.sampler, str(row.nfe or ""), *scores, seconds])
     return table

@@ -6,23 +6,21 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mrdiff.cli.common.scores import EXACT
 from mrdiff.cli.evaluate.parts import INPUT, TRUTH, Part
 from mrdiff.cli.evaluate.runs import Run
-from mrdiff.metrics import frechet_distance, kernel_distance
+from mrdiff.metrics.sets import DISTANCES
 from mrdiff.system.files import write_text
 
-__all__ = ["MEAN", "Row", "mean_rows", "rows_of", "write_csv"]
+__all__ = ["Row", "mean_rows", "rows_of", "write_csv"]
 
-MEAN = "mean"
-_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
+_MEAN = "mean over tasks"
 
 
 @dataclass(frozen=True)
@@ -57,22 +55,18 @@ def rows_of(
 
 
 def _score(metric: str, key: str, parts: Sequence[Part]) -> float:
-    if metric in _DISTANCES:
-        return _distance(_DISTANCES[metric], key, parts)
-    values = [min(part.scores[key][metric], EXACT) for part in parts]
-    return round(statistics.fmean(values), 6)
+    if metric in DISTANCES:
+        return _distance(metric, key, parts)
+    most = EXACT if metric.startswith("psnr") else math.inf
+    return round(statistics.fmean(min(part.scores[key][metric], most) for part in parts), 6)
 
 
-def _distance(
-    distance: Callable[[Tensor, Tensor], float], key: str, parts: Sequence[Part]
-) -> float:
+def _distance(metric: str, key: str, parts: Sequence[Part]) -> float:
     """Between the photos of a run and the clean ones; NaN of less than two, or too small ones."""
     if len(parts) < 2 or any(key not in part.features for part in parts):
         return math.nan
     ours, truth = (torch.stack([p.features[name] for p in parts]) for name in (key, TRUTH))
-    if not bool(ours.isfinite().all()):
-        return math.nan
-    return round(distance(ours, truth), 6)
+    return round(DISTANCES[metric](ours, truth), 6)
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
@@ -86,13 +80,13 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
 def _mean(sampler: str, nfe: int, rows: Sequence[Row]) -> Row:
     scores = {name: statistics.fmean(row.scores[name] for row in rows) for name in rows[0].scores}
     seconds = statistics.fmean(row.seconds for row in rows)
-    return Row(MEAN, sampler, nfe, sum(row.photos for row in rows), None, seconds, scores)
+    return Row(_MEAN, sampler, nfe, sum(row.photos for row in rows), None, seconds, scores)
 
 
 def write_csv(path: Path, rows: Sequence[Row], backbone: str | None) -> None:
     """One line a row; FID and KID are named with their backbone."""
     text, metrics = io.StringIO(), list(rows[0].scores)
-    names = [f"{name}_{backbone}" if name in _DISTANCES else name for name in metrics]
+    names = [f"{name}_{backbone}" if name in DISTANCES else name for name in metrics]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "sampler", "nfe", "photos", "judged_right", "seconds", *names])
     for row in rows:

@@ -23,7 +23,12 @@ from mrdiff.cli.evaluate.measures import Measures, find_measures
 from mrdiff.cli.evaluate.outcome import facts_of_run, gather, write_all
 from mrdiff.cli.evaluate.report import cells, unmeasured
 from mrdiff.cli.evaluate.runs import plan_runs
-from mrdiff.cli.evaluate.settings import digest_of_file, digest_of_model, keep_settings
+from mrdiff.cli.evaluate.settings import (
+    digest_of_file,
+    digest_of_measures,
+    digest_of_model,
+    keep_settings,
+)
 from mrdiff.cli.evaluate.work import Work
 from mrdiff.networks.conditions import check_task
 from mrdiff.networks.protocol import known_tasks
@@ -42,13 +47,13 @@ def run_evaluation(options: argparse.Namespace, sets: Mapping[str, Path]) -> int
     known = known_tasks(restorer.denoiser.network)
     cases = find_cases(options, sets, known)
     runs, left_out = plan_runs(options, restorer)
+    PhotoFeatures().check(restorer, [case.photo.key for case in cases.pairs])
     settings = _settings(options, checkpoint, measures, precision)
     keep_settings(options.output, settings)
     if is_first():
         told = [f"not measured: {measures.words}"] if measures.missing else []
         for line in (*cases.notes, *(f"left out: {shown(line)}" for line in left_out), *told):
             print(line, file=sys.stderr)
-    PhotoFeatures().check(restorer, [case.photo.key for case in cases.pairs])
     work = Work(restorer, runs, measures.meter, measures.features, options.crop)
     failures = _work(options, work, cases)
     if failures is None:  # the first of several processes goes on alone
@@ -111,8 +116,9 @@ def _settings(
         "seed": options.seed,
         "crop": options.crop,
         "protocol": options.protocol,
-        "metrics": measures.names,
+        "metrics": sorted(measures.names),
         "backbone": measures.backbone,
+        "weights of metrics": digest_of_measures(measures),
         "precision": precision,
         "device": torch.cuda.get_device_name(device) if cuda else device.type.upper(),
     }
@@ -123,7 +129,7 @@ def _work(options: argparse.Namespace, work: Work, cases: Cases) -> dict[str, st
     todo = [case for case in cases.pairs if not work.is_done(case)]
     if not todo:
         return {} if is_first() else None
-    if done := len(cases.pairs) - len(todo):
+    if is_first() and (done := len(cases.pairs) - len(todo)):
         print(f"{done} of {len(cases.pairs)} photos are done already", file=sys.stderr)
     try:
         if _processes(options) == 1:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from mrdiff.checkpoints.reading import Checkpoint
 from mrdiff.cli.common.errors import CommandError, one_line
+from mrdiff.cli.evaluate.measures import Measures
+from mrdiff.cli.evaluate.parts import FOLDER
 from mrdiff.system.files import write_text
 
-__all__ = ["digest_of_file", "digest_of_model", "keep_settings"]
+__all__ = ["digest_of_file", "digest_of_measures", "digest_of_model", "keep_settings"]
 
 _FILE = "evaluation.yaml"
 
@@ -29,22 +32,33 @@ def digest_of_file(file: Path | None) -> str | None:
 
 def digest_of_model(checkpoint: Checkpoint) -> str:
     """Of the description and the weights of the model, whatever file they come in."""
-    whole = hashlib.sha256(yaml.safe_dump(checkpoint.config["model"]).encode())
-    for part in (checkpoint, checkpoint.start):
-        for name, weight in sorted(part.weights.items() if part else ()):
+    parts = [part.weights for part in (checkpoint, checkpoint.start) if part]
+    return _digest(yaml.safe_dump(checkpoint.config["model"]), parts)
+
+
+def digest_of_measures(measures: Measures) -> str:
+    """Of the weights of the networks that measure."""
+    networks = (measures.meter, measures.features)
+    return _digest("", [network.state_dict() for network in networks if network is not None])
+
+
+def _digest(text: str, parts: Iterable[Mapping[str, Tensor]]) -> str:
+    whole = hashlib.sha256(text.encode())
+    for weights in parts:
+        for name, weight in sorted(weights.items()):
             whole.update(name.encode())
             whole.update(weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()[:16]
 
 
 def keep_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Write plain settings, or compare them with those that are there.
+    """Write plain settings, or compare them with those of the photos that are there.
 
     Raises:
         CommandError: they differ, or those that are there cannot be read.
     """
     file = output / _FILE
-    if not file.exists():
+    if not (file.exists() and (output / FOLDER).exists()):
         write_text(file, yaml.safe_dump(dict(settings), sort_keys=False))
         return
     try:
