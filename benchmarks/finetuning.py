@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluation import SHARED, TASKS, pairs_of, quality, train_for
+from mrdiff.checkpoints.places import find_model
 from mrdiff.checkpoints.reading import load_model
 from mrdiff.cli.train.arguments import prepare
 from mrdiff.cli.train.run import build_run
@@ -63,7 +64,7 @@ def _data(root: Path) -> list[str]:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=find_model, required=True)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--task", default="shadowed", choices=TASKS)
     parser.add_argument("--count", type=int, default=10, help="pairs to train on")

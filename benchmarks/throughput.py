@@ -25,6 +25,7 @@ import numpy as np
 
 from datamodules import DemoPhotos
 from datamodules.degradations import Rain
+from mrdiff.checkpoints.places import find_model
 from mrdiff.cli.common.jobs import find_photos
 from mrdiff.cli.common.targets import plan_targets
 from mrdiff.cli.sample.photos import restore_all
@@ -81,7 +82,7 @@ def command_seconds(checkpoint: Path, source: Path, processes: int) -> float:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=find_model, required=True)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--side", type=int, default=128, help="of the photos in pixels")
     parser.add_argument("--rounds", type=int, default=3)

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mrdiff.checkpoints.places import find_model
 from mrdiff.photo import read_rgb, write_image
 from mrdiff.restoration.restorer import Restorer
 from mrdiff.restoration.tiled_denoiser import even_tile, tile_spans
@@ -102,7 +103,7 @@ def sizes(options: argparse.Namespace) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=find_model, required=True)
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.25, 1, 4, 12, 24])
     options = parser.parse_args(given)
