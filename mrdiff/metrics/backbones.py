@@ -79,12 +79,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def max_pool(channels: int) -> nn.Module:
-    """VGG's own pooling."""
-    return nn.MaxPool2d(2)
-
-
-def alexnet_layers() -> nn.Sequential:
+def _alexnet_layers() -> nn.Sequential:
     """The convolutions up to the fifth ReLU (Krizhevsky 2014, "One weird trick")."""
     layers = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
@@ -93,13 +88,13 @@ def alexnet_layers() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def vgg16_layers(pool: Callable[[int], nn.Module] = max_pool) -> nn.Sequential:
+def _vgg16_layers(pool: Callable[[], nn.Module]) -> nn.Sequential:
     """The convolutions up to the last ReLU (Simonyan and Zisserman 2015), with any pooling."""
     layers: list[nn.Module] = []
     inputs = 3
     for outputs, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         if layers:
-            layers.append(pool(inputs))
+            layers.append(pool())
         for _ in range(count):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
             inputs = outputs
@@ -136,11 +131,6 @@ class Backbone(nn.Module):
         for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "Backbone":
-        """Stay in evaluation mode, whatever the module this one is part of does."""
-        return super().train(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The features after each stage of RGB ``[B, 3, H, W]`` in [0, 1]."""
@@ -154,9 +144,11 @@ class Backbone(nn.Module):
 
 def alexnet(state: Mapping[str, Tensor]) -> Backbone:
     """With its five ReLUs."""
-    return Backbone(alexnet_layers, (2, 5, 8, 10, 12), state)
+    return Backbone(_alexnet_layers, (2, 5, 8, 10, 12), state)
 
 
-def vgg16(state: Mapping[str, Tensor], pool: Callable[[int], nn.Module] = max_pool) -> Backbone:
+def vgg16(
+    state: Mapping[str, Tensor], pool: Callable[[], nn.Module] = lambda: nn.MaxPool2d(2)
+) -> Backbone:
     """With the last ReLU at each of its five sizes."""
-    return Backbone(lambda: vgg16_layers(pool), (4, 9, 16, 23, 30), state)
+    return Backbone(lambda: _vgg16_layers(pool), (4, 9, 16, 23, 30), state)

@@ -45,7 +45,7 @@ class DISTS(PerceptualDistance):
 
     def __init__(self, features: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.backbone = vgg16(features, pool=lambda channels: _L2Pool())
+        self.backbone = vgg16(features, pool=_L2Pool)
         alpha, beta = (learned[key].float().reshape(sum(_CHANNELS)) for key in ("alpha", "beta"))
         whole = alpha.sum() + beta.sum()
         self.register_buffer("texture", alpha / whole, persistent=False)

@@ -17,7 +17,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 class LPIPS(PerceptualDistance):
-    """Learned perceptual distance of two images; lower is closer. Frozen, in evaluation mode.
+    """Learned perceptual distance of two images; lower is closer. Frozen.
 
     Args:
         features: AlexNet in torchvision's key layout; keys other than ``features.*`` are ignored.

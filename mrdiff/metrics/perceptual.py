@@ -10,7 +10,7 @@ from mrdiff.metrics.backbones import WeightsError, WeightsFile, read_state
 
 
 class PerceptualDistance(nn.Module):
-    """A learned distance of two images, 0 for identical ones. Frozen, in evaluation mode.
+    """A learned distance of two images, 0 for identical ones. Frozen.
 
     The network is read from a file; what was learned for the distance ships inside torchmetrics.
     """
@@ -48,10 +48,6 @@ class PerceptualDistance(nn.Module):
         """
         file = cls.weights.find(path)
         return None if file is None else cls.from_file(file)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever the module this one is part of does."""
-        return super().train(False)
 
     def forward(self, restored: Tensor, target: Tensor) -> Tensor:
         """Distance ``[B]``, 0 for identical images.

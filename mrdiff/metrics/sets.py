@@ -106,10 +106,6 @@ class Features(nn.Module):
         found = _FILES[backbone].find(file)
         return None if found is None else cls(backbone, found)
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever the module this one is part of does."""
-        return super().train(False)
-
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Features ``[B, D]``.

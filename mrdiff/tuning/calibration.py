@@ -80,8 +80,9 @@ class Calibration:
         self._denoiser, self._mu = denoiser, mu
         if metric != "distance":
             self._meter = (Meter([metric]) if meter is None else meter).to(mu.device)
-            if metric in self._meter.missing:
-                raise ValueError(f"cannot search by {metric}: {self._meter.missing[metric]}")
+            if metric not in self._meter.fitting(*mu.shape[-2:]):
+                why = self._meter.missing.get(metric, "the images are too small")
+                raise ValueError(f"cannot search by {metric}: {why}")
         self._noise = _replayed(noise, mu)
         self._parts = [slice(i, i + chunk) for i in range(0, len(mu), chunk)]
         self._target = self._reference(progress) if metric == "distance" else truth

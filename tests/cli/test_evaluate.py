@@ -26,7 +26,7 @@ from mrdiff.cli.evaluate.report import best_run
 from mrdiff.cli.evaluate.rows import Row, rows_of
 from mrdiff.cli.sample import command as sample
 from mrdiff.metrics import Features, frechet_distance, psnr
-from mrdiff.photo import read_mask, read_rgb, write_image
+from mrdiff.photo import read_rgb, write_image
 from mrdiff.restoration.restorer import Restorer
 from tests.places import ROOT
 from tests.random_weights import ALEXNET, random_features, write_random_features
@@ -147,8 +147,6 @@ def test_it_measures_what_sample_writes(data: Path, checkpoint: Path, capsys) ->
         assert float(row["psnr"]) == pytest.approx(statistics.fmean(values), abs=2e-6)
         assert row["photos"] == str(len(names))
         assert row["judged_right"] == ""  # the folder names the task
-    holes = read_mask(data / "inpainting" / "mask" / "d.png")
-    assert holes.min() == 0
 
 
 def test_the_table_the_figure_and_the_page_say_what_the_csv_says(data: Path, checkpoint) -> None:
@@ -372,6 +370,8 @@ def test_a_model_that_judges_is_counted(data: Path, checkpoint: Path) -> None:
 
 
 def test_one_pair_of_folders_and_few_of_its_photos(data: Path, checkpoint: Path, capsys) -> None:
+    (data / "rainy").rename(data.parent / "Rain3")
+    (data / "rainy").symlink_to(data.parent / "Rain3")  # whose name is the task all the same
     few = ("--nfe", "1", "--images", "2", "--crop", "32")
     assert run(checkpoint, "out", *few, "--metrics", "psnr", "niqe", data="data/rainy") == 0
     assert [(row["task"], row["photos"], row["niqe"]) for row in rows("out")] == [

@@ -251,9 +251,8 @@ def test_lpips_of_a_batch_and_of_itself(tmp_path: Path) -> None:
     file = write_random_features(tmp_path / "alexnet.pth", ALEXNET)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    network = LPIPS.from_file(file).train()
+    network = LPIPS.from_file(file)
     assert torch.equal(torch.get_rng_state(), before)  # training repeats with and without LPIPS
-    assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     a, b = torch.rand(2, 3, 40, 37), torch.rand(2, 3, 40, 37)
     together = network(a, b)

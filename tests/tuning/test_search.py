@@ -117,6 +117,9 @@ def test_lpips_is_minimised() -> None:
         def forward(self, restored: Tensor, target: Tensor) -> dict[str, Tensor]:
             return {"lpips": (restored - target).abs().mean(dim=(1, 2, 3))}
 
+        def fitting(self, height: int, width: int) -> list[str]:
+            return ["lpips"]
+
     found = calibration(metric="lpips", truth=truth(), meter=Distance([])).search((3,))[3]
     assert found.after <= min(found.before.values())
 
@@ -138,6 +141,12 @@ def test_what_makes_no_sense_is_refused(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=message):
         calibration(**options)
+
+
+def test_images_smaller_than_the_window_are_refused() -> None:
+    small = MU[..., :10, :10]
+    with pytest.raises(ValueError, match="cannot search by ssim: the images are too small"):
+        Calibration(mixture(), small, metric="ssim", truth=small)
 
 
 def test_one_call_has_no_times_to_choose() -> None:

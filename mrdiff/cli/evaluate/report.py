@@ -51,9 +51,7 @@ class Results:
     @property
     def mean(self) -> list[Row]:
         """The means over tasks, or the rows of the only one."""
-        return (
-            list(next(iter(self.rows.values()))) if len(self.rows) == 1 else mean_rows(self.every)
-        )
+        return self.every if len(self.rows) == 1 else mean_rows(self.every)
 
 
 def unmeasured(results: Results) -> list[str]:
@@ -116,12 +114,8 @@ def write_up(results: Results) -> str:
     lines += [f"* {name}: {shown(text)}" for name, text in results.facts.items()] + [""]
     if len(results.rows) > 1:
         lines += [f"## Mean over {len(results.rows)} tasks", ""]
-        lines += [
-            markdown(cells(results.mean, results.titles, mark="**")),
-            "",
-            "![quality by NFE](evaluate.png)",
-        ]
-        lines += [""]
+        lines += [markdown(cells(results.mean, results.titles, mark="**")), ""]
+        lines += ["![quality by NFE](evaluate.png)", ""]
     for task in results.rows:
         lines += _section(results, task)
     return "\n".join(lines)

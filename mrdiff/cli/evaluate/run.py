@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from mrdiff.acceleration.precision import set_precision, trained_in
 from mrdiff.checkpoints.reading import Checkpoint, read_checkpoint
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.cli.common.features import PhotoFeatures
-from mrdiff.cli.common.launched import is_first
 from mrdiff.cli.common.models import check_device
 from mrdiff.cli.common.tables import aligned
 from mrdiff.cli.evaluate.cases import Cases, find_cases
@@ -39,6 +39,9 @@ from mrdiff.system.text import shown
 
 __all__ = ["run_evaluation"]
 
+# Of a process, by Lightning, torchrun and SLURM; all start at 0.
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+
 
 def run_evaluation(options: argparse.Namespace, sets: Mapping[str, Path]) -> int:
     """Run the command with the flags of :mod:`.command` on its folders; 1 if any photo failed."""
@@ -50,7 +53,7 @@ def run_evaluation(options: argparse.Namespace, sets: Mapping[str, Path]) -> int
     PhotoFeatures().check(restorer, [case.photo.key for case in cases.pairs])
     settings = _settings(options, checkpoint, measures, precision)
     keep_settings(options.output, settings)
-    if is_first():
+    if _is_first(options):
         told = [f"not measured: {measures.words}"] if measures.missing else []
         for line in (*cases.notes, *(f"left out: {shown(line)}" for line in left_out), *told):
             print(line, file=sys.stderr)
@@ -102,6 +105,11 @@ def _processes(options: argparse.Namespace) -> int:
     return int(options.devices * options.num_nodes)
 
 
+def _is_first(options: argparse.Namespace) -> bool:
+    """Whether no launcher says that this process is another than the first of several."""
+    return _processes(options) == 1 or all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
 def _settings(
     options: argparse.Namespace, checkpoint: Checkpoint, measures: Measures, precision: str
 ) -> dict[str, Any]:
@@ -128,8 +136,8 @@ def _work(options: argparse.Namespace, work: Work, cases: Cases) -> dict[str, st
     """Restore and measure what is not kept yet, in this process or in several."""
     todo = [case for case in cases.pairs if not work.is_done(case)]
     if not todo:
-        return {} if is_first() else None
-    if is_first() and (done := len(cases.pairs) - len(todo)):
+        return {} if _is_first(options) else None
+    if _is_first(options) and (done := len(cases.pairs) - len(todo)):
         print(f"{done} of {len(cases.pairs)} photos are done already", file=sys.stderr)
     try:
         if _processes(options) == 1:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, did_you_mean
-from mrdiff.cli.common.paths import real
 
 __all__ = ["find_sets"]
 
@@ -24,7 +24,7 @@ def find_sets(data: Path, wanted: Sequence[str]) -> dict[str, Path]:
     """
     if not data.is_dir():
         raise CommandError(f"--data {data}: no such folder", status=2)
-    found = {real(data).name: data} if _is_set(data) else _sets_in(data)
+    found = {Path(os.path.abspath(data)).name: data} if _is_set(data) else _sets_in(data)
     if not found:
         deeper = next((path for path in sorted(data.iterdir()) if _sets_in(path)), None)
         hint = f": is it {deeper}?" if deeper else ""
