@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+import mrdiff
 from benchmarks.documents import ROOT, fill, results_list
 from benchmarks.machine import machine
 from mrdiff.system.files import write_text
@@ -61,16 +62,16 @@ def plan() -> dict[str, Block]:
 
 
 def state_of_code() -> str:
-    """The commit, and whether files of the packages differ from it."""
+    """The commit, and whether files of the packages differ from it; the version without git."""
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
 
     packages = ("mrdiff", "callbacks", "datamodules", "configs", "benchmarks/*.py")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *packages)
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    commit = git("rev-parse", "--short", "HEAD") or f"version {mrdiff.__version__}"
+    return commit + (" with changes" if changed else "")
 
 
 def make(block: Block, variables: dict[str, str], log: Path) -> str | None:

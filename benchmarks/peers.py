@@ -162,18 +162,40 @@ def line(task: str, method: str, row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def against(task: str, ours: Sequence[Row], regression: Row) -> list[str]:
+    """A row of a table for each of ours on the same photos: its numbers less the regression's."""
+    lines = []
+    for row in ours:
+        if row["set"] == regression["set"]:
+            cells = [task, row["set"][0], row["sampler"][0], str(row["nfe"][0])]
+            for key in METRICS:
+                more = [
+                    a - b for a, b in zip(row.get(key, []), regression.get(key, []), strict=True)
+                ]
+                cells.append(f"{statistics.mean(more):+.{_DIGITS[key]}f}" if more else "")
+            times = statistics.mean(row["seconds"]) / statistics.mean(regression["seconds"])
+            lines.append(f"| {' | '.join([*cells, f'{times:.1f}'])} |")
+    return lines
+
+
 def tables(folder: Path, options: argparse.Namespace) -> dict[str, list[str]]:
-    """The lines of each set's table."""
-    lines: dict[str, list[str]] = {"pairs": [], "own": []}
+    """The lines of each set's table, and of that of ours against the regression."""
+    lines: dict[str, list[str]] = {"pairs": [], "own": [], "against": []}
     for task in options.tasks:
         for name, samples in photos(task, options).items():
             before = scores(samples, lambda sample: sample["lq"][None])
             row = {key: [value] for key, value in before.items()}
             row |= {"sampler": [""], "nfe": [0]}
             lines[name].append(line(task, f"input ({len(samples)} photos)", row))
-        for method in options.methods:
-            for row in shown(method, collected(task, method, folder, options)):
+        found = {
+            method: shown(method, collected(task, method, folder, options))
+            for method in options.methods
+        }
+        for method, rows in found.items():
+            for row in rows:
                 lines[row["set"][0]].append(line(task, method, row))
+        for row in found.get("regression", []):
+            lines["against"] += against(task, found.get("ours", []), row)
     return lines
 
 
@@ -210,12 +232,18 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"{options.minutes:g} minutes of training each on {torch.get_num_threads()} threads.")
     if missing:
         print("diffusers is left out, as it is not installed: `pip install diffusers`.")
-    titles = {"pairs": "Pairs of others", "own": "The recipes' own photos"}
-    head = "| task | method | sampler | NFE | PSNR | LPIPS | SW | seconds a photo "
-    head += "| million parameters | steps |"
+    head = ["task", "method", "sampler", "NFE", "PSNR", "LPIPS", "SW", "seconds a photo"]
+    more = ["task", "photos", "sampler", "NFE", "PSNR", "LPIPS", "SW", "times as slow"]
+    heads = {
+        "pairs": ("Pairs of others", [*head, "million parameters", "steps"]),
+        "own": ("The recipes' own photos", [*head, "million parameters", "steps"]),
+        "against": ("Ours less the regression", more),
+    }
     for name, lines in found.items():
+        title, columns = heads[name]
         if lines:
-            print("", f"## {titles[name]}", "", head, "|---" * 10 + "|", *lines, sep="\n")
+            row = f"| {' | '.join(columns)} |"
+            print("", f"## {title}", "", row, "|---" * len(columns) + "|", *lines, sep="\n")
     return 0
 
 
