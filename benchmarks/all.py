@@ -95,11 +95,12 @@ def make(block: Block, variables: dict[str, str], log: Path) -> str | None:
     return "\n\n".join(filter(None, printed))
 
 
-def page(block: Block, text: str, facts: dict[str, Any]) -> str:
-    """The page of results."""
+def page(block: Block, text: str, facts: dict[str, Any] | None) -> str:
+    """The page of results, or without facts one that is still to be made."""
     commands = "\n".join(f"    {line}" for line in block.lines)
-    made = "Made on {date} at {commit} in {minutes:g} minutes, on {machine}.".format(**facts)
-    return f"# {block.title}\n\n{block.asks}\n\n{commands}\n\n{made}\n\n{text}\n"
+    made = "Made on {date} at {commit} in {minutes:g} minutes, on {machine}.\n"
+    made = made.format(**facts) if facts else "To be made."
+    return f"# {block.title}\n\n{block.asks}\n\n{commands}\n\n{made}\n{text}".rstrip() + "\n"
 
 
 def made_before(block: Block, runs: Path) -> dict[str, Any] | None:
@@ -156,6 +157,9 @@ def main(given: Sequence[str] | None = None) -> int:
     failed = False
     if not options.fill:
         failed = make_all(chosen, options.pairs, runs, fresh=options.fresh)
+    for block in blocks.values():
+        if not block.page.is_file():
+            write_text(block.page, page(block, "", None))
     fill({block.name: block.page for block in blocks.values()}, results_list(blocks.values()))
     return int(failed)
 
