@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
@@ -16,6 +18,7 @@ from mrdiff.system.names import SAMPLERS
 
 __all__ = [
     "LineParser",
+    "allow_own_classes",
     "as_crop",
     "as_path",
     "as_temperature",
@@ -40,7 +43,11 @@ class LineParser(argparse.ArgumentParser):
             flag = argument.split("=")[0]
             if flag.startswith("--") and not any(k.startswith(flag) for k in known):
                 raise CommandError(f"unknown option {flag}{did_you_mean(flag, known)}", status=2)
-        return self.parse_intermixed_args(arguments) if mixed else self.parse_args(arguments)
+        parse = self.parse_intermixed_args if mixed else self.parse_args
+        options = parse(arguments)
+        if getattr(options, "allow_package", None):
+            allow_own_classes()
+        return options
 
     def add_checkpoint(
         self, group: argparse._ArgumentGroup | None = None, *, bundled: bool = False
@@ -93,6 +100,15 @@ class LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``message``; argparse calls this."""
         raise CommandError(f"{message} (see --help)", status=2)
+
+
+def allow_own_classes() -> None:
+    """Let configs and checkpoints name classes of modules in the working folder, ``mine.Rain``.
+
+    It is searched last: a ``torch.py`` there shadows nothing.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def as_path(text: str) -> Path:

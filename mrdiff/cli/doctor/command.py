@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mrdiff.cli.common.errors import CommandError, command
-from mrdiff.cli.common.parser import LineParser
-from mrdiff.cli.train.arguments import allow_own_classes, prepare
+from mrdiff.cli.common.parser import LineParser, allow_own_classes
+from mrdiff.cli.train.arguments import prepare
 from mrdiff.system.cores import set_process_defaults
 
 _HELP = """\

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, command
-from mrdiff.cli.common.parser import LineParser, one_of, positive, whole
+from mrdiff.cli.common.parser import LineParser, allow_own_classes, one_of, positive, whole
 from mrdiff.cli.common.paths import check_output
-from mrdiff.cli.train.arguments import allow_own_classes, prepare
+from mrdiff.cli.train.arguments import prepare
 from mrdiff.system.cores import set_process_defaults
 
 __all__ = ["SETS", "SUFFIXES", "main", "make_parser"]

@@ -121,13 +121,11 @@ def _comparisons(found: Recommendation) -> list[str]:
     """A line for each run that the choice is compared with."""
     metric, choice = found.metric, found.choice
     lines = ["Compared with"]
-    rows = {"the best, ": found.best, "the default, ": found.default, "the ": found.before}
+    rows = {"the best, ": found.best, "": found.default, "the ": found.before}
     for name, row in rows.items():
         if row is not None and row != choice:
             value = with_unit(metric, row.mean(metric))
             lines.append(f"  {name}{row} ({value}): {_compared(choice, row, metric)}")
-    if choice == found.default:
-        lines.append("It is the default already.")
     if not found.improves:
         doubt = "the model does not suit these photos"
         lines.append(f"It does not improve the degraded input: {doubt}.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +162,3 @@ def prepare(arguments: list[str]) -> list[str]:
         names = ", ".join(config_names())
         raise CommandError(f"no --config given; shipped recipes: {names}", status=2)
     return [subcommand, *resolved]
-
-
-def allow_own_classes() -> None:
-    """Let configs name classes of modules in the working folder, ``mine.Rain``.
-
-    It is searched last: a ``torch.py`` there shadows nothing.
-    """
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())

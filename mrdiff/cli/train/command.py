@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 from mrdiff.cli.common.errors import command
-from mrdiff.cli.train.arguments import allow_own_classes, config_folder, config_names, prepare
+from mrdiff.cli.common.parser import allow_own_classes
+from mrdiff.cli.train.arguments import config_folder, config_names, prepare
 from mrdiff.system.cores import set_process_defaults
 
 _HELP = """\

@@ -172,5 +172,10 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="MLFlow only allows")
     # A model that the path starts from.
     warnings.filterwarnings("ignore", message="Found \\d+ module\\(s\\) in eval mode")
+    # The clock is no part of what is tested; who tests or goes on has a folder of its own.
+    warnings.filterwarnings("ignore", message="(?s)Be aware that when using `ckpt_path`.*'Budget")
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")
+    # Every so many steps there is a log, however few there are in an epoch.
+    warnings.filterwarnings("ignore", message="The number of training batches \\(\\d+\\) is sm")
     # Ours are the command line's arguments, with the subcommand and the paths filled in.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

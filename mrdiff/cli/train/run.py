@@ -17,6 +17,7 @@ import jsonargparse
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -222,6 +223,14 @@ class MRDiffusionCLI(LightningCLI):
             said.append(f"note: model.loss is trained as well, {count:,} parameters")
         if said and self.trainer.is_global_zero:
             print(*said, sep="\n", file=sys.stderr)
+
+    def after_fit(self) -> None:
+        """Say where the model is, and how good."""
+        for each in self.trainer.checkpoint_callbacks if self.trainer.is_global_zero else ():
+            if isinstance(each, ModelCheckpoint) and each.monitor and each.best_model_path:
+                path, here = Path(each.best_model_path), Path.cwd()
+                name = path.relative_to(here) if path.is_relative_to(here) else path
+                print(f"{name}: {each.monitor} {each.best_model_score:.4g}")
 
 
 class BuiltRun(MRDiffusionCLI):
