@@ -122,8 +122,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
+        patch.delitem(sys.modules, "mine", raising=False)  # a folder of another test may be one
         yield folder
-    sys.modules.pop("mine", None)
+        sys.modules.pop("mine", None)
 
 
 @pytest.fixture(scope="module")

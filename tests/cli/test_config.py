@@ -164,7 +164,7 @@ def test_modules_of_the_working_folder_shadow_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("HERE = True")
     code = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"
-        "from mrdiff.cli.train.arguments import allow_own_classes\n"
+        "from mrdiff.cli.common.parser import allow_own_classes\n"
         "allow_own_classes()\n"
         "for name in [n for n in sys.modules if n.startswith('yaml')]: del sys.modules[name]\n"
         "import yaml, mine"
