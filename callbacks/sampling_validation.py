@@ -22,10 +22,7 @@ from mrdiff.photo import centre_crop
 from mrdiff.restoration.tiles import Tiler
 from mrdiff.solvers.presets import make_sampler
 from mrdiff.solvers.run import Sampler
-from mrdiff.system.names import METRICS
-
-# Identical images have infinite PSNR, and one of them would make every mean infinite.
-MAX_PSNR = 100.0
+from mrdiff.system.names import MAX_PSNR, METRICS
 
 
 class _Images(NamedTuple):

@@ -12,6 +12,7 @@ METRICS = ("psnr", "ssim", "psnr_y", "ssim_y", "lpips")
 IMAGE_METRICS = (*METRICS, "sw", "dists", "niqe", "piqe")  # of one image, or of it and its truth
 SET_METRICS = ("fid", "kid")  # of many
 VALIDATION_METRICS = (*IMAGE_METRICS, *SET_METRICS)
+MAX_PSNR = 100.0  # dB: identical images count as this, or every mean would be infinite
 LOWER_IS_BETTER = ("lpips", "sw", "dists", "niqe", "piqe", *SET_METRICS)
 METRIC_TITLES = {name: name.upper().replace("_", "-") for name in VALIDATION_METRICS}
 BACKBONES = ("inception", "vgg16", "alexnet")  # whose features "fid" and "kid" compare

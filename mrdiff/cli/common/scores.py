@@ -6,9 +6,8 @@ import math
 
 from mrdiff.system.names import LOWER_IS_BETTER
 
-__all__ = ["EXACT", "arrow", "better", "number", "with_unit"]
+__all__ = ["arrow", "better", "number", "with_unit"]
 
-EXACT = 100.0  # dB, for a PSNR that is infinite
 _TWO_DIGITS = ("psnr", "psnr_y", "fid", "niqe", "piqe")
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from mrdiff.cli.common.scores import EXACT
 from mrdiff.cli.evaluate.parts import INPUT, TRUTH, Part
 from mrdiff.cli.evaluate.runs import Run
 from mrdiff.metrics.sets import DISTANCES
 from mrdiff.system.files import write_text
+from mrdiff.system.names import MAX_PSNR
 
 __all__ = ["Row", "mean_rows", "rows_of", "write_csv"]
 
@@ -57,7 +57,7 @@ def rows_of(
 def _score(metric: str, key: str, parts: Sequence[Part]) -> float:
     if metric in DISTANCES:
         return _distance(metric, key, parts)
-    most = EXACT if metric.startswith("psnr") else math.inf
+    most = MAX_PSNR if metric.startswith("psnr") else math.inf
     return round(statistics.fmean(min(part.scores[key][metric], most) for part in parts), 6)
 
 

@@ -28,9 +28,11 @@ from mrdiff.cli.sample.pictures import (
     write_comparison,
 )
 from mrdiff.cli.sample.table import format_table
+from mrdiff.metrics import LPIPS
 from mrdiff.networks.protocol import known_tasks
 from mrdiff.photo import Found, PhotoError
 from mrdiff.restoration.restorer import Restorer
+from mrdiff.system.names import METRIC_TITLES
 from mrdiff.system.text import shown
 
 __all__ = ["check_outputs", "print_failures", "print_numbers", "report_run", "write_pictures"]
@@ -86,6 +88,8 @@ def print_numbers(
         rows = [outcome.quality[job] for job in jobs if job in outcome.quality]
         if rows:
             print(format_table(rows))
+            if "lpips" not in rows[0].before:
+                print(f"{METRIC_TITLES['lpips']} is not measured: {LPIPS.weights.absent}")
         if missing := sum(job.reference is None for job in jobs if job.target.is_file()):
             print(f"{missing} photos have no reference in {shown(options.reference)}")
 

@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mrdiff.cli.common.scores import EXACT, better, number, with_unit
+from mrdiff.cli.common.scores import better, number, with_unit
 from mrdiff.cli.common.tables import aligned
 from mrdiff.cli.sweep.rows import Row
 from mrdiff.solvers.presets import DEFAULT_NAME, DEFAULT_NFE, make_sampler
 from mrdiff.solvers.sampler import MRSampler
-from mrdiff.system.names import METRIC_TITLES
+from mrdiff.system.names import MAX_PSNR, METRIC_TITLES
 
 __all__ = ["Recommendation", "flags", "format_table", "recommend", "words"]
 
@@ -148,7 +148,7 @@ def _doubts(found: Recommendation) -> list[str]:
         luck = f"the best of {found.runs} runs is in part luck"
         lines.append(f"{few} little, and {luck}: --images {_FEW} or more say more.")
     if any(math.inf in r.scores[metric] for r in (found.before, found.choice, found.best)):
-        lines.append(f"An image equal to its reference counts as {with_unit(metric, EXACT)}.")
+        lines.append(f"An image equal to its reference counts as {with_unit(metric, MAX_PSNR)}.")
     if found.others:
         others = (f"{METRIC_TITLES[name]} {row}" for name, row in found.others.items())
         lines.append(f"By the other metrics it would be: {'; '.join(others)}.")

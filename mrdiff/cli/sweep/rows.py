@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrdiff.cli.common.scores import EXACT
 from mrdiff.system.files import write_text
-from mrdiff.system.names import METRICS
+from mrdiff.system.names import MAX_PSNR, METRICS
 
 __all__ = ["SETTINGS", "Row", "read_csv", "write_csv"]
 
@@ -31,8 +30,8 @@ class Row:
     scores: Mapping[str, tuple[float, ...]]  # by metric; the same order of images in all rows
 
     def values(self, metric: str) -> list[float]:
-        """One an image, to compare by: of an image equal to its reference :data:`EXACT`."""
-        return [min(value, EXACT) for value in self.scores[metric]]
+        """One an image, to compare by: of an image equal to its reference :data:`MAX_PSNR`."""
+        return [min(value, MAX_PSNR) for value in self.scores[metric]]
 
     def mean(self, metric: str) -> float:
         """Of :meth:`values`, over the images."""
