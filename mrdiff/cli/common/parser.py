@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from mrdiff.checkpoints.places import BUNDLED, PlaceError, find_model
 from mrdiff.cli.common.errors import CommandError, did_you_mean
-from mrdiff.system.names import SAMPLERS
+from mrdiff.system.names import PROTOCOLS, SAMPLERS
 
 __all__ = [
     "LineParser",
@@ -96,6 +96,12 @@ class LineParser(argparse.ArgumentParser):
         trust = "also build classes of this package that the checkpoint names; only if you trust it"
         add = (group or self).add_argument
         add("--allow_package", action="append", default=[], metavar="NAME", help=trust)
+
+    def add_protocol(self, group: argparse._ArgumentGroup) -> None:
+        """Add the flag of how PSNR and SSIM are measured."""
+        ways = "standard, or ir-sde: a pixel less at each side, as its test scripts (standard)"
+        known = one_of("protocol", PROTOCOLS)
+        group.add_argument("--protocol", type=known, default="standard", metavar="NAME", help=ways)
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message``; argparse calls this."""

@@ -16,7 +16,14 @@ from mrdiff.checkpoints.places import why_fixed
 from mrdiff.cli.common.errors import CommandError
 from mrdiff.system.files import temporary_in
 
-__all__ = ["PIPE", "check_checkpoint", "check_file", "check_inputs", "check_keepable"]
+__all__ = [
+    "PIPE",
+    "check_checkpoint",
+    "check_file",
+    "check_files",
+    "check_inputs",
+    "check_keepable",
+]
 __all__ += ["check_output"]
 __all__ += ["check_targets", "folding", "name_beside", "real", "writing"]
 
@@ -39,14 +46,19 @@ def check_inputs(options: argparse.Namespace, *, pipe: bool = False) -> None:
     for source in options.input:
         if not source.exists() and not (pipe and source == PIPE):
             raise CommandError(f"--input {source}: no such file or folder", status=2)
-    for flag in ("daclip", "context"):
-        file = getattr(options, flag, None)
-        if file is not None and not file.is_file():
-            raise CommandError(f"--{flag} {file}: no such file", status=2)
+    check_files(options, ("daclip", "context"))
     for flag in ("reference", "mask"):
         partners = getattr(options, flag, None)
         if partners is not None and not partners.exists():
             raise CommandError(f"--{flag} {partners}: no such file or folder", status=2)
+
+
+def check_files(options: argparse.Namespace, flags: Collection[str]) -> None:
+    """Refuse files that are missing, of those of the flags that the command has."""
+    for flag in flags:
+        file = getattr(options, flag, None)
+        if file is not None and not file.is_file():
+            raise CommandError(f"--{flag} {file}: no such file", status=2)
 
 
 def real(path: Path) -> Path:

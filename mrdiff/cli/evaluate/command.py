@@ -10,14 +10,13 @@ from pathlib import Path
 
 from mrdiff.cli.common.errors import CommandError, command
 from mrdiff.cli.common.parser import LineParser, as_crop, as_path, one_of, positive
-from mrdiff.cli.common.paths import check_checkpoint, check_output
+from mrdiff.cli.common.paths import check_checkpoint, check_files, check_output
 from mrdiff.cli.evaluate.sets import find_sets
 from mrdiff.system.cores import set_process_defaults
 from mrdiff.system.names import (
     BACKBONES,
     IMAGE_METRICS,
     PRECISIONS,
-    PROTOCOLS,
     SAMPLERS,
     SET_METRICS,
 )
@@ -78,12 +77,11 @@ def _add_speed(parser: LineParser) -> None:
 
 
 def _add_metrics(parser: LineParser) -> None:
-    add = parser.add_argument_group("metrics").add_argument
+    group = parser.add_argument_group("metrics")
+    add = group.add_argument
     names = f"{', '.join(_KNOWN)} (all that can be measured here, but sw)"
     add("--metrics", type=one_of("metric", _KNOWN), nargs="+", metavar="NAME", help=names)
-    ways = "standard, or ir-sde: a pixel less at each side, as its test scripts (standard)"
-    known = one_of("protocol", PROTOCOLS)
-    add("--protocol", type=known, default="standard", metavar="NAME", help=ways)
+    parser.add_protocol(group)
     features = f"whose features FID and KID compare: {', '.join(BACKBONES)} (the first found)"
     kind = one_of("backbone", BACKBONES)
     add("--backbone", type=kind, metavar="NAME", help=features)
@@ -102,10 +100,7 @@ def make_parser(program: str) -> LineParser:
 
 def _check(options: argparse.Namespace) -> None:
     check_checkpoint(options)
-    for flag in _FILES:
-        file = getattr(options, flag)
-        if file is not None and not file.is_file():
-            raise CommandError(f"--{flag} {file}: no such file", status=2)
+    check_files(options, _FILES)
     if options.backbone_weights is not None and options.backbone is None:
         message = f"--backbone_weights: say whose they are: --backbone {'|'.join(BACKBONES)}"
         raise CommandError(message, status=2)

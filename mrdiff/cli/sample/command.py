@@ -16,7 +16,7 @@ from mrdiff.cli.common.parser import LineParser, as_path, as_temperature, one_of
 from mrdiff.cli.common.paths import PIPE, check_file, check_inputs, check_output
 from mrdiff.cli.sample.clips.request import check_clip, is_clip
 from mrdiff.system.cores import set_process_defaults
-from mrdiff.system.names import CLIPS, FORMATS, PRECISIONS, PROTOCOLS
+from mrdiff.system.names import CLIPS, FORMATS, PRECISIONS
 
 __all__ = ["main", "make_parser"]
 
@@ -97,12 +97,11 @@ def _add_speed(parser: LineParser) -> None:
 
 
 def _add_report(parser: LineParser) -> None:
-    add = parser.add_argument_group("report").add_argument
+    group = parser.add_argument_group("report")
+    add = group.add_argument
     truth = "ground truth by stem: print a table"
     add("--reference", type=Path, metavar="FILE|DIR", help=truth)
-    ways = "standard, or ir-sde: a pixel less at each side, as its test scripts (standard)"
-    known = one_of("protocol", PROTOCOLS)
-    add("--protocol", type=known, default="standard", metavar="NAME", help=ways)
+    parser.add_protocol(group)
     add("--lpips_weights", type=Path, metavar="FILE", help="AlexNet features for LPIPS")
     add("--report", type=Path, metavar="FILE.html", help="a page of tables and pictures")
     add("--compare", action="store_true", help="side-by-side pictures in OUTPUT/compare")
