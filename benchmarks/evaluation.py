@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -127,18 +128,25 @@ def _train(arguments: Sequence[str], folder: Path, *, steps: int) -> Path:
 def run_training(
     arguments: Sequence[str], folder: Path, *, steps: int, every: int | None = None
 ) -> Path:
-    """The folder of logs and checkpoints of a run of ``train.py``, validated ``every`` so often."""
+    """The folder of logs and checkpoints of a run of ``train.py``, validated ``every`` so often.
+
+    It lies in FOLDER/NAME once it has ended; what was stopped before is made again.
+    """
+    if list(folder.glob("*/run")):
+        raise SystemExit(f"{folder} holds an earlier run: choose another folder, or remove it")
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
     command = [
         *(sys.executable, "train.py", *arguments),
         *("--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(every or steps)),
-        *("--trainer.logger.init_args.save_dir", str(folder)),
+        *("--trainer.logger.init_args.save_dir", str(unfinished)),
         *("--trainer.logger.init_args.version", "run"),
         *("--trainer.enable_progress_bar", "false"),
     ]
-    if list(folder.glob("*/run")):
-        raise SystemExit(f"{folder} holds an earlier run: choose another folder, or remove it")
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    (run,) = folder.glob("*/run")
+    (named,) = unfinished.iterdir()
+    run = named.rename(folder / named.name) / "run"
+    unfinished.rmdir()
     return run
 
 

@@ -57,8 +57,11 @@ def variants(restorer: Restorer, watched: list[Pair]) -> dict[str, nn.Module]:
     return found
 
 
-def run(checkpoint: Path, pairs: list[Pair], options: argparse.Namespace) -> None:
-    """Print the rows of a checkpoint."""
+def run(checkpoint: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Print the rows of a checkpoint; the name of its pairs stands for it."""
+    pairs = read_pairs(folder, options.size)
+    if len(pairs) < 2:
+        sys.exit(f"{folder}: fewer than two pairs of {options.size} pixels")
     restorer = Restorer.from_checkpoint(checkpoint, device="cpu", nfe=options.nfe, tile="off")
     networks = variants(restorer, pairs[1::2][: options.images])
     measured = pairs[::2][: options.images]
@@ -80,7 +83,7 @@ def run(checkpoint: Path, pairs: list[Pair], options: argparse.Namespace) -> Non
         ratio = statistics.median(
             a / b for a, b in zip(seconds["torch"], seconds[name], strict=True)
         )
-        cells = [str(checkpoint), name, f"{statistics.median(seconds[name]):.3f}", f"{ratio:.2f}"]
+        cells = [folder.name, name, f"{statistics.median(seconds[name]):.3f}", f"{ratio:.2f}"]
         cells += [f"{decibels(shown[name], plain):.1f}", f"{before:.2f}"]
         cells += [f"{mean_psnr(shown[name], truth):.2f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
@@ -112,14 +115,11 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(given)
     torch.set_grad_enabled(False)
-    head = ["checkpoint", "network by", "s / restoration", "ratio", "PSNR to torch's"]
+    head = ["pairs", "network by", "s / restoration", "ratio", "PSNR to torch's"]
     head += ["PSNR of the input", "PSNR restored"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for checkpoint, folder in zip(options.checkpoint, options.pairs, strict=True):
-        pairs = read_pairs(folder, options.size)
-        if len(pairs) < 2:
-            sys.exit(f"{folder}: fewer than two pairs of {options.size} pixels")
-        run(checkpoint, pairs, options)
+        run(checkpoint, folder, options)
     return 0
 
 

@@ -46,7 +46,8 @@ def _settings(studio: Studio) -> list[Component]:
         chosen = studio.sampler(name)
         return chosen.nfe, chosen.temperature
 
-    sampler.input(numbers, sampler, [nfe, noise], show_progress="hidden", **_HIDDEN)
+    # Not ``input``, which comes once more when the field is left, and would undo what was typed.
+    sampler.change(numbers, sampler, [nfe, noise], show_progress="hidden", **_HIDDEN)
     return [sampler, nfe, noise, seed, samples]
 
 
