@@ -145,10 +145,10 @@ def shown(method: str, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["sampler"][0] != "fidelity" or row["nfe"][0] in (best, 5)]
 
 
-def cell(values: Sequence[float], digits: int) -> str:
+def cell(values: Sequence[float], digits: int, sign: str = "") -> str:
     """The mean, and half of the range where there are several seeds."""
     spread = (max(values) - min(values)) / 2
-    text = f"{statistics.mean(values):.{digits}f}"
+    text = f"{statistics.mean(values):{sign}.{digits}f}"
     return f"{text} ± {spread:.{digits}f}" if len(values) > 1 else text
 
 
@@ -163,7 +163,10 @@ def line(task: str, method: str, row: Row) -> str:
 
 
 def against(task: str, ours: Sequence[Row], regression: Row) -> list[str]:
-    """A row of a table for each of ours on the same photos: its numbers less the regression's."""
+    """A row of a table for each of ours on the same photos: its numbers less the regression's.
+
+    Seed by seed, so that the spread is that of the difference.
+    """
     lines = []
     for row in ours:
         if row["set"] == regression["set"]:
@@ -172,7 +175,7 @@ def against(task: str, ours: Sequence[Row], regression: Row) -> list[str]:
                 more = [
                     a - b for a, b in zip(row.get(key, []), regression.get(key, []), strict=True)
                 ]
-                cells.append(f"{statistics.mean(more):+.{_DIGITS[key]}f}" if more else "")
+                cells.append(cell(more, _DIGITS[key], "+") if more else "")
             times = statistics.mean(row["seconds"]) / statistics.mean(regression["seconds"])
             lines.append(f"| {' | '.join([*cells, f'{times:.1f}'])} |")
     return lines

@@ -4,9 +4,10 @@
         [--pairs FOLDER]
 
 Each recipe is trained by the real command on dead leaves under its own degradation. Then, at NFE 5:
-(i) its own validation photos, real ones under the same degradation; (ii) real or benchmark pairs,
-whose degradation was made by others, if they are there, the middle 512 x 512 pixels of each: the
-honest measure. Tasks whose run lies in the folder of --keep are measured again, not trained again.
+its ``own`` validation photos, real ones under the same degradation; and ``pairs``, real or of a
+benchmark, whose degradation was made by others, if they are there, the middle 512 x 512 pixels of
+each: the honest measure. Tasks whose run lies in the folder of --keep are measured again, not
+trained again.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ from mrdiff.diffusion.denoiser import Denoiser
 from mrdiff.metrics import Meter
 from mrdiff.photo import write_image
 
-# The recipes' own; beside it, on (i), one that draws from the distribution instead of its mean.
-SAMPLERS = {"(i)": ("fidelity", "mr-ode-2"), "(ii)": ("fidelity",)}
+# The recipes' own; beside it, on their own photos, one that draws instead of taking the mean.
+SAMPLERS = {"own": ("fidelity", "mr-ode-2"), "pairs": ("fidelity",)}
 
 
 def measure_task(
     task: str, denoiser: Denoiser, folder: Path, meter: Meter, pictures: Path | None
 ) -> dict[str, Quality]:
-    """Quality by "(i)" and "(ii)" and sampler, and pictures of all that was restored."""
-    sets = {"(i)": own_photos(f"{TASKS[task]}.yaml"), "(ii)": pairs_of(folder / task)}
+    """Quality by what it is measured on and sampler, and pictures of all that was restored."""
+    sets = {"own": own_photos(f"{TASKS[task]}.yaml"), "pairs": pairs_of(folder / task)}
     found = {}
     for name, samples in sets.items():
         for sampler in SAMPLERS[name] if samples else ():
 
             def keep(image: str, columns: torch.Tensor, name: str = name) -> None:
                 if pictures is not None:
-                    file = pictures / task / name.strip("()") / f"{image}.png"
+                    file = pictures / task / name / f"{image}.png"
                     write_image(file, torch.cat(list(columns), dim=-1))
 
             found[f"{name} {sampler}"] = quality(
