@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from callbacks.pictures import GridRow, Panel, to_pixels
-from mrdiff.system.names import LOWER_IS_BETTER, METRIC_TITLES, VALIDATION_METRICS
+from mrdiff.system.names import VALIDATION_METRICS, metric_label
 
 CHARTED = [name for name in VALIDATION_METRICS if not name.endswith("_y")]
 
@@ -61,23 +61,19 @@ class Keys:
             curves: dict[str, dict[int, float]] = {run.sampler: {} for run in runs}
             for run in runs:
                 curves[run.sampler][run.nfe] = float(logged[self.key(stage, metric, run)])
-            panels.append(Panel(label=_label(metric), input_value=float(of_input), curves=curves))
+            panels.append(
+                Panel(label=metric_label(metric), input_value=float(of_input), curves=curves)
+            )
         return panels
 
     def charts(self, metrics: Sequence[str], runs: Sequence[SamplerAt]) -> dict[str, list[str]]:
         """Scalar tags that belong on one chart: a metric at every NFE and of the input."""
         charts = {
-            _label(metric): [self.key("val", metric, run) for run in (None, *runs)]
+            metric_label(metric): [self.key("val", metric, run) for run in (None, *runs)]
             for metric in CHARTED
             if metric in metrics
         }
         return {**charts, "loss": ["train/loss", "val/loss"]}
-
-
-def _label(metric: str) -> str:
-    unit = " (dB)" if metric == "psnr" else ""
-    better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    return f"{METRIC_TITLES[metric]}{unit}, {better} is better"
 
 
 def _caption(scores: Mapping[str, Tensor], i: int) -> str:

@@ -1,4 +1,4 @@
-"""The names that flags and configurations offer, free of torch: ``--help`` answers at once."""
+"""What flags and configurations offer, by name; free of torch: ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ PRECISIONS = {  # by the backend
 }
 ARCHITECTURES = ("irsde", "refusion", "daclip")  # of the official code
 OFFICIAL_PATHS = ("mr", "goub", "unidb")  # that those were trained with
+
+
+def metric_label(metric: str, name: str = "") -> str:
+    """Its name, or another, its unit and which way is better."""
+    unit = " in dB" if metric.startswith("psnr") else ""
+    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    return f"{name or METRIC_TITLES[metric]}{unit} ({better} is better)"

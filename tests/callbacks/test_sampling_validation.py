@@ -94,8 +94,8 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
     (event,) = events.Tensors("custom_scalars__config__")
     layout.ParseFromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert list(charts) == ["PSNR (dB), higher is better", "SSIM, higher is better", "loss"]
-    patterns = charts["PSNR (dB), higher is better"]
+    assert list(charts) == ["PSNR in dB (higher is better)", "SSIM (higher is better)", "loss"]
+    patterns = charts["PSNR in dB (higher is better)"]
     assert matching(patterns, tags["scalars"]) == {f"val/psnr@{run}" for run in [*runs, "input"]}
     assert matching(charts["loss"], tags["scalars"]) == {"train/loss", "val/loss"}
 
@@ -299,8 +299,8 @@ def test_distances_of_sets_in_a_fit(tmp_path: Path, alexnet: dict[str, Any]) -> 
     assert save.best_model_score == min(e.value for e in read_events(trainer).Scalars("val/fid@2"))
     panels = callback._keys.panels(trainer.callback_metrics, "val", callback._keys.runs)
     assert [panel.label for panel in panels] == [
-        "PSNR (dB), higher is better",
-        "FID, lower is better",
+        "PSNR in dB (higher is better)",
+        "FID (lower is better)",
     ]
     alone = validate(tmp_path, small(metrics=("psnr", "fid"), max_images=1, **alexnet))
     tiny = validate(tmp_path, small(metrics=("psnr", "fid"), **alexnet), size=24)

@@ -148,7 +148,7 @@ def test_a_chart_and_a_figure_have_its_curve(
     layout.ParseFromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     panels = {panel.label: panel for panel in drawn[0]}
-    labels = {"psnr": "PSNR (dB), higher is better", "sw": "SW, lower is better"}
+    labels = {"psnr": "PSNR in dB (higher is better)", "sw": "SW (lower is better)"}
     assert list(panels) == list(labels.values())
     assert list(charts) == [*labels.values(), "loss"]
     for metric, label in labels.items():

@@ -8,17 +8,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from mrdiff.cli.common.scores import better, with_unit
-from mrdiff.system.names import METRIC_TITLES
+from mrdiff.cli.common.scores import with_unit
 
-__all__ = ["count_calls", "limit", "title_of"]
-
-
-def title_of(metric: str, name: str = "") -> str:
-    """Its name, or another, its unit and which way is better."""
-    unit = " in dB" if metric.startswith("psnr") else ""
-    direction = "higher" if better(metric) > 0 else "lower"
-    return f"{name or METRIC_TITLES[metric]}{unit} ({direction} is better)"
+__all__ = ["count_calls", "limit"]
 
 
 def count_calls(axes: Axes, nfes: Sequence[int]) -> None:

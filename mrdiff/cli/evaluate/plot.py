@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrdiff.cli.common.curves import count_calls, limit, title_of
+from mrdiff.cli.common.curves import count_calls, limit
 from mrdiff.cli.evaluate.rows import Row
+from mrdiff.system.names import metric_label
 
 __all__ = ["draw"]
 
@@ -34,7 +35,7 @@ def _panel(axes: Axes, rows: Sequence[Row], metric: str, name: str) -> None:
         )
     limit(axes, metric, [row.scores[metric] for row in runs], before.scores[metric])
     count_calls(axes, sorted({row.nfe for row in runs}))
-    axes.set_title(title_of(metric, name), fontsize=11)
+    axes.set_title(metric_label(metric, name), fontsize=11)
 
 
 def draw(rows: Sequence[Row], titles: Mapping[str, str], *, title: str) -> Figure:

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from mrdiff.cli.common.curves import count_calls, limit, title_of
+from mrdiff.cli.common.curves import count_calls, limit
 from mrdiff.cli.common.scores import better
 from mrdiff.cli.sweep.report import Recommendation
 from mrdiff.cli.sweep.rows import Row
+from mrdiff.system.names import metric_label
 
 __all__ = ["draw"]
 
@@ -68,7 +69,7 @@ def draw(rows: Sequence[Row], found: Recommendation, *, title: str) -> Figure:
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     right.xaxis.set_minor_formatter(NullFormatter())
-    left.set_ylabel(title_of(found.metric))
+    left.set_ylabel(metric_label(found.metric))
     right.set_xlabel("seconds an image")
     lines = left.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
