@@ -78,7 +78,7 @@ def report(browser: Browser, scratch: Path, docs: Path) -> None:
     flags = ("--output", scratch / "restored", "--reference", photos / "GT", "--report", page)
     call("mrdiff", "sample", photos / "LQ", *flags)
     to_pil(demo_sheet(scratch)).save(docs / "demo.jpg", quality=85, optimize=True)
-    shoot(browser, (1100, 1300), scratch / "report.png", lambda shot: shot.goto(page.as_uri()))
+    shoot(browser, (1320, 1400), scratch / "report.png", lambda shot: shot.goto(page.as_uri()))
     save_jpeg(scratch / "report.png", docs / "report.jpg")
 
 
@@ -106,7 +106,7 @@ def tensorboard(browser: Browser, run: Path, scratch: Path, docs: Path) -> None:
     shots, logs = [], scratch / "runs"  # the page shows the name
     shutil.copytree(run, logs / "derain", ignore=shutil.ignore_patterns("checkpoints"))
     with serving("tensorboard.main", "--logdir", "runs", folder=scratch) as address:
-        for tab, height in (("custom_scalars", 450), ("images", 640)):
+        for tab, height in (("custom_scalars", 740), ("images", 560)):
 
             def use(page: Page, tab: str = tab) -> None:
                 page.goto(f"{address}?darkMode=false#{tab}")
