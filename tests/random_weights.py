@@ -1,4 +1,4 @@
-"""Files of random weights in the layout of torchvision's, for metrics that compare features."""
+"""Random weights in the layout of published files, for metrics that compare features."""
 
 from __future__ import annotations
 
@@ -30,3 +30,21 @@ def write_random_features(path: Path, shapes: dict[int, tuple[int, ...]]) -> Pat
     """With a part of the classifier, as official files have it."""
     torch.save({**random_features(shapes), "classifier.1.weight": torch.zeros(2, 2)}, path)
     return path
+
+
+def random_inception(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Of FID's Inception, whose convolutions have these shapes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    state = {"fc.bias": torch.zeros(1008)}
+    for layer, shape in shapes.items():
+        scale = math.sqrt(24 / math.prod(shape[1:]))
+        state[f"{layer}.conv.weight"] = scale * (uniform(*shape) - 0.5)
+        for key in ("bn.weight", "bn.running_var"):
+            state[f"{layer}.{key}"] = 0.5 + uniform(shape[0])
+        for key in ("bn.bias", "bn.running_mean"):
+            state[f"{layer}.{key}"] = 0.4 * (uniform(shape[0]) - 0.5)
+    return state

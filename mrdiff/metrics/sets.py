@@ -1,6 +1,7 @@
 """Distances of two sets of images by the features of a network: FID and KID."""
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,7 @@ from mrdiff.metrics.backbones import (
     read_state,
     vgg16,
 )
+from mrdiff.metrics.inception import Inception
 from mrdiff.metrics.protocol import RGB
 from mrdiff.system.names import BACKBONES
 
@@ -25,28 +27,6 @@ _NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-
 INCEPTION = WeightsFile("FID's Inception", "MRDIFF_INCEPTION_WEIGHTS", _NAMES)
 _FILES = {"inception": INCEPTION, "vgg16": VGG16, "alexnet": ALEXNET}
 _MIN_SIZES = {"inception": 1, "vgg16": 16, "alexnet": 31}
-_NEEDS_FIDELITY = "FID's Inception needs torch-fidelity: pip install torch-fidelity"
-
-
-class _Inception(nn.Module):
-    """The published network of FID by torchmetrics: 2048 features of images made 299 x 299 px."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        from torchmetrics.image.fid import NoTrainInceptionV3
-
-        read_state(file)  # torch-fidelity would run whatever is pickled in it
-        try:  # antialiased, torchmetrics' default, it would not be the FID of Heusel et al.
-            self.network = NoTrainInceptionV3("fid", ["2048"], str(file), antialias=False)
-        except ModuleNotFoundError as error:
-            raise WeightsError(_NEEDS_FIDELITY) from error
-        except Exception as error:  # of many kinds
-            raise WeightsError(f"{file} does not hold the weights of FID's Inception") from error
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network((255 * images).round().byte())
-        broken = images.isnan().flatten(1).any(dim=1)  # which bytes do not tell
-        return torch.where(broken[:, None], torch.nan, features)
 
 
 class _Pooled(nn.Module):
@@ -59,6 +39,13 @@ class _Pooled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         last: Tensor = self.backbone(images)[-1]
         return last.mean(dim=(2, 3))
+
+
+_NETWORKS: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
+    "inception": Inception,
+    "vgg16": lambda state: _Pooled(vgg16(state)),
+    "alexnet": lambda state: _Pooled(alexnet(state)),
+}
 
 
 class Features(nn.Module):
@@ -74,14 +61,9 @@ class Features(nn.Module):
     def __init__(self, name: str, file: Path) -> None:
         super().__init__()
         self.name, self.min_size = name, _MIN_SIZES[name]
-        self.network: nn.Module
-        if name == "inception":
-            self.network = _Inception(file)
-            return
-        make = {"vgg16": vgg16, "alexnet": alexnet}[name]
         try:
-            self.network = _Pooled(make(read_state(file)))
-        except (RuntimeError, AttributeError) as error:
+            self.network = _NETWORKS[name](read_state(file))
+        except (KeyError, RuntimeError, AttributeError, TypeError, ValueError) as error:
             raise WeightsError(f"{file} does not hold the features of {name}") from error
 
     @classmethod
@@ -92,8 +74,7 @@ class Features(nn.Module):
 
         Raises:
             ValueError: an unknown name, or a file without one.
-            WeightsError: a file that was named is missing or not usable, or there is Inception's,
-                but not the package torch-fidelity.
+            WeightsError: a file is not usable, or one that was named is missing.
         """
         if backbone is None:
             if file is not None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
 from mrdiff.metrics import Features, WeightsError, frechet_distance, kernel_distance
-from mrdiff.metrics.sets import DISTANCES, _Inception
+from mrdiff.metrics.sets import DISTANCES
 from mrdiff.system.names import BACKBONES
-from tests.random_weights import ALEXNET, VGG16, write_random_features
+from tests.places import ROOT
+from tests.random_weights import ALEXNET, VGG16, random_inception, write_random_features
+
+GOLDEN = json.loads((ROOT / "tests/data/networks/inception.json").read_text())
 
 
 def drawn(count: int, columns: int, seed: int = 0) -> Tensor:
@@ -104,19 +108,44 @@ def test_of_what_is_not_finite_the_distance_is_not_known(metric: str) -> None:
         assert np.isnan(DISTANCES[metric](features, broken))
 
 
-def test_inception_takes_no_nan_for_black() -> None:
-    class Mean(nn.Module):
-        def forward(self, pixels: Tensor) -> Tensor:
-            assert pixels.dtype == torch.uint8
-            return pixels.float().mean(dim=(2, 3))
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Features:
+    file = tmp_path_factory.mktemp("inception") / "weights-inception-2015-12-05-6726825d.pth"
+    torch.save(random_inception(GOLDEN["shapes"]), file)
+    found = Features.find("inception", file)
+    assert found is not None
+    return found
 
-    inception = _Inception.__new__(_Inception)
-    nn.Module.__init__(inception)
-    inception.network = Mean()
+
+def test_inception_is_that_of_torch_fidelity(inception: Features) -> None:
+    """With equal weights, smaller and larger than 299 pixels; what it is given has 8 bits."""
+    generator = torch.Generator().manual_seed(1)
+    for size, expected in GOLDEN["features"].items():
+        images = torch.rand(2, 3, *map(int, size.split("x")), generator=generator)
+        found = inception(images)
+        assert found.shape == (2, 2048)
+        torch.testing.assert_close(found[:, ::128], torch.tensor(expected), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(inception((255 * images).round() / 255), found)
+
+
+def test_inception_takes_no_nan_for_black(inception: Features) -> None:
     images = torch.full((2, 3, 4, 4), 0.2)
     images[1, 0, 0, 0] = torch.nan
-    assert inception(images)[0].tolist() == [51, 51, 51]
-    assert inception(images)[1].isnan().all()
+    found = inception(images)
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+
+
+def test_other_inceptions_are_refused(tmp_path: Path) -> None:
+    """torchvision's has the same layers, and a layer may be missing or of another shape."""
+    state = random_inception(GOLDEN["shapes"])
+    layer = "Mixed_6c.branch7x7_2"
+    short = {key: value for key, value in state.items() if not key.startswith(layer)}
+    wide = state | {f"{layer}.conv.weight": torch.zeros(160, 128, 1, 7)}
+    for other in (state | {"fc.bias": torch.zeros(1000)}, short, wide, {"fc.bias": torch.ones(1)}):
+        torch.save(other, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=r"other\.pth does not hold the features of incep"):
+            Features.find("inception", tmp_path / "other.pth")
 
 
 @pytest.fixture
@@ -161,5 +190,5 @@ def test_bad_backbones_are_named(weights: Path) -> None:
     file = write_random_features(weights / "other.pth", ALEXNET)
     with pytest.raises(WeightsError, match=r"other\.pth does not hold the features of vgg16"):
         Features.find("vgg16", file)
-    with pytest.raises(WeightsError, match=r"pip install torch-fidelity|FID's Inception"):
+    with pytest.raises(WeightsError, match=r"other\.pth does not hold the features of inception"):
         Features.find("inception", file)
