@@ -59,7 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--flips", type=int, default=4000)
-    parser.add_argument("--minutes", type=float, default=10, help="then no file is tried any more")
+    parser.add_argument("--minutes", type=float, default=10, help="of damaged files at most")
     options = parser.parse_args(given)
     begin, good = time.monotonic(), True
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print_kills(report)
             good = report.good
         if options.flips:
-            deadline = begin + 60 * options.minutes
+            deadline = time.monotonic() + 60 * options.minutes
             flips = Path(folder) / "flips"
             good &= print_flips(flip_and_restore(flips, flips=options.flips, deadline=deadline))
     print(f"\n{time.monotonic() - begin:.0f} s")
