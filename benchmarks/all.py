@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from mrdiff.system.files import write_text
 
 PLAN = ROOT / "benchmarks" / "results.yaml"
 PAGES = ROOT / "benchmarks" / "results"
+_KEPT = re.compile(r"--(?:keep|output) \$RUNS/(\w+)")  # what a command leaves behind
 
 
 @dataclass(frozen=True)
@@ -166,11 +168,10 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def make_all(blocks: Sequence[Block], pairs: Path | None, runs: Path, *, fresh: bool) -> bool:
     """Make what has not been made; whether any of it failed or was left out."""
-    if fresh and runs.exists():
-        for block in blocks:
-            (runs / f"{block.name}.json").unlink(missing_ok=True)
-        if [block.name for block in blocks] == [*plan()]:
-            shutil.rmtree(runs)
+    for block in blocks if fresh else ():
+        (runs / f"{block.name}.json").unlink(missing_ok=True)
+        for kept in _KEPT.findall(block.command):
+            shutil.rmtree(runs / kept, ignore_errors=True)
     runs.mkdir(parents=True, exist_ok=True)
     variables = {"RUNS": str(runs), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     if pairs is not None:

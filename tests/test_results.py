@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.all import PAGES, Block, page, plan, results_list
+from benchmarks.all import PAGES, Block, make_all, page, plan, results_list
 from benchmarks.documents import documents, filled, marks, outside, section
 from tests.places import ROOT
 
@@ -55,6 +55,21 @@ def test_the_front_page_is_short_and_has_a_table() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name, _ in marks(readme)] == ["evaluate#By task"]
     assert len(readme.split()) <= 900
+
+
+def test_what_was_made_is_left_unless_it_is_to_be_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.all.PAGES", tmp_path)
+    command = "mkdir $RUNS/kept && echo 1.5 --keep $RUNS/kept"  # fails where that is there
+    block = Block("one", "Group", "Title", "What?", command)
+    for fresh, said in ((False, "in 0"), (False, "before"), (True, "in 0")):
+        assert not make_all([block], None, tmp_path / "runs", fresh=fresh)
+        assert f"one: made {said}" in capsys.readouterr().out
+    assert "1.5 --keep" in block.page.read_text()
+    (tmp_path / "one.md").unlink()
+    assert make_all([block], None, tmp_path / "runs", fresh=False)
+    assert "one: failed, see" in capsys.readouterr().err
 
 
 def test_a_table_is_copied_with_its_source(tmp_path: Path) -> None:

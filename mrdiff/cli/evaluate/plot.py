@@ -43,7 +43,7 @@ def draw(rows: Sequence[Row], titles: Mapping[str, str], *, title: str) -> Figur
     twins = {f"{name}_y" for name in titles}
     measured = {name for name in titles if any(math.isfinite(row.scores[name]) for row in rows)}
     known = [name for name in titles if name in measured - twins] or list(titles)[:1]
-    columns = min(_COLUMNS, len(known))
+    columns = 2 if len(known) == 4 else min(_COLUMNS, len(known))
     lines = math.ceil(len(known) / columns)
     figure = Figure(figsize=(4.4 * columns, 3.4 * lines + 0.8), dpi=100, layout="constrained")
     figure.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr, call-arg]
